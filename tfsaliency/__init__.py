@@ -1,0 +1,82 @@
+"""Saliency maps of Keras image networks, and checks that tell whether to trust them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "tfsaliency needs Keras on the TensorFlow backend, but Keras runs on "
+        f"{_keras.backend.backend()!r}: set the environment variable KERAS_BACKEND=tensorflow "
+        "before keras is first imported."
+    )
+
+from . import models
+from .census import Coverage
+from .errors import (
+    ImageError,
+    ModelError,
+    NoReluError,
+    OpaqueModelError,
+    OptionError,
+    TfSaliencyError,
+    UncoveredReluError,
+    WeightsError,
+)
+from .injection import AttributionReLU
+from .maps import SaliencyMaps, attributions, gradient_map
+from .methods import METHODS, Method
+from .photos import load_images
+from .prepared import Prepared, prepare
+from .rules import RULES, Site
+from .scores import SCORES
+
+if TYPE_CHECKING:
+    from .reports import RED, overlay, tile_input_and_maps
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "RED",
+    "RULES",
+    "SCORES",
+    "AttributionReLU",
+    "Coverage",
+    "ImageError",
+    "Method",
+    "ModelError",
+    "NoReluError",
+    "OpaqueModelError",
+    "OptionError",
+    "Prepared",
+    "SaliencyMaps",
+    "Site",
+    "TfSaliencyError",
+    "UncoveredReluError",
+    "WeightsError",
+    "attributions",
+    "gradient_map",
+    "load_images",
+    "models",
+    "overlay",
+    "prepare",
+    "tile_input_and_maps",
+]
+
+_DRAWING = ("RED", "overlay", "tile_input_and_maps")
+
+
+def __getattr__(name: str) -> Any:
+    # Matplotlib takes longer to import than all of this package: only who draws waits for it.
+    if name in _DRAWING:
+        from . import reports
+
+        return getattr(reports, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

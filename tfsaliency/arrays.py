@@ -1,0 +1,166 @@
+"""Image batches as arrays: checks, batching, channel reduction, rescaling.
+
+Shapes are named by axis throughout: n images, h rows, w columns, c channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from PIL import Image
+
+from .errors import ImageError, OptionError, unknown_option
+
+Array = npt.NDArray[Any]
+Shape = tuple[int | None, ...]
+
+# How PIL writes 8-bit pixels; other modes (16-bit, float) would be clipped by convert().
+_PIL_MODES_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
+_PIL_WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+REDUCTIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "sum_abs": lambda g: tf.reduce_sum(tf.abs(g), axis=-1),
+    "max_abs": lambda g: tf.reduce_max(tf.abs(g), axis=-1),
+    "sum": lambda g: tf.reduce_sum(g, axis=-1),
+}
+
+
+def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
+    """Return images as one checked array with a batch axis.
+
+    Parameters
+    ----------
+    images
+        One image or a batch: a NumPy array, tf.Tensor or PIL image, or a list of these.
+    shape
+        The shape (h, w, c) of one image, with None where any size will do.
+    what
+        What to call the images in an error.
+
+    Returns
+    -------
+    Array (n, h, w, c), of the dtype received; never an alias that later steps may write to.
+
+    Raises
+    ------
+    ImageError
+        For a wrong rank, size, number of channels or dtype, an empty batch, NaN or infinity.
+    """
+    batch = _to_array(images, shape, what)
+    expected = f"one image {_text(shape)} or a batch (n, {_text(shape)[1:]}"
+    if batch.ndim == len(shape):
+        batch = batch[np.newaxis]
+    if batch.ndim != len(shape) + 1:
+        raise ImageError(
+            f"Wrong rank of {what}. Expected {expected}. Received: shape {batch.shape}."
+        )
+    if len(batch) == 0:
+        raise ImageError(f"Empty batch of {what}. Expected {expected}. Received: {batch.shape}.")
+    if any(s is not None and s != b for s, b in zip(shape, batch.shape[1:], strict=True)):
+        raise ImageError(
+            f"Wrong size of {what}. Expected {expected}. Received: shape {batch.shape}. "
+            f"{_size_remedy(shape, batch.shape[1:])}"
+        )
+    if not np.isfinite(batch).all():
+        bad = int(np.size(batch) - np.isfinite(batch).sum())
+        raise ImageError(
+            f"Expected finite {what}. Received: {bad} values that are NaN or infinite. "
+            "Replace them, or leave those images out."
+        )
+    return batch
+
+
+def batches(n: int, batch_size: int) -> Iterator[slice]:
+    """Yield slices of at most batch_size that cover range(n).
+
+    >>> list(batches(3, 2))
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+        raise OptionError(f"Expected batch_size as an int. Received: {batch_size!r}.")
+    if batch_size < 1:
+        raise OptionError(f"Expected batch_size of at least 1. Received: {batch_size}.")
+    for start in range(0, n, int(batch_size)):
+        yield slice(start, min(start + int(batch_size), n))
+
+
+def reduction_named(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the function (n, h, w, c) -> (n, h, w) of that name."""
+    if not isinstance(name, str) or name not in REDUCTIONS:
+        raise unknown_option("reduction", name, REDUCTIONS)
+    return REDUCTIONS[name]
+
+
+def rescale(maps: Array) -> Array:
+    """Rescale each map to [0, 1] by its own minimum and maximum; a constant map becomes NaN.
+
+    >>> rescale(np.array([[1.0, 2.0, 3.0]]))
+    array([[0. , 0.5, 1. ]])
+    """
+    axes = tuple(range(1, maps.ndim))
+    low = maps.min(axis=axes, keepdims=True)
+    span = maps.max(axis=axes, keepdims=True) - low
+    return (maps - low) / np.where(span > 0, span, np.nan).astype(maps.dtype)
+
+
+def pil_to_array(image: Image.Image, channels: int | None) -> Array:
+    """Convert a PIL image to (h, w, c) of 0..255 with the channels a model expects."""
+    if image.mode in _PIL_WIDE_MODES:
+        raise ImageError(
+            f"Expected an image of 8 bits a channel. Received: mode {image.mode!r}. "
+            "Scale it to 0..255 and convert it first; a plain conversion would clip it."
+        )
+    mode = _PIL_MODES_BY_CHANNELS.get(channels or 3)
+    if mode is None:
+        raise ImageError(f"Expected an array for a model of {channels} channels. Received: a photo.")
+    pixels = np.asarray(image.convert(mode))
+    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def _to_array(images: Any, shape: Shape, what: str) -> Array:
+    if isinstance(images, Image.Image):
+        return pil_to_array(images, shape[-1])
+    if isinstance(images, (list, tuple)) and len(images) > 0:
+        return _stack([_to_array(image, shape, what) for image in images], what)
+    try:
+        array = np.asarray(images)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ImageError(
+            f"Expected {what} as a NumPy array, tf.Tensor or PIL image. Received: {images!r:.200}."
+        ) from error
+    # bfloat16 is of NumPy kind "V"; everything else that is a number is u, i or f.
+    if array.dtype.kind not in "uif" and array.dtype.name != "bfloat16":
+        raise ImageError(
+            f"Expected {what} of an integer or floating dtype. Received: dtype {array.dtype}. "
+            "Files are read by tfsaliency.load_images."
+        )
+    return array
+
+
+def _stack(arrays: Sequence[Array], what: str) -> Array:
+    shapes = sorted({a.shape for a in arrays})
+    if len(shapes) > 1:
+        raise ImageError(
+            f"Expected {what} of one shape to make a batch. Received: shapes "
+            f"{', '.join(map(str, shapes[:5]))}. Resize them, or read them with load_images."
+        )
+    return np.stack(arrays)
+
+
+def _size_remedy(shape: Shape, received: tuple[int, ...]) -> str:
+    if len(shape) != 3:
+        return ""
+    h, w, c = shape
+    if received[0] == c and received[-1] != c:
+        return "Channels come last: np.moveaxis(images, -3, -1)."
+    if received[-1] != c:
+        return f"Convert them to {c} channels, for a PIL image with image.convert()."
+    return "Resize them first; tfsaliency.load_images(paths, model) does it for files."
+
+
+def _text(shape: Shape) -> str:
+    return "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"

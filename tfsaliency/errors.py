@@ -1,0 +1,135 @@
+"""The errors this package raises on purpose, one tree under TfSaliencyError."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+_LISTED = 12  # as many known names as one line holds
+
+
+class TfSaliencyError(ValueError):
+    """Root of every error that tfsaliency raises on purpose.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> issubclass(tfs.OptionError, tfs.TfSaliencyError)
+    True
+    """
+
+
+class ImageError(TfSaliencyError):
+    """An image or a batch of images has a wrong rank, size, dtype or content.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> try:
+    ...     tfs.load_images("no_such_photo.jpg", size=(32, 32))
+    ... except tfs.ImageError as error:
+    ...     print(error)
+    no_such_photo.jpg: no such file. Expected the path of a photo.
+    """
+
+
+class ModelError(TfSaliencyError):
+    """A model that cannot be explained as it was given.
+
+    Examples
+    --------
+    >>> import numpy as np, tfsaliency as tfs
+    >>> try:
+    ...     tfs.gradient_map("resnet", np.zeros((32, 32, 3)))
+    ... except tfs.ModelError as error:
+    ...     print(error)
+    Expected a built keras.Model. Received: 'resnet' (of type str).
+    """
+
+
+class NoReluError(ModelError):
+    """A modified rule was asked of a model without a ReLU: it would equal the gradient.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2)])
+    >>> try:
+    ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "guided_backprop")
+    ... except tfs.NoReluError as error:
+    ...     print(str(error).split(":")[0])
+    The method 'guided_backprop' changes the backward pass of ReLUs
+    """
+
+
+class UncoveredReluError(ModelError):
+    """A ReLU that the rule cannot reach; the message names it and says what to do.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.ReLU(),
+    ...                           keras.layers.Lambda(keras.ops.relu, name="hidden"),
+    ...                           keras.layers.Flatten(), keras.layers.Dense(2)])
+    >>> try:
+    ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "guided_backprop")
+    ... except tfs.UncoveredReluError as error:
+    ...     print("hidden/Relu" in str(error))
+    True
+    """
+
+
+class OpaqueModelError(ModelError):
+    """A model whose layers cannot be seen, for example a subclassed one.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> issubclass(tfs.OpaqueModelError, tfs.ModelError)
+    True
+    """
+
+
+class OptionError(TfSaliencyError):
+    """An unknown or impossible option; the message lists the known ones.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2)])
+    >>> try:
+    ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "gradeint")
+    ... except tfs.OptionError as error:
+    ...     print(error)
+    Unknown method: 'gradeint'. Did you mean 'gradient'? Known: gradient, guided_backprop, zeiler_fergus.
+    """  # noqa: E501
+
+
+class WeightsError(TfSaliencyError):
+    """A weights file that is short, altered, of another network, or cannot be had.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> try:
+    ...     tfs.models.SqueezeNet(weights="no_such_file.bin")
+    ... except tfs.WeightsError as error:
+    ...     print(str(error).split(".")[0])
+    Cannot read the weights file no_such_file
+    """
+
+
+def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionError:
+    """Return the OptionError for a name that is not in a table.
+
+    >>> print(unknown_option("score", "logits", ["logit", "margin"]))
+    Unknown score: 'logits'. Did you mean 'logit'? Known: logit, margin.
+    """
+    names = list(known)
+    listed = ", ".join(names[:_LISTED]) + (f", ... ({len(names)})" if len(names) > _LISTED else "")
+    close = difflib.get_close_matches(str(received), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return OptionError(f"Unknown {kind}: {received!r}.{hint} Known: {listed}.")

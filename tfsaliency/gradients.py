@@ -1,0 +1,147 @@
+"""Scores and their gradients with respect to the images: one forward pass, one backward a rule.
+
+A Trace is a pure function of (weights, images, targets). It holds neither the model nor its
+variables, so it can be kept without keeping the model alive, and it is never stale: the weights
+are handed to it at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework import ops as _tf_ops
+
+from .census import Found, check_coverage, find_relus
+from .errors import ModelError
+from .injection import backward_rule
+from .rules import Rule, gradient
+from .scores import Score, choose_targets, describe_score, find_head, score_values
+
+
+class Gradients(NamedTuple):
+    """What one call of a Trace returns.
+
+    Parameters
+    ----------
+    targets
+        The class indices that were explained, (n,).
+    scores
+        The scores that were differentiated, (n,).
+    gradients
+        For each rule the gradient with respect to the images, (n, h, w, c).
+    """
+
+    targets: tf.Tensor
+    scores: tf.Tensor
+    gradients: tuple[tf.Tensor, ...]
+
+
+class Trace(NamedTuple):
+    """A compiled (weights, images, targets) -> Gradients, and what is known of it.
+
+    Parameters
+    ----------
+    run
+        The compiled function.
+    found
+        The census of its ReLUs.
+    score
+        What is differentiated, in words.
+    classes
+        The number of outputs, None where they are not (n, classes).
+    """
+
+    run: Callable[..., Gradients]
+    found: Found
+    score: str
+    classes: int | None
+
+
+def trace_gradients(
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    weights: Sequence[keras.Variable],
+    image: tf.TensorSpec,
+    rules: Mapping[str, Rule],
+    score: str | Score,
+) -> Trace:
+    """Trace the gradients of a model under several rules that share one forward pass.
+
+    Parameters
+    ----------
+    forward
+        images (n, h, w, c) -> outputs; with an AttributionReLU for each ReLU if a rule needs it.
+    weights
+        The variables that forward reads; the trace takes their values as its first argument.
+    image
+        Shape (n, h, w, c), n None, and dtype of the images.
+    rules
+        The rule of each method, by the method's name.
+    score
+        A key of SCORES or a callable.
+
+    Raises
+    ------
+    NoReluError, UncoveredReluError
+        Where a modified rule would not be what its name says.
+    ModelError
+        If the score does not depend on the images.
+    """
+    known: dict[str, Any] = {}
+
+    def run(values: list[tf.Tensor], images: tf.Tensor, targets: tf.Tensor) -> Gradients:
+        with tf.GradientTape(persistent=len(rules) > 1, watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            state = list(zip(weights, values, strict=True))
+            with keras.StatelessScope(state, initialize_variables=False):
+                head = find_head(forward(images))
+            targets = choose_targets(head, targets)
+            scores = score_values(score, head, targets)
+        found = find_relus(images, scores)
+        check_coverage(found, [name for name, rule in rules.items() if rule is not gradient])
+        known.update(
+            found=found,
+            score=describe_score(score, head),
+            classes=head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
+        )
+        return Gradients(
+            targets, scores, tuple(_backward(tape, scores, images, r) for r in rules.values())
+        )
+
+    specs = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
+    # Keras does not use autograph either; without it errors come out as they were raised.
+    traced = tf.function(run, autograph=False).get_concrete_function(
+        specs, image, tf.TensorSpec((None,), tf.int32)
+    )
+    _forget_custom_gradients(traced.graph)
+    return Trace(traced, **known)
+
+
+def _backward(
+    tape: tf.GradientTape, scores: tf.Tensor, images: tf.Tensor, rule: Rule
+) -> tf.Tensor:
+    with backward_rule(rule):
+        slope = tape.gradient(scores, images)
+    if slope is None:
+        raise ModelError(
+            "The score does not depend on the images in a way that can be differentiated. "
+            "Expected floating-point operations all the way from the input to the score; "
+            "a cast to integers, an argmax or a stop_gradient breaks it."
+        )
+    return slope
+
+
+def _forget_custom_gradients(graph: tf.Graph) -> None:
+    """Drop this graph's entries from TensorFlow's registry of gradient functions.
+
+    tf.custom_gradient leaves one there for each call, for good, and each holds the whole graph:
+    some 3 MB for a model of ten ReLUs. Nothing differentiates this graph again.
+    """
+    registered = _tf_ops.gradient_registry._registry
+    for op in graph.get_operations():
+        if op.type == "IdentityN":
+            name = op.node_def.attr["_gradient_op_type"].s.decode()
+            if name.startswith("CustomGradient-"):
+                registered.pop(name, None)

@@ -1,0 +1,270 @@
+"""Modified ReLUs, and the clone of a model that has them in place of its own.
+
+The clone is made with keras.models.clone_model. Only what changes is new in it: each ReLU
+becomes an AttributionReLU, a layer with a fused ReLU is copied shallowly with its activation
+exchanged, and everything else is called as it is through a Borrowed operation. So the clone has
+no weights of its own, nothing goes through get_config (which loses, for example, the statistics
+of an adapted Normalization layer), and the caller's layers gain no nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from .errors import OpaqueModelError, unknown_option
+from .rules import RULES, Rule, Site
+
+# Every op of a modified ReLU has this in its name: the census knows it by that.
+SITE_SCOPE = "tfsaliency_relu"
+
+_active_rule: ContextVar[Rule | None] = ContextVar("tfsaliency_active_rule", default=None)
+
+
+@contextmanager
+def backward_rule(rule: Rule) -> Iterator[None]:
+    """Make every AttributionReLU whose backward pass is built inside obey this rule."""
+    token = _active_rule.set(rule)
+    try:
+        yield
+    finally:
+        _active_rule.reset(token)
+
+
+@keras.saving.register_keras_serializable(package="tfsaliency")
+class AttributionReLU(keras.layers.Layer):
+    """A ReLU whose backward pass follows an attribution rule.
+
+    Forward it is keras.layers.ReLU with the same parameters. While gradient_map builds a
+    backward pass, the rule of the method asked for stands in for the layer's own: a map is what
+    its name says on a model that contains this layer, too.
+
+    Parameters
+    ----------
+    rule : str
+        A key of RULES: "gradient", "guided_backprop" or "zeiler_fergus".
+    max_value : float or None
+        The ceiling; None for none.
+    negative_slope : float
+        The slope below the threshold.
+    threshold : float
+        Where the rectified part begins.
+    **kwargs
+        Those of keras.layers.Layer.
+
+    Raises
+    ------
+    OptionError
+        For an unknown rule.
+
+    References
+    ----------
+    Springenberg et al. 2014, arXiv:1412.6806; Zeiler and Fergus 2014, arXiv:1311.2901.
+
+    Examples
+    --------
+    >>> import tensorflow as tf, tfsaliency as tfs
+    >>> relu = tfs.AttributionReLU("guided_backprop")
+    >>> x = tf.constant([-1.0, 1.0, 2.0])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(x)
+    ...     y = relu(x)
+    >>> tape.gradient(y, x, output_gradients=tf.constant([5.0, -6.0, 7.0])).numpy().tolist()
+    [0.0, 0.0, 7.0]
+    """
+
+    def __init__(
+        self,
+        rule: str = "guided_backprop",
+        max_value: float | None = None,
+        negative_slope: float = 0.0,
+        threshold: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if rule not in RULES:
+            raise unknown_option("rule", rule, RULES)
+        self._config = {
+            "rule": rule,
+            "max_value": max_value,
+            "negative_slope": negative_slope,
+            "threshold": threshold,
+        }
+        self.supports_masking = True
+        self.built = True
+
+    @property
+    def rule(self) -> str:
+        """The rule's name; it cannot be changed, make a new layer instead."""
+        return str(self._config["rule"])
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the ReLU of inputs, of any shape, with the rule on its way back."""
+        form = dict(self._config)
+        own_rule = RULES[form.pop("rule")]
+        return _attribution_relu(inputs, own_rule, form)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """Return the symbolic output, of the shape of the inputs."""
+        return keras.KerasTensor(inputs.shape, self.compute_dtype if self.autocast else inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what from_config needs to make this layer again."""
+        return {**super().get_config(), **self._config}
+
+
+def _attribution_relu(inputs: tf.Tensor, own_rule: Rule, form: dict[str, Any]) -> tf.Tensor:
+    @tf.custom_gradient
+    def relu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # The inner tape yields the derivative of exactly what ran forward, in TensorFlow's own
+        # kernel for it. It is persistent because several rules may share one forward pass.
+        with tf.name_scope(SITE_SCOPE), tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y = keras.activations.relu(x, **form)
+        site = Site(y, lambda upstream: tape.gradient(y, x, output_gradients=upstream))
+        return y, lambda upstream: (_active_rule.get() or own_rule)(upstream, site)
+
+    return relu(inputs)
+
+
+class Borrowed(keras.Operation):
+    """A node of the clone that calls one of the caller's own layers or operations.
+
+    It is an Operation and not a Layer, so the clone does not track what is borrowed, and neither
+    casts nor checks on the way: the layer's own __call__ does. The layer meets no symbolic
+    tensor through it, so it gains no node.
+    """
+
+    def __init__(self, operation: Any, name: str) -> None:
+        super().__init__(name=name)
+        self.operation = operation
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the borrowed operation."""
+        return self.operation(*args, **kwargs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the borrowed operation says of its outputs."""
+        return self.operation.compute_output_spec(*args, **kwargs)
+
+
+def inject(model: keras.Model) -> keras.Model:
+    """Return a clone of a Sequential or Functional model with an AttributionReLU for each ReLU.
+
+    Reached are ReLU and LeakyReLU layers, Activation layers, the activation of any other layer,
+    and keras.ops.relu nodes; in nested models, too. What is not reached stays as it is, and the
+    census finds it.
+
+    Raises
+    ------
+    OpaqueModelError
+        For a model whose layers cannot be seen.
+    """
+    if not has_visible_layers(model):
+        raise OpaqueModelError(
+            "A modified rule needs a model whose layers can be seen. Expected a Sequential or "
+            f"Functional keras.Model. Received: {type(model).__name__}, with a call() of its own. "
+            "Build it with keras.Model(inputs, outputs), or use methods='gradient'."
+        )
+    clones: dict[int, Any] = {}  # one clone for a layer or model that is used more than once
+
+    def clone_operation(operation: Any) -> Any:
+        if id(operation) not in clones:
+            nested = isinstance(operation, keras.Model) and has_visible_layers(operation)
+            clones[id(operation)] = clone(operation) if nested else _replace(operation)
+        return clones[id(operation)]
+
+    def clone(original: keras.Model) -> keras.Model:
+        # A plain Functional view: clone_model would also compile a compiled model's clone.
+        view = keras.Model(original.input, original.output, name=original.name)
+        return keras.models.clone_model(view, clone_function=clone_operation)
+
+    return clone(model)
+
+
+def has_visible_layers(model: keras.Model) -> bool:
+    """Tell whether calling the model is running its graph of layers, and nothing else."""
+    owner = next(c for c in type(model).__mro__ if "call" in vars(c))
+    return owner.__module__.startswith("keras.") and owner.__name__ in ("Functional", "Sequential")
+
+
+# What people pass as an activation, and the ReLU it is.
+_RELU_FUNCTIONS: dict[Any, dict[str, float]] = {
+    keras.activations.relu: {},
+    keras.ops.relu: {},
+    tf.nn.relu: {},
+    keras.activations.relu6: {"max_value": 6.0},
+    keras.ops.relu6: {"max_value": 6.0},
+    tf.nn.relu6: {"max_value": 6.0},
+    keras.activations.leaky_relu: {"negative_slope": 0.2},
+    keras.ops.leaky_relu: {"negative_slope": 0.2},
+    tf.nn.leaky_relu: {"negative_slope": 0.2},
+}
+
+
+def _replace(operation: Any) -> Any:
+    form = _relu_form(operation)
+    activation = vars(operation).get("activation")
+    if form is None and isinstance(operation, keras.layers.Activation):
+        form = _relu_form(activation)
+    if form is not None:
+        return AttributionReLU(**form, name=operation.name, **_casting(operation))
+    form = _relu_form(activation)
+    if form is None:
+        return Borrowed(operation, operation.name)
+    relu = AttributionReLU(**form, name=operation.name, autocast=False)
+    return Borrowed(_with_activation(operation, relu), operation.name)
+
+
+def _casting(operation: Any) -> dict[str, Any]:
+    """Return what makes a layer cast its inputs as the operation it replaces does."""
+    if isinstance(operation, keras.layers.Layer):
+        return {"dtype": operation.dtype_policy, "autocast": operation.autocast}
+    return {"autocast": False}
+
+
+def _relu_form(candidate: Any) -> dict[str, Any] | None:
+    """Return the parameters of the ReLU that a layer, operation or function is, else None."""
+    names: tuple[str, ...]
+    kind = type(candidate)
+    if isinstance(candidate, AttributionReLU | keras.layers.ReLU | keras.layers.LeakyReLU):
+        overridden = not kind.call.__module__.startswith(("keras.", __name__))
+        if overridden:
+            return None
+        if isinstance(candidate, AttributionReLU):
+            return dict(candidate._config)
+        names = ("negative_slope",)
+        if isinstance(candidate, keras.layers.ReLU):
+            names = ("max_value", "negative_slope", "threshold")
+    elif isinstance(candidate, keras.Operation) and kind.__module__.startswith("keras.src."):
+        # The nodes of keras.ops.relu(h) and keras.activations.relu(h); their classes are private.
+        if kind.__name__ == "Relu":
+            return {}
+        if kind.__name__ == "Relu6":
+            return {"max_value": 6.0}
+        if kind.__name__ not in ("ReLU", "LeakyRelu"):
+            return None
+        names = tuple(n for n in ("max_value", "negative_slope", "threshold") if hasattr(candidate, n))
+    elif callable(candidate) and getattr(candidate, "__hash__", None):
+        known = _RELU_FUNCTIONS.get(candidate)
+        return None if known is None else dict(known)
+    else:
+        return None
+    return {name: getattr(candidate, name) for name in names}
+
+
+def _with_activation(layer: keras.layers.Layer, activation: Any) -> keras.layers.Layer:
+    """Copy a layer shallowly, with another activation: same variables, same call.
+
+    copy.copy would write the layer out and read it back, and setting the attribute would be
+    refused by a built layer.
+    """
+    copied = object.__new__(type(layer))
+    vars(copied).update(vars(layer))
+    vars(copied)["activation"] = activation
+    return copied

@@ -1,0 +1,306 @@
+"""gradient_map(model, images, methods) -> SaliencyMaps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .arrays import Array, batches, reduction_named, rescale
+from .census import Coverage
+from .errors import OptionError, unknown_option
+from .gradients import Trace
+from .methods import Method, resolve_methods
+from .prepared import Prepared, Preprocess, as_prepared
+from .rules import gradient
+from .scores import Score, as_targets
+
+_PREFIX = "map:"  # of a map's key in a saved file
+
+
+@dataclass(frozen=True, eq=False)
+class SaliencyMaps(Mapping[str, Array]):
+    """Maps of several methods for the same images and targets: a mapping of names to arrays.
+
+    Parameters
+    ----------
+    maps : dict
+        (n, h, w) by method name, unscaled: the units of the score per unit of the model's input.
+        From attributions: (n, h, w, c).
+    images : array
+        The images as they were given, (n, h, w, c).
+    targets : array
+        The class index that was explained for each image, (n,); -1 where the model's outputs
+        are not classes.
+    scores : array
+        The score that was differentiated, (n,).
+    score : str
+        What it is, in words.
+    coverage : dict
+        For each method, how many of the model's ReLUs its rule governs.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2, activation="softmax")])
+    >>> maps = tfs.gradient_map(model, np.ones((2, 4, 4, 3)), targets=1)
+    >>> maps
+    SaliencyMaps(['gradient'], 2 images of 4 x 4, score='logit (before the final softmax)')
+    >>> maps.save("maps.npz")
+    >>> bool((tfs.SaliencyMaps.load("maps.npz")["gradient"] == maps["gradient"]).all())
+    True
+    """
+
+    maps: Mapping[str, Array]
+    images: Array
+    targets: Array
+    scores: Array
+    score: str
+    coverage: Mapping[str, Coverage]
+
+    def __getitem__(self, method: str) -> Array:
+        if method not in self.maps:
+            raise KeyError(f"No map {method!r}. There are: {', '.join(self.maps)}.")
+        return self.maps[method]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.maps)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.images.shape[1:-1]))
+        plural = "" if len(self.images) == 1 else "s"
+        return (
+            f"SaliencyMaps({list(self.maps)}, {len(self.images)} image{plural} of {size}, "
+            f"score={self.score!r})"
+        )
+
+    def rescaled(self, method: str) -> Array:
+        """Return the maps of a method, each rescaled to [0, 1]; a constant map becomes NaN."""
+        return rescale(self[method])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to a NumPy .npz file; the path is taken as it is.
+
+        Parameters
+        ----------
+        path
+            Where to write; an existing file is replaced.
+        """
+        coverage = json.dumps([asdict(c) for c in self.coverage.values()])
+        with open(path, "wb") as file:
+            np.savez_compressed(
+                file,
+                images=self.images,
+                targets=self.targets,
+                scores=self.scores,
+                score=np.array(self.score),
+                coverage=np.array(coverage),
+                **{_PREFIX + name: array for name, array in self.maps.items()},
+            )
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SaliencyMaps:
+        """Read what save wrote.
+
+        Raises
+        ------
+        OptionError
+            If the file is not one that save wrote.
+        FileNotFoundError
+            If there is none.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                stored = dict(file)
+            coverage = [Coverage(**row) for row in json.loads(str(stored["coverage"]))]
+            return cls(
+                {k.removeprefix(_PREFIX): v for k, v in stored.items() if k.startswith(_PREFIX)},
+                stored["images"],
+                stored["targets"],
+                stored["scores"],
+                str(stored["score"]),
+                {row.rule: row for row in coverage},
+            )
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise OptionError(
+                f"Expected a file that SaliencyMaps.save wrote. Received: {path} ({error})."
+            ) from error
+
+
+def attributions(
+    model: keras.Model | Prepared,
+    images: Any,
+    methods: str | Method | Sequence[str | Method] = "gradient",
+    *,
+    targets: Any = None,
+    labels: Sequence[str] | None = None,
+    score: str | Score | None = None,
+    preprocess: Preprocess | None = None,
+    batch_size: int = 32,
+) -> SaliencyMaps:
+    """Compute signed attributions (n, h, w, c), before the channels are reduced.
+
+    Parameters
+    ----------
+    model, images, methods, targets, labels, score, preprocess, batch_size
+        As for gradient_map.
+
+    Returns
+    -------
+    SaliencyMaps whose arrays are (n, h, w, c): the derivative of the score with respect to each
+    value of the (preprocessed) image, under the rule of each method.
+
+    Raises
+    ------
+    ImageError, ModelError, OptionError
+        As for gradient_map.
+
+    References
+    ----------
+    See gradient_map.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2, use_bias=False)])
+    >>> slope = tfs.attributions(model, np.ones((4, 4, 3)), targets=0)["gradient"]
+    >>> weights = model.layers[-1].get_weights()[0]
+    >>> bool(np.allclose(slope.ravel(), weights[:, 0]))
+    True
+    """
+    return _explain(
+        as_prepared(model, score, preprocess),
+        images,
+        resolve_methods(methods),
+        (targets, labels),
+        lambda attribution: attribution,
+        batch_size,
+    )
+
+
+def gradient_map(
+    model: keras.Model | Prepared,
+    images: Any,
+    methods: str | Method | Sequence[str | Method] = "gradient",
+    *,
+    targets: Any = None,
+    labels: Sequence[str] | None = None,
+    score: str | Score | None = None,
+    preprocess: Preprocess | None = None,
+    reduction: str = "sum_abs",
+    batch_size: int = 32,
+) -> SaliencyMaps:
+    """Compute saliency maps: how much each pixel changes the score of a class.
+
+    Parameters
+    ----------
+    model
+        A built keras.Model of one input and one output, or what prepare made of it. It is not
+        changed; its present weights are read at every call.
+    images
+        One image (h, w, c) or a batch (n, h, w, c): NumPy, tf.Tensor, PIL, or a list of these.
+        Files are read by load_images.
+    methods
+        Keys of METHODS, Methods, or a sequence of these; all of them share one forward pass.
+    targets
+        The class to explain: None (each image's top class), an index, a name out of labels, or
+        one of these per image.
+    labels
+        Class names in the order of the model's outputs.
+    score
+        What is differentiated, see prepare; "logit" by default.
+    preprocess
+        What is done to a copy of the images first, see prepare. Gradients are with respect to
+        what it returns.
+    reduction
+        How the channels become one: "sum_abs" (sum of absolute values), "max_abs" or "sum"
+        (signed).
+    batch_size
+        How many images go through the model at a time.
+
+    Returns
+    -------
+    SaliencyMaps, a mapping of method names to float arrays (n, h, w).
+
+    Raises
+    ------
+    ImageError
+        For images the model cannot take.
+    NoReluError, UncoveredReluError, OpaqueModelError
+        Where a modified rule cannot act, or not on every ReLU: no map is better than a wrong one.
+    OptionError
+        For an unknown method, score, reduction or class.
+
+    References
+    ----------
+    Simonyan et al. 2013, arXiv:1312.6034 (gradient; the reductions); Springenberg et al. 2014,
+    arXiv:1412.6806 (guided backpropagation); Zeiler and Fergus 2014, arXiv:1311.2901.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)),
+    ...                           keras.layers.Conv2D(4, 3, activation="relu"),
+    ...                           keras.layers.GlobalAveragePooling2D(),
+    ...                           keras.layers.Dense(5, activation="softmax")])
+    >>> maps = tfs.gradient_map(model, np.ones((2, 8, 8, 3)), ["gradient", "guided_backprop"])
+    >>> maps["guided_backprop"].shape
+    (2, 8, 8)
+    >>> print(maps.coverage["guided_backprop"])
+    guided_backprop: 1 of 1 ReLUs
+    """
+    return _explain(
+        as_prepared(model, score, preprocess),
+        images,
+        resolve_methods(methods),
+        (targets, labels),
+        reduction_named(reduction),
+        batch_size,
+    )
+
+
+def _explain(
+    prepared: Prepared,
+    images: Any,
+    methods: tuple[Method, ...],
+    targets_and_labels: tuple[Any, Sequence[str] | None],
+    reduce: Any,
+    batch_size: int,
+) -> SaliencyMaps:
+    batch, inputs = prepared.check(images)
+    targets = as_targets(targets_and_labels[0], len(batch), targets_and_labels[1])
+    trace = prepared.trace({method.name: method.rule for method in methods}, inputs)
+    parts = []
+    for part in batches(len(batch), batch_size):
+        result = prepared.run(trace, inputs[part], targets[part])
+        maps = [reduce(attribution) for attribution in result.gradients]
+        parts.append([array.numpy() for array in (result.targets, result.scores, *maps)])
+    chosen, scores, *arrays = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return SaliencyMaps(
+        {method.name: array for method, array in zip(methods, arrays, strict=True)},
+        batch,
+        chosen,
+        scores,
+        trace.score,
+        {method.name: _coverage(method, trace) for method in methods},
+    )
+
+
+def _coverage(method: Method, trace: Trace) -> Coverage:
+    relus = len(trace.found.sites) + len(trace.found.others)
+    # The gradient is every ReLU's own derivative, with or without a clone.
+    reached = relus if method.rule is gradient else len(trace.found.sites)
+    return Coverage(method.name, relus, reached)

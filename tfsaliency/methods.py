@@ -1,0 +1,82 @@
+"""What a map is called and how it is made: the METHODS table.
+
+A method is a rule for the backward pass of the ReLUs. Tests, the command line's choices and the
+README's table come from METHODS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .errors import OptionError, unknown_option
+from .rules import Rule, gradient, guided_backprop, zeiler_fergus
+
+
+class Method(NamedTuple):
+    """An attribution method: a name and the rule it follows at each ReLU.
+
+    Parameters
+    ----------
+    name
+        The key of its maps in the result.
+    rule
+        (upstream, site) -> gradient; see RULES.
+
+    Examples
+    --------
+    A method of one's own is passed wherever a name is:
+
+    >>> import keras, numpy as np, tensorflow as tf, tfsaliency as tfs
+    >>> blocked = tfs.Method("blocked", lambda upstream, site: tf.zeros_like(upstream))
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.ReLU(),
+    ...                           keras.layers.Flatten(), keras.layers.Dense(2)])
+    >>> maps = tfs.gradient_map(model, np.ones((4, 4, 3)), ["gradient", blocked])
+    >>> [name for name in maps if maps[name].any()]
+    ['gradient']
+    """
+
+    name: str
+    rule: Rule
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("gradient", gradient),
+        Method("guided_backprop", guided_backprop),
+        Method("zeiler_fergus", zeiler_fergus),
+    )
+}
+
+
+def resolve_methods(methods: str | Method | Sequence[str | Method]) -> tuple[Method, ...]:
+    """Return the methods asked for.
+
+    Parameters
+    ----------
+    methods
+        A key of METHODS, a Method, or a sequence of these.
+
+    Raises
+    ------
+    OptionError
+        For an unknown name, none at all, or two methods of one name.
+    """
+    listed = [methods] if isinstance(methods, (str, Method)) else list(methods)
+    resolved = tuple(_resolve(method) for method in listed)
+    names = [method.name for method in resolved]
+    if not names or len(set(names)) < len(names):
+        raise OptionError(
+            f"Expected one or more methods of different names. Received: {names}. "
+            f"Known: {', '.join(METHODS)}."
+        )
+    return resolved
+
+
+def _resolve(method: str | Method) -> Method:
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str) or method not in METHODS:
+        raise unknown_option("method", method, METHODS)
+    return METHODS[method]

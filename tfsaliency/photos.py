@@ -1,0 +1,114 @@
+"""Photos from files, at the size a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .arrays import Array, pil_to_array
+from .errors import ImageError, OptionError, unknown_option
+
+FITS = ("crop", "squash")
+
+Photo = str | PathLike[str] | Image.Image
+
+
+def load_images(
+    paths: Photo | Iterable[Photo],
+    model: Any = None,
+    *,
+    fit: str = "crop",
+    size: tuple[int, int] | None = None,
+) -> Array:
+    """Read photos at the size a model takes, upright, as values 0..255.
+
+    Parameters
+    ----------
+    paths
+        One path or PIL image, or several.
+    model
+        A model or what prepare made of it: gives the size and the number of channels.
+    fit
+        "crop" cuts the largest centred part of the model's aspect ratio, then resizes; "squash"
+        resizes both sides to the model's, whatever becomes of the proportions. Both bicubic.
+    size
+        (h, w) in pixels, instead of the model's; needed where the model takes any size.
+
+    Returns
+    -------
+    Array (n, h, w, c), float32, 0..255, RGB for three channels.
+
+    Raises
+    ------
+    ImageError
+        For a file that is missing, truncated, no image, or of more than 8 bits a channel.
+    OptionError
+        For an unknown fit, or where neither the model nor size says how large.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> from PIL import Image
+    >>> tfs.load_images(Image.new("RGB", (640, 480)), size=(32, 32)).shape
+    (1, 32, 32, 3)
+    """
+    if fit not in FITS:
+        raise unknown_option("fit", fit, FITS)
+    h, w, c = _target_shape(model, size)
+    photos = [paths] if isinstance(paths, (str, PathLike, Image.Image)) else list(paths)
+    if not photos:
+        raise ImageError("Expected one photo or more. Received: none.")
+    return np.stack([_read(photo, h, w, c, fit) for photo in photos])
+
+
+def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, int]:
+    shape = (None, None, None, 3) if model is None else tuple(model.input_shape)
+    if len(shape) != 4:
+        raise OptionError(f"Expected a model of images (n, h, w, c). Received: input shape {shape}.")
+    h, w = size if size is not None else shape[1:3]
+    if not h or not w:
+        raise OptionError(
+            "Expected a model of a fixed input size, or size=(h, w). "
+            f"Received: input shape {shape}, size={size}."
+        )
+    return h, w, shape[3] or 3
+
+
+def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
+    if isinstance(photo, Image.Image):
+        return _fitted(photo, h, w, c, fit)
+    path = Path(photo)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ImageError(f"{path}: {what}. Expected the path of a photo.")
+    try:
+        with Image.open(path) as image:
+            return _fitted(image, h, w, c, fit)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path}: not an image that Pillow can read. Expected JPEG, PNG or another of its "
+            f"formats. Received: {path.stat().st_size} bytes of something else."
+        ) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{path}: cannot be read to the end ({error}). Expected a complete image file; "
+            "get it again from where it came."
+        ) from error
+
+
+def _fitted(image: Image.Image, h: int, w: int, c: int, fit: str) -> Array:
+    upright = ImageOps.exif_transpose(image)
+    # Channels first, so that a palette is not interpolated.
+    pixels = Image.fromarray(pil_to_array(upright, c).squeeze())
+    if fit == "crop":
+        sized = ImageOps.fit(pixels, (w, h), method=Image.Resampling.BICUBIC)
+    else:
+        sized = pixels.resize((w, h), Image.Resampling.BICUBIC)
+    return np.asarray(sized, dtype=np.float32).reshape(h, w, c)

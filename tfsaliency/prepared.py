@@ -1,0 +1,265 @@
+"""prepare(model, ...): what is differentiated, chosen once, with the traces made for it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .arrays import Array, Shape, as_batch
+from .errors import ModelError, OptionError
+from .gradients import Gradients, Trace, trace_gradients
+from .injection import inject
+from .rules import Rule, gradient
+from .scores import Score, check_score, check_targets_in_range
+
+Preprocess = Callable[[Array], Any]
+_Traces = OrderedDict[Any, Trace]
+
+_KEPT_TRACES = 8  # a model; a loop that passes a new lambda each time must not fill the memory
+
+# Traces of models that were not prepared by the caller. A Trace does not hold its model.
+_kept: WeakKeyDictionary[keras.Model, _Traces] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model with a choice of what is differentiated; made by prepare.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The caller's model, never changed.
+    score : str or callable
+        What is differentiated.
+    preprocess : callable or None
+        What is done to a copy of the images first.
+
+    Examples
+    --------
+    >>> import keras, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2)])
+    >>> tfs.prepare(model, score="margin").score
+    'margin'
+    """
+
+    model: keras.Model
+    score: str | Score = "logit"
+    preprocess: Preprocess | None = None
+    _traces: _Traces = field(default_factory=OrderedDict, repr=False)
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """The model's input shape with the batch axis first, as in Keras."""
+        return (None, *_image_shape(self.model))
+
+    def check(self, images: Any) -> tuple[Array, Array]:
+        """Return the checked images (n, h, w, c) as given, and as the model gets them.
+
+        Raises
+        ------
+        ImageError
+            For images the model cannot take; see tfsaliency.arrays.as_batch.
+        """
+        shape = _image_shape(self.model)
+        if self.preprocess is None:
+            batch = as_batch(images, shape)
+            return batch, batch.astype(self._dtype, copy=False)
+        batch = as_batch(images, (None,) * (len(shape) - 1) + shape[-1:])
+        output = self.preprocess(batch.astype(self._dtype, copy=True))
+        inputs = as_batch(output, shape, "preprocessed images")
+        if len(inputs) != len(batch):
+            raise OptionError(
+                f"Expected preprocess to return a batch of {len(batch)} images. "
+                f"Received: shape {inputs.shape}."
+            )
+        return batch, inputs.astype(self._dtype, copy=False)
+
+    def trace(self, rules: Mapping[str, Rule], inputs: Array) -> Trace:
+        """Return the trace for these rules and inputs of this shape, made or kept.
+
+        Raises
+        ------
+        OpaqueModelError, NoReluError, UncoveredReluError, ModelError
+        """
+        weights = self.model.weights
+        key = (
+            tuple((name, _weakly(rule)) for name, rule in rules.items()),
+            _weakly(self.score),
+            inputs.shape[1:],
+            inputs.dtype.name,
+            # The structure, as far as people change it in place: activations, replaced weights.
+            tuple(id(weight) for weight in weights),
+            tuple(id(activation) for activation in _activations(self.model)),
+        )
+        if key not in self._traces:
+            modified = any(rule is not gradient for rule in rules.values())
+            image = tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)
+            self._traces[key] = trace_gradients(
+                _forward(self.model, modified), weights, image, rules, self.score
+            )
+            if len(self._traces) > _KEPT_TRACES:
+                self._traces.popitem(last=False)
+        self._traces.move_to_end(key)
+        return self._traces[key]
+
+    def run(self, trace: Trace, inputs: Array, targets: Array) -> Gradients:
+        """Run a trace on inputs (n, h, w, c) and targets (n,) with the model's present weights.
+
+        Raises
+        ------
+        OptionError
+            For a target out of range.
+        """
+        check_targets_in_range(targets, trace.classes)
+        values = [tf.convert_to_tensor(weight.value) for weight in self.model.weights]
+        return trace.run(values, tf.constant(inputs), tf.constant(targets))
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        """The floating dtype of the model's input."""
+        dtype = tf.as_dtype(self.model.inputs[0].dtype if self.model.inputs else "float32")
+        return np.dtype(dtype.as_numpy_dtype if dtype.is_floating else np.float32)
+
+
+def prepare(
+    model: keras.Model,
+    *,
+    score: str | Score = "logit",
+    preprocess: Preprocess | None = None,
+) -> Prepared:
+    """Choose what is differentiated, once; the result is accepted wherever a model is.
+
+    gradient_map(model, ...) prepares for itself and keeps what it made for the next call on the
+    same model. Prepare by hand to name the choice once, or to keep the compiled functions of a
+    score that is a lambda.
+
+    Parameters
+    ----------
+    model
+        A built keras.Model of one input and one output.
+    score
+        "logit" (the value before a final softmax or sigmoid, if there is one), "probability",
+        "log_probability", "margin" (the logit minus the largest other one), or a callable
+        (outputs, targets (n,)) -> (n,) that gets the model's outputs as they are.
+    preprocess
+        A function of a batch (n, h, w, c), for example that of a keras.applications model. It
+        gets a copy, in the model's dtype; gradients are with respect to what it returns.
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    ModelError
+        For what is not a built Keras model of one input and one output.
+    OptionError
+        For an unknown score.
+
+    References
+    ----------
+    Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3, for the choice of the logit.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2, activation="softmax")])
+    >>> halved = tfs.prepare(model, score="probability", preprocess=lambda x: x / 2)
+    >>> tfs.gradient_map(halved, np.ones((1, 4, 4, 3)))["gradient"].shape
+    (1, 4, 4)
+    """
+    return Prepared(_checked_model(model), check_score(score), _checked_callable(preprocess))
+
+
+def as_prepared(
+    model: keras.Model | Prepared,
+    score: str | Score | None = None,
+    preprocess: Preprocess | None = None,
+) -> Prepared:
+    """Return model as a Prepared, with the traces kept for it."""
+    if isinstance(model, Prepared):
+        if score is not None or preprocess is not None:
+            raise OptionError(
+                "Expected score and preprocess in prepare() alone, as the model was prepared "
+                f"with score={model.score!r}. Received: score={score!r}, preprocess={preprocess!r}."
+            )
+        return model
+    _checked_model(model)
+    traces = _kept.setdefault(model, OrderedDict())
+    return Prepared(
+        model,
+        check_score("logit" if score is None else score),
+        _checked_callable(preprocess),
+        traces,
+    )
+
+
+def _checked_model(model: Any) -> keras.Model:
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"Expected a built keras.Model. Received: {model!r:.100} (of type "
+            f"{type(model).__name__})."
+        )
+    if not model.built:
+        raise ModelError(
+            f"Expected a built keras.Model. Received: {model.name!r}, not built. "
+            "Give it a keras.Input, or call it once on a batch."
+        )
+    for what in ("input", "output"):
+        tensors = getattr(model, what + "s", None)
+        if tensors and len(tensors) > 1:
+            raise ModelError(
+                f"Expected a model of one {what}. Received: {model.name!r} with {len(tensors)}. "
+                f"Choose one of them with keras.Model(inputs, outputs)."
+            )
+    return model
+
+
+def _checked_callable(preprocess: Any) -> Any:
+    if preprocess is not None and not callable(preprocess):
+        raise OptionError(
+            "Expected preprocess as a function of a batch (n, h, w, c), or None. "
+            f"Received: {preprocess!r}."
+        )
+    return preprocess
+
+
+def _image_shape(model: keras.Model) -> Shape:
+    """Return the shape (h, w, c) of one input image, with None where any size will do."""
+    if getattr(model, "inputs", None):
+        return tuple(model.inputs[0].shape[1:])
+    return (None, None, None)  # a subclassed model does not say
+
+
+def _forward(model: keras.Model, modified: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    callee = inject(model) if modified else model
+    structure = model.input if getattr(model, "inputs", None) else None
+
+    def forward(images: tf.Tensor) -> tf.Tensor:
+        packed = images
+        if structure is not None:
+            packed = keras.tree.pack_sequence_as(structure, [images])
+        return keras.tree.flatten(callee(packed, training=False))[0]
+
+    return forward
+
+
+def _activations(model: keras.Model) -> Iterator[Any]:
+    for layer in model.layers:
+        yield vars(layer).get("activation")
+        if isinstance(layer, keras.Model):
+            yield from _activations(layer)
+
+
+def _weakly(function: Any) -> Any:
+    """Return what compares as the function does without keeping it, or what it holds, alive."""
+    return ref(function) if callable(function) else function

@@ -1,0 +1,228 @@
+"""The original's row of pictures: an image and its maps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from ..arrays import Array, as_batch
+from ..errors import ImageError, OptionError
+
+RED = LinearSegmentedColormap.from_list("tfsaliency_red", ["white", "red"])
+_SIGNED = colormaps["RdBu_r"]
+
+_TILE_INCHES = 2.4
+_TITLE_INCHES = 0.32
+_LETTER_INCHES = 0.095  # about, at the labels' size
+_FULL_COLOUR = 99.0  # percentile of a map's values that gets the full colour
+
+
+class _InlineFigure(Figure):
+    """A Figure that notebooks show without pyplot or a magic command."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", bbox_inches="tight")
+        return file.getvalue()
+
+
+def tile_input_and_maps(
+    image: Any,
+    maps: Sequence[Any] | Array,
+    labels: Sequence[str],
+    cmap: str | Colormap = RED,
+    title: str = "",
+    *,
+    percentile: float = _FULL_COLOUR,
+) -> Figure:
+    """Draw an image and its maps in one row.
+
+    Parameters
+    ----------
+    image
+        (h, w, 3) or (h, w, 1), or a batch of one: 0..255, or 0..1 if nothing in it is above 1.
+    maps
+        Maps (h, w), or batches of one, each drawn on a scale of its own, from its minimum up. A
+        map with negative values is drawn from blue over white to red, with white at zero. A map
+        that is constant stays grey, and so do pixels that are not finite.
+    labels
+        1 + number of maps: over the image, and over each map.
+    cmap
+        The colours of a map without negative values; a Matplotlib colormap or its name.
+    title
+        Over the whole row.
+    percentile
+        Which percentile of a map's values (of their size, if signed) gets the full colour, and
+        all above it. Gradients have few very large values: with 100, as in the original's
+        figures, the rest of the map is hardly visible.
+
+    Returns
+    -------
+    matplotlib.figure.Figure, not known to pyplot: a notebook shows it as the last value of a
+    cell, and figure.savefig(path) writes it.
+
+    Raises
+    ------
+    ImageError
+        For an image or a map of another shape, or pixels out of range.
+    OptionError
+        For a wrong number of labels or an unknown colormap.
+
+    References
+    ----------
+    Named after the function of the MATLAB repository compare-gradient-attribution-maps.
+
+    Examples
+    --------
+    >>> import numpy as np, tfsaliency as tfs
+    >>> figure = tfs.tile_input_and_maps(
+    ...     np.zeros((8, 8, 3)), [np.eye(8), -np.eye(8)], ["photo", "a map", "a signed map"])
+    >>> [axes.get_title() for axes in figure.axes]
+    ['photo', 'a map', 'a signed map']
+    """
+    picture = _picture(image)
+    drawn = [_one_map(m, picture.shape[:2]) for m in maps]
+    if len(labels) != 1 + len(drawn):
+        raise OptionError(
+            f"Expected {1 + len(drawn)} labels: one for the image and one for each of "
+            f"{len(drawn)} maps. Received: {len(labels)}."
+        )
+    positive = _colormap(cmap)
+    h, w = picture.shape[:2]
+    width = max(_TILE_INCHES * min(2.0, w / h), _LETTER_INCHES * max(map(len, labels)))
+    height = _TILE_INCHES + _TITLE_INCHES * (2 if title else 1)
+    figure = _InlineFigure(figsize=(width * (1 + len(drawn)), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 1 + len(drawn), squeeze=False)[0]
+    axes[0].imshow(picture)
+    for axis, values in zip(axes[1:], drawn, strict=True):
+        low, high, colours = _scale(values, positive, percentile)
+        axis.set_facecolor("lightgrey")
+        axis.imshow(values, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+    for axis, label in zip(axes, labels, strict=True):
+        axis.set_title(label, fontsize=11)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    if title:
+        figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def overlay(
+    image: Any,
+    saliency_map: Any,
+    cmap: str | Colormap = RED,
+    *,
+    strength: float = 0.9,
+    percentile: float = _FULL_COLOUR,
+) -> Array:
+    """Lay a map over its image, which stays visible in grey.
+
+    Parameters
+    ----------
+    image
+        (h, w, 3) or (h, w, 1), or a batch of one; pixels as for tile_input_and_maps.
+    saliency_map
+        (h, w), or a batch of one.
+    cmap
+        The colours of a map without negative values.
+    strength
+        How much of a pixel in full colour is colour, 0 to 1; in proportion below.
+    percentile
+        As for tile_input_and_maps.
+
+    Returns
+    -------
+    Array (h, w, 3), uint8, RGB.
+
+    Raises
+    ------
+    ImageError, OptionError
+        As for tile_input_and_maps.
+
+    Examples
+    --------
+    >>> import numpy as np, tfsaliency as tfs
+    >>> tfs.overlay(np.full((2, 2, 3), 255), np.eye(2), strength=1.0)[0].tolist()
+    [[255, 0, 0], [255, 255, 255]]
+    """
+    if not 0.0 <= strength <= 1.0:
+        raise OptionError(f"Expected strength from 0 to 1. Received: {strength}.")
+    picture = _picture(image)
+    values = _one_map(saliency_map, picture.shape[:2])
+    low, high, colours = _scale(values, _colormap(cmap), percentile)
+    position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
+    signed = low < 0
+    share = strength * (np.abs(2 * position - 1) if signed else position)[..., np.newaxis]
+    grey = picture.mean(axis=-1, keepdims=True)
+    share = np.where(np.isfinite(values)[..., np.newaxis], share, 0.0)
+    blended = (1 - share) * grey + share * colours(position)[..., :3]
+    return np.round(255 * blended).astype(np.uint8)
+
+
+def _picture(image: Any) -> Array:
+    """Return the image as (h, w, 3) of 0..1."""
+    array = np.asarray(image)
+    channels = 1 if array.shape[-1:] == (1,) else 3
+    batch = as_batch(image, (None, None, channels), "the image to draw")
+    if len(batch) != 1:
+        raise ImageError(f"Expected one image to draw. Received: a batch of {len(batch)}.")
+    pixels = batch[0].astype(np.float64)
+    top = 255.0 if batch.dtype.kind in "ui" or pixels.max() > 1 else 1.0
+    if pixels.min() < 0 or pixels.max() > top:
+        raise ImageError(
+            "Expected the image to draw as 0..255 or 0..1. Received: values from "
+            f"{pixels.min():.4g} to {pixels.max():.4g}. Give the photo before preprocessing."
+        )
+    return np.broadcast_to(pixels / top, (*pixels.shape[:2], 3))
+
+
+def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
+    values = np.asarray(saliency_map, dtype=np.float64)
+    if values.ndim == 3 and len(values) == 1:
+        values = values[0]
+    if values.shape != size:
+        raise ImageError(
+            f"Expected a map of the image's size {size}. Received: shape {values.shape}. "
+            "Take one map of a batch by its index; attributions are reduced by gradient_map."
+        )
+    return values
+
+
+def _scale(
+    values: Array, positive: Colormap, percentile: float
+) -> tuple[float, float, Colormap]:
+    """Return what gets the first and the last colour, and the colours."""
+    if not 0.0 < percentile <= 100.0:
+        raise OptionError(f"Expected a percentile above 0 and up to 100. Received: {percentile}.")
+    finite = values[np.isfinite(values)]
+    if finite.size == 0 or finite.min() == finite.max():
+        return 0.0, 1.0, _grey()
+    size = np.abs(finite)
+    # Of a map of few non-zero values, the percentile of all of them would be zero.
+    full = float(np.percentile(size[size > 0], percentile))
+    if finite.min() < 0:
+        return -full, full, _SIGNED
+    low = float(finite.min())
+    return low, full if full > low else float(finite.max()), positive
+
+
+def _grey() -> Colormap:
+    """Return a colormap that is grey everywhere: a constant map shows nothing."""
+
+    return LinearSegmentedColormap.from_list("constant", ["lightgrey", "lightgrey"])
+
+
+def _colormap(cmap: str | Colormap) -> Colormap:
+    if isinstance(cmap, Colormap):
+        return cmap
+    if not isinstance(cmap, str) or cmap not in colormaps:
+        raise OptionError(f"Unknown colormap: {cmap!r}. Expected a Matplotlib colormap or its name.")
+    return colormaps[cmap]

@@ -1,0 +1,78 @@
+"""What one ReLU does on the way back: the rules, as pure functions.
+
+A rule takes the gradient that arrives from above and the site it arrives at, and returns the
+gradient to pass down. In the formulas u is that upstream gradient, z and y are the ReLU's
+input and output, and s = dy/dz is the ReLU's own slope at z: 0 or 1 for a plain ReLU, 0 above
+the ceiling of a ReLU6, the negative slope of a leaky one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Site(NamedTuple):
+    """One ReLU during a backward pass.
+
+    Parameters
+    ----------
+    outputs
+        y, any shape.
+    backward
+        The ReLU's own derivative: u -> u * s, in the kernel TensorFlow itself uses for it.
+
+    Examples
+    --------
+    >>> import tensorflow as tf, tfsaliency as tfs
+    >>> site = tfs.Site(tf.constant([0.0, 2.0]), lambda u: u * [0.0, 1.0])
+    >>> tfs.RULES["guided_backprop"](tf.constant([3.0, 4.0]), site).numpy().tolist()
+    [0.0, 4.0]
+    """
+
+    outputs: tf.Tensor
+    backward: Callable[[tf.Tensor], tf.Tensor]
+
+
+Rule = Callable[[tf.Tensor, Site], tf.Tensor]
+
+
+def gradient(upstream: tf.Tensor, site: Site) -> tf.Tensor:
+    """Pass down u * s: the chain rule, unchanged.
+
+    References
+    ----------
+    Simonyan, Vedaldi, Zisserman 2013, "Deep Inside Convolutional Networks", arXiv:1312.6034.
+    """
+    return site.backward(upstream)
+
+
+def guided_backprop(upstream: tf.Tensor, site: Site) -> tf.Tensor:
+    """Pass down max(u, 0) * s: only what is positive on both ways.
+
+    References
+    ----------
+    Springenberg, Dosovitskiy, Brox, Riedmiller 2014, "Striving for Simplicity",
+    arXiv:1412.6806.
+    """
+    return site.backward(tf.nn.relu(upstream))
+
+
+def zeiler_fergus(upstream: tf.Tensor, site: Site) -> tf.Tensor:
+    """Pass down max(u, 0), whatever z was: the "deconvnet".
+
+    References
+    ----------
+    Zeiler, Fergus 2014, "Visualizing and Understanding Convolutional Networks",
+    arXiv:1311.2901.
+    """
+    return tf.nn.relu(upstream)
+
+
+RULES: dict[str, Rule] = {
+    "gradient": gradient,
+    "guided_backprop": guided_backprop,
+    "zeiler_fergus": zeiler_fergus,
+}

@@ -1,0 +1,227 @@
+"""What is differentiated: the score of one class, and which class.
+
+The named scores work on a Head, which knows the value before a final softmax or sigmoid. It is
+found in the traced graph and not by looking at layers: so it is found however the model is
+written (a fused activation, a layer, a function call, inside a nested or subclassed model).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from .arrays import Array
+from .errors import ModelError, OpaqueModelError, OptionError, unknown_option
+
+Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+TOP_CLASS = -1
+
+# Ops that may follow the final activation without changing a value.
+_TRANSPARENT_OPS = ("Identity", "Cast", "Reshape", "Squeeze")
+_CALL_OPS = ("PartitionedCall", "StatefulPartitionedCall")
+
+
+class Head(NamedTuple):
+    """The end of a traced model.
+
+    Parameters
+    ----------
+    outputs
+        What the model returns, (n, k) for a classifier.
+    logits
+        The value before the final softmax or sigmoid; the outputs themselves without one.
+    activation
+        "softmax", "sigmoid", "none", or "hidden" where the outputs come out of a function call
+        that cannot be looked into.
+    """
+
+    outputs: tf.Tensor
+    logits: tf.Tensor
+    activation: str
+
+
+def find_head(outputs: tf.Tensor) -> Head:
+    """Find the final softmax or sigmoid of a traced model, and the value before it."""
+    op = outputs.op
+    while op.type in _TRANSPARENT_OPS and op.inputs[0].dtype.is_floating:
+        op = op.inputs[0].op
+    if op.type in _CALL_OPS:
+        return Head(outputs, outputs, "hidden")
+    if op.type not in ("Softmax", "Sigmoid") or op.inputs[0].shape[-1] != outputs.shape[-1]:
+        return Head(outputs, outputs, "none")
+    logits = tf.reshape(tf.cast(op.inputs[0], outputs.dtype), tf.shape(outputs))
+    return Head(outputs, tf.ensure_shape(logits, outputs.shape), op.type.lower())
+
+
+def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    if head.activation == "hidden":
+        raise OpaqueModelError(
+            "Cannot tell whether the model ends in a softmax: its outputs come out of a "
+            "tf.function. Expected layers that can be seen. Pass a callable as score, for "
+            "example lambda outputs, targets: tf.gather(outputs, targets, batch_dims=1)."
+        )
+    return _take(head.logits, targets)
+
+
+def _probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    _require_probabilities(head, "probability")
+    return _take(head.outputs, targets)
+
+
+def _log_probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    _require_probabilities(head, "log_probability")
+    log = tf.nn.log_softmax if head.activation == "softmax" else tf.math.log_sigmoid
+    return _take(log(head.logits), targets)
+
+
+def _margin(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    if head.logits.shape[-1] < 2:
+        raise OptionError(
+            "score='margin' is the logit minus the largest other logit. Expected a model of at "
+            f"least 2 outputs. Received: {head.logits.shape[-1]}. Use score='logit'."
+        )
+    target = tf.one_hot(targets, head.logits.shape[-1], on_value=True, off_value=False)
+    others = tf.where(target, head.logits.dtype.min, head.logits)
+    return _logit(head, targets) - tf.reduce_max(others, axis=-1)
+
+
+SCORES: dict[str, Callable[[Head, tf.Tensor], tf.Tensor]] = {
+    "logit": _logit,
+    "probability": _probability,
+    "log_probability": _log_probability,
+    "margin": _margin,
+}
+
+
+def check_score(score: str | Score) -> str | Score:
+    """Return score if it is a known name or a callable, else raise OptionError."""
+    if callable(score) or (isinstance(score, str) and score in SCORES):
+        return score
+    raise unknown_option("score", score, SCORES)
+
+
+def score_values(score: str | Score, head: Head, targets: tf.Tensor) -> tf.Tensor:
+    """Compute the score (n,) of each image's target.
+
+    Parameters
+    ----------
+    score
+        A key of SCORES, or a callable (outputs, targets (n,)) -> (n,), which receives the
+        model's outputs as they are.
+    head
+        The traced model's end.
+    targets
+        Class indices, (n,).
+    """
+    if callable(score):
+        values = tf.convert_to_tensor(score(head.outputs, targets))
+        if values.shape.rank != 1 or not values.dtype.is_floating:
+            raise OptionError(
+                "Expected a score callable (outputs, targets) -> one float per image, (n,). "
+                f"It returned: shape {values.shape}, dtype {values.dtype.name}."
+            )
+        return values
+    if head.outputs.shape.rank != 2 or head.outputs.shape[-1] is None:
+        raise ModelError(
+            f"score={score!r} needs outputs of shape (n, classes). Received: "
+            f"{head.outputs.shape}. Pass a callable (outputs, targets) -> (n,) as score."
+        )
+    return SCORES[score](head, targets)
+
+
+def choose_targets(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    """Replace TOP_CLASS by the model's top class, where the outputs are (n, classes)."""
+    if head.outputs.shape.rank != 2:
+        return targets
+    top = tf.argmax(head.outputs, axis=-1, output_type=targets.dtype)
+    return tf.stop_gradient(tf.where(targets == TOP_CLASS, top, targets))
+
+
+def describe_score(score: str | Score, head: Head) -> str:
+    """Say what was differentiated, for the result."""
+    if callable(score):
+        return getattr(score, "__name__", type(score).__name__)
+    if score in ("logit", "margin") and head.activation in ("softmax", "sigmoid"):
+        return f"{score} (before the final {head.activation})"
+    return score
+
+
+def as_targets(targets: Any, n: int, labels: Sequence[str] | None = None) -> Array:
+    """Return one class index per image, (n,) int32, with TOP_CLASS where none was given.
+
+    Parameters
+    ----------
+    targets
+        None (each image's top class), an int, a class name, or one of these per image.
+    n
+        The number of images.
+    labels
+        The class names in the order of the model's outputs; needed for names.
+
+    Raises
+    ------
+    OptionError
+        For an unknown or ambiguous name, a wrong number of targets, or what is no integer.
+    """
+    if targets is None or isinstance(targets, (str, int, np.integer)):
+        listed = [targets] * n
+    else:
+        listed = list(np.asarray(targets).reshape(-1) if hasattr(targets, "shape") else targets)
+    if len(listed) != n:
+        raise OptionError(f"Expected one target, or one for each of {n} images. Received: {len(listed)}.")
+    return np.array([_class_index(target, labels) for target in listed], dtype=np.int32)
+
+
+def check_targets_in_range(targets: Array, classes: int | None) -> None:
+    """Raise OptionError for a target that the model has no output for."""
+    bad = sorted({int(t) for t in targets if t != TOP_CLASS and t >= (classes or np.inf)})
+    if bad:
+        raise OptionError(
+            f"Target out of range. Expected 0..{(classes or 0) - 1}, as the model has {classes} "
+            f"outputs. Received: {', '.join(map(str, bad))}."
+        )
+
+
+def _class_index(target: Any, labels: Sequence[str] | None) -> int:
+    if target is None:
+        return TOP_CLASS
+    if isinstance(target, str):
+        return _label_index(target, labels)
+    if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
+        if target >= 0:
+            return int(target)
+        raise OptionError(f"Target out of range. Expected a class index from 0. Received: {target}.")
+    raise OptionError(
+        "Expected a target as None, an int, a class name, or a list of one per image. "
+        f"Received: {target!r} (of type {type(target).__name__})."
+    )
+
+
+def _label_index(name: str, labels: Sequence[str] | None) -> int:
+    if labels is None:
+        raise OptionError(
+            f"The target {name!r} is a class name. Expected labels=, the class names in the order "
+            "of the model's outputs, or the class index as an int."
+        )
+    found = [index for index, label in enumerate(labels) if label == name]
+    if not found:
+        raise unknown_option("class name", name, labels)
+    if len(found) > 1:
+        raise OptionError(f"The class name {name!r} stands for classes {found}. Pass the index.")
+    return found[0]
+
+
+def _take(values: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    return tf.gather(values, targets, batch_dims=1)
+
+
+def _require_probabilities(head: Head, score: str) -> None:
+    if head.activation not in ("softmax", "sigmoid"):
+        raise OptionError(
+            f"score={score!r} needs a model that ends in a softmax or sigmoid. Received: a model "
+            "whose last operation is another one. Use score='logit', or a callable."
+        )
