@@ -52,17 +52,18 @@ def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
     """
     batch = _to_array(images, shape, what)
     expected = f"one image {_text(shape)} or a batch (n, {_text(shape)[1:]}"
+    received = batch.shape
     if batch.ndim == len(shape):
         batch = batch[np.newaxis]
     if batch.ndim != len(shape) + 1:
         raise ImageError(
-            f"Wrong rank of {what}. Expected {expected}. Received: shape {batch.shape}."
+            f"Wrong rank of {what}. Expected {expected}. Received: shape {received}."
         )
     if len(batch) == 0:
-        raise ImageError(f"Empty batch of {what}. Expected {expected}. Received: {batch.shape}.")
+        raise ImageError(f"Empty batch of {what}. Expected {expected}. Received: {received}.")
     if any(s is not None and s != b for s, b in zip(shape, batch.shape[1:], strict=True)):
         raise ImageError(
-            f"Wrong size of {what}. Expected {expected}. Received: shape {batch.shape}. "
+            f"Wrong size of {what}. Expected {expected}. Received: shape {received}. "
             f"{_size_remedy(shape, batch.shape[1:])}"
         )
     if not np.isfinite(batch).all():

@@ -181,7 +181,7 @@ def inject(model: keras.Model) -> keras.Model:
 
     def clone(original: keras.Model) -> keras.Model:
         # A plain Functional view: clone_model would also compile a compiled model's clone.
-        view = keras.Model(original.input, original.output, name=original.name)
+        view = keras.Model(*symbolic_ends(original), name=original.name)
         return keras.models.clone_model(view, clone_function=clone_operation)
 
     return clone(model)
@@ -191,6 +191,16 @@ def has_visible_layers(model: keras.Model) -> bool:
     """Tell whether calling the model is running its graph of layers, and nothing else."""
     owner = next(c for c in type(model).__mro__ if "call" in vars(c))
     return owner.__module__.startswith("keras.") and owner.__name__ in ("Functional", "Sequential")
+
+
+def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
+    """Return the structures of symbolic inputs and outputs of a model with visible layers.
+
+    The `input` of a Sequential that was called is what it was called on.
+    """
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0], model.outputs[0]
+    return model.input, model.output
 
 
 # What people pass as an activation, and the ReLU it is.

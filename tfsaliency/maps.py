@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from .prepared import Prepared, Preprocess, as_prepared
 from .rules import gradient
 from .scores import Score, as_targets
 
+_PER_IMAGE = ("images", "targets", "scores")
 _PREFIX = "map:"  # of a map's key in a saved file
 
 
@@ -44,6 +46,8 @@ class SaliencyMaps(Mapping[str, Array]):
         What it is, in words.
     coverage : dict
         For each method, how many of the model's ReLUs its rule governs.
+    names : tuple of str
+        The images' names, for example of their files; empty if they have none.
 
     Examples
     --------
@@ -64,6 +68,7 @@ class SaliencyMaps(Mapping[str, Array]):
     scores: Array
     score: str
     coverage: Mapping[str, Coverage]
+    names: tuple[str, ...] = ()
 
     def __getitem__(self, method: str) -> Array:
         if method not in self.maps:
@@ -105,6 +110,7 @@ class SaliencyMaps(Mapping[str, Array]):
                 scores=self.scores,
                 score=np.array(self.score),
                 coverage=np.array(coverage),
+                names=np.array(self.names, dtype=str),
                 **{_PREFIX + name: array for name, array in self.maps.items()},
             )
 
@@ -130,13 +136,26 @@ class SaliencyMaps(Mapping[str, Array]):
                 stored["scores"],
                 str(stored["score"]),
                 {row.rule: row for row in coverage},
+                tuple(map(str, stored["names"])),
             )
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise OptionError(
                 f"Expected a file that SaliencyMaps.save wrote. Received: {path} ({error})."
             ) from error
+
+
+def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
+    """Join maps of one model and the same methods, made a part of the images at a time."""
+    first = parts[0]
+    return SaliencyMaps(
+        {name: np.concatenate([part[name] for part in parts]) for name in first},
+        *(np.concatenate([getattr(part, field) for part in parts]) for field in _PER_IMAGE),
+        first.score,
+        first.coverage,
+        tuple(name for part in parts for name in part.names),
+    )
 
 
 def attributions(

@@ -15,7 +15,7 @@ import tensorflow as tf
 from .arrays import Array, Shape, as_batch
 from .errors import ModelError, OptionError
 from .gradients import Gradients, Trace, trace_gradients
-from .injection import inject
+from .injection import has_visible_layers, inject, symbolic_ends
 from .rules import Rule, gradient
 from .scores import Score, check_score, check_targets_in_range
 
@@ -125,7 +125,8 @@ class Prepared:
     @property
     def _dtype(self) -> np.dtype[Any]:
         """The floating dtype of the model's input."""
-        dtype = tf.as_dtype(self.model.inputs[0].dtype if self.model.inputs else "float32")
+        symbolic = _input(self.model)
+        dtype = tf.as_dtype("float32" if symbolic is None else symbolic.dtype)
         return np.dtype(dtype.as_numpy_dtype if dtype.is_floating else np.float32)
 
 
@@ -235,19 +236,22 @@ def _checked_callable(preprocess: Any) -> Any:
 
 def _image_shape(model: keras.Model) -> Shape:
     """Return the shape (h, w, c) of one input image, with None where any size will do."""
-    if getattr(model, "inputs", None):
-        return tuple(model.inputs[0].shape[1:])
-    return (None, None, None)  # a subclassed model does not say
+    symbolic = _input(model)
+    return (None, None, None) if symbolic is None else tuple(symbolic.shape[1:])
+
+
+def _input(model: keras.Model) -> Any:
+    """Return the model's symbolic input; None for a subclassed model, which has none."""
+    return next(iter(getattr(model, "inputs", None) or []), None)
 
 
 def _forward(model: keras.Model, modified: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     callee = inject(model) if modified else model
-    structure = model.input if getattr(model, "inputs", None) else None
+    visible = has_visible_layers(model)
+    structure = symbolic_ends(model)[0] if visible else None
 
     def forward(images: tf.Tensor) -> tf.Tensor:
-        packed = images
-        if structure is not None:
-            packed = keras.tree.pack_sequence_as(structure, [images])
+        packed = keras.tree.pack_sequence_as(structure, [images]) if visible else images
         return keras.tree.flatten(callee(packed, training=False))[0]
 
     return forward

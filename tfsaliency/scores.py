@@ -7,6 +7,7 @@ written (a fused activation, a layer, a function call, inside a nested or subcla
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -167,10 +168,12 @@ def as_targets(targets: Any, n: int, labels: Sequence[str] | None = None) -> Arr
     OptionError
         For an unknown or ambiguous name, a wrong number of targets, or what is no integer.
     """
-    if targets is None or isinstance(targets, (str, int, np.integer)):
-        listed = [targets] * n
+    if isinstance(targets, (list, tuple)):
+        listed = list(targets)
+    elif getattr(targets, "shape", ()) != ():
+        listed = list(np.asarray(targets).reshape(-1))
     else:
-        listed = list(np.asarray(targets).reshape(-1) if hasattr(targets, "shape") else targets)
+        listed = [targets] * n
     if len(listed) != n:
         raise OptionError(f"Expected one target, or one for each of {n} images. Received: {len(listed)}.")
     return np.array([_class_index(target, labels) for target in listed], dtype=np.int32)
@@ -191,12 +194,14 @@ def _class_index(target: Any, labels: Sequence[str] | None) -> int:
         return TOP_CLASS
     if isinstance(target, str):
         return _label_index(target, labels)
-    if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
-        if target >= 0:
-            return int(target)
-        raise OptionError(f"Target out of range. Expected a class index from 0. Received: {target}.")
+    try:
+        index = -1 if isinstance(target, (bool, np.bool_)) else operator.index(target)
+    except TypeError:
+        index = -1
+    if index >= 0:
+        return index
     raise OptionError(
-        "Expected a target as None, an int, a class name, or a list of one per image. "
+        "Expected a target as None, a class index from 0, a class name, or a list of one per image. "
         f"Received: {target!r} (of type {type(target).__name__})."
     )
 

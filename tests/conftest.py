@@ -1,0 +1,60 @@
+"""What the tests share: where the data is, and networks with real weights."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Keras reads these when it is imported: tests neither use nor fill the home folder's cache.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="keras-home-")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+import tfsaliency as tfs  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("TFSALIENCY_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def pytest_sessionfinish():
+    shutil.rmtree(os.environ["KERAS_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of weights, photos and published figures, which users do not have."""
+    if not DATA.is_dir():
+        pytest.skip(f"no test data in {DATA}; set TFSALIENCY_TEST_DATA to a folder that has it")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def squeezenet(data) -> keras.Model:
+    """SqueezeNet v1.1 with its ImageNet weights."""
+    return tfs.models.SqueezeNet(data / "squeezenet_v1.1.bin")
+
+
+@pytest.fixture(scope="session")
+def labels(data) -> list[str]:
+    """The ImageNet class names, put where Keras looks for them before it downloads."""
+    return _with_keras_home(data)
+
+
+@pytest.fixture(scope="session")
+def keras_home(data) -> Path:
+    """A Keras cache that already holds the weights file and the class names."""
+    _with_keras_home(data)
+    return Path(os.environ["KERAS_HOME"])
+
+
+def _with_keras_home(data: Path) -> list[str]:
+    folder = Path(os.environ["KERAS_HOME"]) / "models"
+    folder.mkdir(exist_ok=True)
+    for name in ("imagenet_class_index.json", "squeezenet_v1.1.bin"):
+        shutil.copy(data / name, folder)
+    from tfsaliency.models.loading import imagenet_labels
+
+    return imagenet_labels()

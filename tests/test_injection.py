@@ -1,0 +1,174 @@
+"""The clone: what it borrows, what it leaves alone, and the layer it puts in."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+from keras import layers
+from tensorflow.python.framework import ops
+
+import tfsaliency as tfs
+
+ALL = list(tfs.METHODS)
+
+
+def _nodes(model):
+    found = []
+    for layer in model.layers:
+        found.append((layer.name, len(layer._inbound_nodes), len(layer._outbound_nodes)))
+        if isinstance(layer, keras.Model):
+            found += _nodes(layer)
+    return found
+
+
+@pytest.mark.parametrize("spelling", zoo.SPELLINGS)
+def test_the_callers_model_is_left_as_it_was(spelling):
+    model = zoo.SPELLINGS[spelling].build("float32")
+    x = zoo.images().astype("float32")
+    before = model.get_weights(), _nodes(model), model(x).numpy(), list(map(id, model.weights))
+    config = None if "get_config" in spelling else repr(model.get_config())
+    tfs.gradient_map(model, x, ALL)
+    after = model.get_weights(), _nodes(model), model(x).numpy(), list(map(id, model.weights))
+    assert all(np.array_equal(a, b) for a, b in zip(before[0], after[0], strict=True))
+    assert before[1] == after[1]
+    assert np.array_equal(before[2], after[2])
+    assert before[3] == after[3]
+    assert config is None or config == repr(model.get_config())
+
+
+def test_seeds_and_layer_names_are_left_alone():
+    def draws():
+        keras.utils.set_random_seed(3)
+        keras.backend.clear_session()
+        model = zoo.SPELLINGS["nested"].build("float32")
+        yield model
+        yield np.random.rand(), tf.random.uniform(()).numpy(), keras.random.uniform(()).numpy()
+        yield layers.ReLU().name, layers.Dense(1).name, keras.Sequential().name
+
+    plain, mapped = draws(), draws()
+    next(plain)
+    expected = list(plain)
+    tfs.gradient_map(next(mapped), zoo.images(), ALL)
+    assert list(mapped) == expected
+
+
+def test_the_present_weights_are_used_after_every_kind_of_change():
+    model = zoo.SPELLINGS["Conv2D(activation='relu')"].build("float64")
+    x = zoo.images()
+
+    def assert_current():
+        ours = tfs.attributions(model, x, ALL, targets=1)
+        for rule in ALL:
+            _, reference = zoo.reference_gradient(model, x[0], 1, rule, {})
+            np.testing.assert_allclose(ours[rule][0], reference, rtol=1e-7, atol=1e-12)
+
+    assert_current()
+    model.layers[1].kernel.assign(model.layers[1].kernel * -0.5)
+    assert_current()
+    model.set_weights([w + 0.1 for w in model.get_weights()])
+    assert_current()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, np.array([0, 1]), epochs=2, verbose=0)
+    assert_current()
+
+
+def test_an_activation_changed_in_place_is_seen():
+    model = zoo.SPELLINGS["Activation('relu')"].build("float64")
+    x = zoo.images()
+    tfs.gradient_map(model, x, ALL)
+    model.layers[2].activation = keras.activations.tanh  # the first of two
+    assert tfs.gradient_map(model, x, ALL).coverage["guided_backprop"].relus == 1
+
+
+def test_adapted_normalization_keeps_its_statistics():
+    x = zoo.images(4).astype("float32")
+    normalization = layers.Normalization()
+    normalization.adapt(10 + 5 * x)
+    inputs = keras.Input(x.shape[1:])
+    h = layers.ReLU()(normalization(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(h)))
+    ours = tfs.attributions(model, x, ["gradient", "guided_backprop"], targets=0)
+    mean, variance = normalization.mean.numpy(), normalization.variance.numpy()
+    kernel = model.get_weights()[-2][:, 0].reshape(x.shape[1:])
+    reference = np.where(x > mean, np.maximum(kernel, 0), 0) / np.sqrt(variance)
+    np.testing.assert_allclose(ours["guided_backprop"], reference, rtol=1e-5)
+
+
+def test_mixed_precision_runs_through_the_same_dtypes():
+    model = zoo.SPELLINGS["Conv2D(activation='relu')"].build("float32")
+    low = zoo.SPELLINGS["Conv2D(activation='relu')"].build("mixed_bfloat16")
+    low.set_weights(model.get_weights())
+    x = zoo.images().astype("float32")
+    exact = tfs.gradient_map(model, x, "guided_backprop", targets=1)["guided_backprop"]
+    rounded = tfs.gradient_map(low, x, "guided_backprop", targets=1)["guided_backprop"]
+    assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.99
+
+
+def test_a_cast_by_an_activation_layer_stays():
+    inputs = keras.Input((4, 4, 3), dtype="float64")
+    h = layers.Activation("relu", dtype="float32")(inputs)  # casts to float32 on its way
+    model = keras.Model(inputs, layers.Dense(2, dtype="float32")(layers.Flatten(dtype="float32")(h)))
+    maps = tfs.attributions(model, np.ones((4, 4, 3)), ["gradient", "guided_backprop"], targets=0)
+    kernel = model.get_weights()[0][:, 0].reshape(4, 4, 3)
+    np.testing.assert_allclose(maps["guided_backprop"][0], np.maximum(kernel, 0), rtol=1e-6)
+    assert maps.scores.dtype == np.float32
+
+
+def test_attribution_relu_survives_configs_clones_and_files(tmp_path):
+    x = np.linspace(-1, 2, 48, dtype="float32").reshape(1, 4, 4, 3)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 3)),
+            tfs.AttributionReLU("zeiler_fergus", 0.9, 0.1, 0.3, name="relu"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    path = tmp_path / "model.keras"
+    model.save(path)
+    layer = model.get_layer("relu")
+    copies = {
+        "from_config": type(layer).from_config(layer.get_config()),
+        "clone_model": keras.models.clone_model(model).get_layer("relu"),
+        "file": keras.saving.load_model(path).get_layer("relu"),
+    }
+    upstream = tf.random.stateless_normal(x.shape, (0, 1))
+    kept = {"rule": "zeiler_fergus", "max_value": 0.9, "negative_slope": 0.1, "threshold": 0.3}
+    for copy in copies.values():
+        assert copy is not layer
+        assert {k: copy.get_config()[k] for k in kept} == kept
+        variable = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(variable)
+            y = copy(variable)
+        np.testing.assert_array_equal(y, layers.ReLU(0.9, 0.1, 0.3)(x))
+        np.testing.assert_array_equal(
+            tape.gradient(y, variable, output_gradients=upstream), np.maximum(upstream, 0)
+        )
+
+
+def test_the_rule_of_attribution_relu_cannot_be_changed():
+    layer = tfs.AttributionReLU()
+    with pytest.raises(AttributeError):
+        layer.rule = "gradient"
+    with pytest.raises(tfs.OptionError, match="Did you mean 'zeiler_fergus'"):
+        tfs.AttributionReLU("zeiler_fergu")
+
+
+def test_nothing_stays_behind_when_the_model_goes():
+    def registered():
+        names = map(str, ops.gradient_registry._registry)
+        return {name for name in names if name.startswith("CustomGradient-")}
+
+    before = registered()
+    model = zoo.SPELLINGS["nested"].build("float32")
+    tfs.gradient_map(model, zoo.images(), ALL)
+    watched = [weakref.ref(model), weakref.ref(model.layers[1]), weakref.ref(model.weights[0])]
+    del model
+    gc.collect()
+    assert [reference() for reference in watched] == [None, None, None]
+    assert registered() == before

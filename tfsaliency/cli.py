@@ -1,0 +1,255 @@
+"""The command line: tfsaliency map PHOTO... --out DIR."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import keras
+import numpy as np
+
+from . import __version__
+from .arrays import REDUCTIONS, Array, batches
+from .errors import TfSaliencyError, WeightsError
+from .maps import SaliencyMaps, concatenate, gradient_map
+from .methods import METHODS
+from .models.loading import (
+    PREPROCESS_MODES,
+    LoadedModel,
+    imagenet_labels,
+    load_model,
+    preprocess_mode,
+)
+from .photos import FITS, load_images
+from .prepared import Prepared, prepare
+from .reports import tile_input_and_maps
+from .scores import SCORES
+
+_BATCH = 8
+_PNG_DPI = 150
+_ROUNDING = 1e-3  # how far the sum of probabilities may be from 1
+
+
+class _Job(NamedTuple):
+    """What one run of `map` does to every batch of photos."""
+
+    prepared: Prepared
+    labels: list[str] | None
+    methods: list[str]
+    target: Any
+    reduction: str
+    fit: str
+    top: int
+    out: Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    0, or 2 if something that was given is bad; then one line on standard error says what. Photos
+    that are good are done in any case.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except TfSaliencyError as error:
+        return _complain(error)
+    except OSError as error:
+        return _complain(f"Cannot write to {arguments.out}: {error.strerror or error}.")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tfsaliency", description="Saliency maps of Keras image networks."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser(
+        "map",
+        help="draw the saliency maps of photos",
+        description="Classify photos, compute their saliency maps, and write a picture of each "
+        "photo and all the maps as numbers (maps.npz) to a folder.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add.add_argument("photos", nargs="+", metavar="PHOTO", help="image files")
+    add.add_argument(
+        "--model",
+        default="squeezenet",
+        help="squeezenet, the name of a keras.applications model, or a .keras or .h5 file",
+    )
+    add.add_argument("--weights", metavar="FILE", help="weights of a model by name, else downloaded")
+    add.add_argument(
+        "--preprocess",
+        choices=PREPROCESS_MODES,
+        help="what the model expects; by default its own, and none for a file",
+    )
+    add.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
+        help=f"of {', '.join(METHODS)}",
+    )  # fmt: skip
+    add.add_argument("--score", choices=SCORES, default="logit", help="what is differentiated")
+    add.add_argument("--target", help="class index or name; by default each photo's top class")
+    add.add_argument(
+        "--reduction", choices=REDUCTIONS, default="sum_abs", help="how channels become one"
+    )
+    add.add_argument("--fit", choices=FITS, default="crop", help="how photos get the model's size")
+    add.add_argument("--top", type=_positive, default=1, metavar="N", help="classes to print")
+    add.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    add.set_defaults(run=_map)
+    return parser
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    loaded = load_model(arguments.model, arguments.weights)
+    preprocess = loaded.preprocess
+    if arguments.preprocess:
+        preprocess = preprocess_mode(arguments.preprocess)
+    job = _Job(
+        prepare(loaded.model, score=arguments.score, preprocess=preprocess),
+        _labels(loaded),
+        arguments.methods,
+        int(arguments.target) if str(arguments.target).isdecimal() else arguments.target,
+        arguments.reduction,
+        arguments.fit,
+        arguments.top,
+        arguments.out,
+    )
+    job.out.mkdir(parents=True, exist_ok=True)
+    photos = list(_picture_names(arguments.photos).items())
+    done: list[SaliencyMaps] = []
+    lines: list[str] = []
+    problems: list[TfSaliencyError] = []
+    # What is found is printed at the end, so that it does not cut through the progress bar.
+    with _progress(len(photos)) as advance:
+        for part in batches(len(photos), _BATCH):
+            read = _read(photos[part], job, problems)
+            if read:
+                maps, found = _explain(job, read)
+                done.append(maps)
+                lines += found
+            advance(part.stop)
+    if done:
+        joined = concatenate(done)
+        joined.save(job.out / "maps.npz")
+        lines += [str(coverage) for coverage in joined.coverage.values()]
+        lines.append(f"Wrote {len(joined.names)} of {len(photos)} pictures, and maps.npz, to {job.out}")
+    print("\n".join(lines), end="\n" if lines else "")
+    return max([_complain(problem) for problem in problems], default=0)
+
+
+def _read(
+    photos: list[tuple[str, str]], job: _Job, problems: list[TfSaliencyError]
+) -> list[tuple[str, str, Array]]:
+    """Read what can be read: (path, picture's name, (1, h, w, c)); collect what cannot."""
+    read = []
+    for photo, name in photos:
+        try:
+            read.append((photo, name, load_images(photo, job.prepared, fit=job.fit)))
+        except TfSaliencyError as error:
+            problems.append(error)
+    return read
+
+
+def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMaps, list[str]]:
+    images = np.concatenate([pixels for _, _, pixels in read])
+    maps = replace(
+        gradient_map(
+            job.prepared,
+            images,
+            job.methods,
+            targets=job.target,
+            labels=job.labels,
+            reduction=job.reduction,
+            batch_size=_BATCH,
+        ),
+        names=tuple(photo for photo, _, _ in read),
+    )
+    outputs = job.prepared.model.predict(job.prepared.check(images)[1], verbose=0)
+    lines = []
+    for i, (photo, name, _) in enumerate(read):
+        ranked = np.argsort(outputs[i])[::-1][: job.top]
+        lines.append(f"{photo}: {', '.join(_caption(job, outputs[i], k) for k in ranked)}")
+        figure = tile_input_and_maps(
+            images[i],
+            [maps[method][i] for method in maps],
+            [_caption(job, outputs[i], maps.targets[i]), *maps],
+            title=f"Gradient attribution maps, {maps.score}",
+        )
+        figure.savefig(job.out / f"{name}.png", dpi=_PNG_DPI)
+    return maps, lines
+
+
+def _caption(job: _Job, outputs: Array, index: int) -> str:
+    """Name a class with its confidence, as the original's title does: "English setter (64%)"."""
+    name = job.labels[index] if job.labels else f"class {index}"
+    probabilities = outputs.min() >= 0 and abs(float(outputs.sum()) - 1) < _ROUNDING
+    return f"{name} ({outputs[index]:.0%})" if probabilities else f"{name} ({outputs[index]:.4g})"
+
+
+def _labels(loaded: LoadedModel) -> list[str] | None:
+    if not loaded.imagenet:
+        return None
+    try:
+        return imagenet_labels()
+    except WeightsError as error:
+        _complain(f"{error}. Classes are printed as numbers.")
+        return None
+
+
+def _picture_names(photos: Sequence[str]) -> dict[str, str]:
+    """Return a name for each photo's picture: its own, numbered where two are called the same.
+
+    >>> _picture_names(["a/dog.jpg", "b/dog.jpg", "cat.png"])
+    {'a/dog.jpg': 'dog', 'b/dog.jpg': 'dog-2', 'cat.png': 'cat'}
+    """
+    names: dict[str, str] = {}
+    for photo in photos:
+        stem, number = Path(photo).stem, 1
+        name = stem
+        while name in names.values():
+            number += 1
+            name = f"{stem}-{number}"
+        names.setdefault(photo, name)
+    return names
+
+
+@contextlib.contextmanager
+def _progress(photos: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error if there are photos to wait for and a terminal."""
+    if photos <= _BATCH or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        bar = keras.utils.Progbar(photos, unit_name="photo")
+        yield bar.update
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, received {number}")
+    return number
+
+
+def _complain(problem: object) -> int:
+    print("tfsaliency:", " ".join(str(problem).split()), file=sys.stderr)
+    return 2

@@ -1,0 +1,131 @@
+"""A model by name or from a file, with what its photos need: for the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from ..arrays import Array
+from ..errors import ModelError, WeightsError, unknown_option
+from . import squeezenet
+
+Preprocess = Callable[[Array], Any]
+
+PREPROCESS_MODES = ("none", "caffe", "tf", "torch")
+_FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
+_IMAGENET_CLASSES = 1000
+
+
+class LoadedModel(NamedTuple):
+    """A model, the preprocessing it was trained with if known, and whether on ImageNet."""
+
+    model: keras.Model
+    preprocess: Preprocess | None
+    imagenet: bool
+
+
+def applications() -> dict[str, Callable[..., keras.Model]]:
+    """Return the constructors of keras.applications by lower-case name."""
+    members = vars(keras.applications).items()
+    return {n.lower(): f for n, f in members if callable(f) and not n.startswith("_")}
+
+
+def load_model(name: str, weights: str | None = None) -> LoadedModel:
+    """Load "squeezenet", a model of keras.applications by name, or a saved model's file.
+
+    Parameters
+    ----------
+    name
+        A name in any case, or a path that ends in .keras, .h5 or .hdf5.
+    weights
+        A weights file for a model by name; None downloads those trained on ImageNet.
+
+    Raises
+    ------
+    OptionError
+        For an unknown name.
+    ModelError, WeightsError
+        For a file that is missing or cannot be loaded.
+    """
+    if Path(name).suffix.lower() in _FILE_SUFFIXES:
+        return LoadedModel(_read_model(Path(name), weights), None, False)
+    key = name.lower()
+    if key == "squeezenet":
+        model = squeezenet.SqueezeNet(weights=weights or "imagenet")
+        return LoadedModel(model, squeezenet.preprocess_input, True)
+    known = applications()
+    if key not in known:
+        raise unknown_option("model", name, ["squeezenet", *known])
+    if weights is not None and not Path(weights).is_file():
+        raise WeightsError(f"Cannot read the weights file {weights}. Expected a file of {name}.")
+    try:
+        model = known[key](weights=weights or "imagenet")
+    except Exception as error:  # Keras raises whatever h5py, the network or the shapes raise
+        raise WeightsError(
+            f"Cannot load the weights {weights or 'trained on ImageNet'} into {name}: "
+            f"{_one_line(error)} Expected a weights file of this model; pass its path as --weights."
+        ) from error
+    module = sys.modules[known[key].__module__]
+    return LoadedModel(model, _of_copy(module.preprocess_input), True)
+
+
+def preprocess_mode(mode: str) -> Preprocess | None:
+    """Return the keras.applications preprocessing of that mode; None for "none".
+
+    Raises
+    ------
+    OptionError
+        For an unknown mode.
+    """
+    if mode not in PREPROCESS_MODES:
+        raise unknown_option("preprocess", mode, PREPROCESS_MODES)
+    if mode == "none":
+        return None
+    return _of_copy(
+        lambda x: keras.applications.imagenet_utils.preprocess_input(
+            x, data_format="channels_last", mode=mode
+        )
+    )
+
+
+def imagenet_labels() -> list[str]:
+    """Return the 1000 ImageNet class names, with spaces; downloaded once, as by Keras.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be downloaded.
+    """
+    ranking = np.arange(_IMAGENET_CLASSES, 0, -1, dtype=np.float32)[np.newaxis]
+    try:
+        decoded = squeezenet.decode_predictions(ranking, top=_IMAGENET_CLASSES)
+    except Exception as error:  # get_file raises a bare Exception when there is no network
+        raise WeightsError(f"Cannot download the ImageNet class names: {_one_line(error)}") from error
+    return [name.replace("_", " ") for _, name, _ in decoded[0]]
+
+
+def _read_model(path: Path, weights: str | None) -> keras.Model:
+    if weights is not None:
+        raise ModelError(f"{path} holds its weights. Expected no weights file. Received: {weights}.")
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file. Expected a model that model.save(path) wrote.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # whatever h5py, zipfile, json or a layer's from_config raise
+        raise ModelError(
+            f"{path}: cannot be loaded as a Keras model ({_one_line(error)}). "
+            "Expected a file that model.save(path) wrote, without custom layers."
+        ) from error
+
+
+def _of_copy(function: Preprocess) -> Preprocess:
+    return lambda x: function(np.array(x))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
