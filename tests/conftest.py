@@ -10,10 +10,10 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="keras-home-")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras  # noqa: E402
-import pytest  # noqa: E402
+import keras
+import pytest
 
-import tfsaliency as tfs  # noqa: E402
+import tfsaliency as tfs
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TFSALIENCY_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -111,7 +111,9 @@ def test_mixed_precision_runs_through_the_same_dtypes():
 def test_a_cast_by_an_activation_layer_stays():
     inputs = keras.Input((4, 4, 3), dtype="float64")
     h = layers.Activation("relu", dtype="float32")(inputs)  # casts to float32 on its way
-    model = keras.Model(inputs, layers.Dense(2, dtype="float32")(layers.Flatten(dtype="float32")(h)))
+    model = keras.Model(
+        inputs, layers.Dense(2, dtype="float32")(layers.Flatten(dtype="float32")(h))
+    )
     maps = tfs.attributions(model, np.ones((4, 4, 3)), ["gradient", "guided_backprop"], targets=0)
     kernel = model.get_weights()[0][:, 0].reshape(4, 4, 3)
     np.testing.assert_allclose(maps["guided_backprop"][0], np.maximum(kernel, 0), rtol=1e-6)

@@ -1,13 +1,12 @@
 """gradient_map and its result: inputs, preprocessing, reductions, batches, files."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import zoo
-from PIL import Image
-
-import keras
 from keras import layers
+from PIL import Image
 
 import tfsaliency as tfs
 
@@ -113,7 +112,9 @@ def test_preprocess_works_on_a_copy_and_gradients_are_those_of_its_output(model,
 def test_preprocess_may_resize_and_must_keep_the_batch(model):
     large = np.random.default_rng(0).uniform(size=(2, 14, 14, 3)).astype("float32")
     halved = tfs.attributions(model, large, preprocess=lambda b: b[:, ::2, ::2])
-    assert np.array_equal(halved["gradient"], tfs.attributions(model, large[:, ::2, ::2])["gradient"])
+    assert np.array_equal(
+        halved["gradient"], tfs.attributions(model, large[:, ::2, ::2])["gradient"]
+    )
     with pytest.raises(tfs.ImageError, match="Wrong size of preprocessed images"):
         tfs.gradient_map(model, large, preprocess=lambda b: b)
     with pytest.raises(tfs.OptionError, match="batch of 2 images"):

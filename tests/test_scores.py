@@ -50,7 +50,9 @@ HEADS = {
             layers.Reshape((1, 1, 3), dtype=x.dtype)(x)
         ),
     ),
-    "followed by linear": lambda: _linear("softmax", wrap=layers.Activation("linear", dtype="float64")),
+    "followed by linear": lambda: _linear(
+        "softmax", wrap=layers.Activation("linear", dtype="float64")
+    ),
 }
 
 

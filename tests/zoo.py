@@ -4,7 +4,8 @@ All models of SPELLINGS are conv - ReLU - conv - ReLU - average - dense, so that
 reference serves them all; STRUCTURES have references of their own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -20,7 +21,7 @@ SIZE, CHANNELS, CLASSES = 7, 3, 4
 
 class Spelling(NamedTuple):
     build: Callable[[str], keras.Model]
-    form: dict[str, float] = {}
+    form: Mapping[str, float] = MappingProxyType({})
 
 
 def random_weights(model: keras.Model, seed: int = 0) -> keras.Model:
@@ -40,7 +41,9 @@ def _body(relu: Callable[[Any, str], Any], fused: Any = None, softmax: Any = "so
     """Return a builder of the common model: relu(x, dtype) as a step, or fused in the conv."""
 
     def build(dtype: str = "float32") -> keras.Model:
-        x = inputs = keras.Input((SIZE, SIZE, CHANNELS), dtype=keras.DTypePolicy(dtype).variable_dtype)
+        x = inputs = keras.Input(
+            (SIZE, SIZE, CHANNELS), dtype=keras.DTypePolicy(dtype).variable_dtype
+        )
         for _ in range(2):
             activation = fused() if fused else None
             x = layers.Conv2D(5, 3, activation=activation, dtype=dtype)(x)
@@ -108,8 +111,11 @@ def _sequential(dtype: str = "float32") -> keras.Model:
 def _nested(dtype: str = "float32") -> keras.Model:
     """A Sequential in a Functional in a Functional."""
     block = keras.Sequential(
-        [keras.Input((SIZE, SIZE, CHANNELS), dtype=dtype)]
-        + [layers.Conv2D(5, 3, dtype=dtype), layers.Activation("relu", dtype=dtype)]
+        [
+            keras.Input((SIZE, SIZE, CHANNELS), dtype=dtype),
+            layers.Conv2D(5, 3, dtype=dtype),
+            layers.Activation("relu", dtype=dtype),
+        ]
     )
     h = i = keras.Input((SIZE, SIZE, CHANNELS), dtype=dtype)
     h = layers.Conv2D(5, 3, activation="relu", dtype=dtype)(block(h))
@@ -137,7 +143,9 @@ SPELLINGS: dict[str, Spelling] = {
         _body(lambda x, _: x, fused=lambda: layers.ReLU(dtype="float64"))
     ),
     "Activation('relu')": Spelling(_body(lambda x, d: layers.Activation("relu", dtype=d)(x))),
-    "Activation(tf.nn.relu)": Spelling(_body(lambda x, d: layers.Activation(tf.nn.relu, dtype=d)(x))),
+    "Activation(tf.nn.relu)": Spelling(
+        _body(lambda x, d: layers.Activation(tf.nn.relu, dtype=d)(x))
+    ),
     "Activation(ReLU())": Spelling(
         _body(lambda x, d: layers.Activation(layers.ReLU(dtype=d), dtype=d)(x))
     ),
@@ -152,7 +160,9 @@ SPELLINGS: dict[str, Spelling] = {
     "LeakyReLU(.25)": Spelling(
         _body(lambda x, d: layers.LeakyReLU(0.25, dtype=d)(x)), {"negative_slope": 0.25}
     ),
-    "Conv2D(activation='leaky_relu')": Spelling(_fused("leaky_relu"), {"negative_slope": float(np.float32(0.2))}),
+    "Conv2D(activation='leaky_relu')": Spelling(
+        _fused("leaky_relu"), {"negative_slope": float(np.float32(0.2))}
+    ),
     "ReLU(threshold=.375)": Spelling(
         _body(lambda x, d: layers.ReLU(threshold=0.375, dtype=d)(x)), {"threshold": 0.375}
     ),

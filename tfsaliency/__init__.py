@@ -32,26 +32,25 @@ from .photos import load_images
 from .prepared import Prepared, prepare
 from .rules import RULES, Site
 from .scores import SCORES
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .reports import RED, overlay, tile_input_and_maps
 
-__version__ = "0.1.0"
-
 __all__ = [
-    "METHODS",
-    "RED",
-    "RULES",
-    "SCORES",
     "AttributionReLU",
     "Coverage",
     "ImageError",
+    "METHODS",
     "Method",
     "ModelError",
     "NoReluError",
     "OpaqueModelError",
     "OptionError",
     "Prepared",
+    "RED",
+    "RULES",
+    "SCORES",
     "SaliencyMaps",
     "Site",
     "TfSaliencyError",
@@ -72,7 +71,7 @@ _DRAWING = ("RED", "overlay", "tile_input_and_maps")
 def __getattr__(name: str) -> Any:
     # Matplotlib takes longer to import than all of this package: only who draws waits for it.
     if name in _DRAWING:
-        from . import reports
+        from . import reports  # noqa: PLC0415
 
         return getattr(reports, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -56,9 +56,7 @@ def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
     if batch.ndim == len(shape):
         batch = batch[np.newaxis]
     if batch.ndim != len(shape) + 1:
-        raise ImageError(
-            f"Wrong rank of {what}. Expected {expected}. Received: shape {received}."
-        )
+        raise ImageError(f"Wrong rank of {what}. Expected {expected}. Received: shape {received}.")
     if len(batch) == 0:
         raise ImageError(f"Empty batch of {what}. Expected {expected}. Received: {received}.")
     if any(s is not None and s != b for s, b in zip(shape, batch.shape[1:], strict=True)):
@@ -117,7 +115,9 @@ def pil_to_array(image: Image.Image, channels: int | None) -> Array:
         )
     mode = _PIL_MODES_BY_CHANNELS.get(channels or 3)
     if mode is None:
-        raise ImageError(f"Expected an array for a model of {channels} channels. Received: a photo.")
+        raise ImageError(
+            f"Expected an array for a model of {channels} channels. Received: a photo."
+        )
     pixels = np.asarray(image.convert(mode))
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
@@ -155,7 +155,7 @@ def _stack(arrays: Sequence[Array], what: str) -> Array:
 def _size_remedy(shape: Shape, received: tuple[int, ...]) -> str:
     if len(shape) != 3:
         return ""
-    h, w, c = shape
+    c = shape[-1]
     if received[0] == c and received[-1] != c:
         return "Channels come last: np.moveaxis(images, -3, -1)."
     if received[-1] != c:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, NoReturn
 import keras
 import numpy as np
 
-from . import __version__
 from .arrays import REDUCTIONS, Array, batches
 from .errors import TfSaliencyError, WeightsError
 from .maps import SaliencyMaps, concatenate, gradient_map
@@ -29,6 +28,7 @@ from .photos import FITS, load_images
 from .prepared import Prepared, prepare
 from .reports import tile_input_and_maps
 from .scores import SCORES
+from .version import __version__
 
 _BATCH = 8
 _PNG_DPI = 150
@@ -78,9 +78,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="tfsaliency", description="Saliency maps of Keras image networks."
-    )
+    parser = _Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser(
@@ -96,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         default="squeezenet",
         help="squeezenet, the name of a keras.applications model, or a .keras or .h5 file",
     )
-    add.add_argument("--weights", metavar="FILE", help="weights of a model by name, else downloaded")
+    add.add_argument(
+        "--weights", metavar="FILE", help="weights of a model by name, else downloaded"
+    )
     add.add_argument(
         "--preprocess",
         choices=PREPROCESS_MODES,
@@ -151,7 +151,9 @@ def _map(arguments: argparse.Namespace) -> int:
         joined = concatenate(done)
         joined.save(job.out / "maps.npz")
         lines += [str(coverage) for coverage in joined.coverage.values()]
-        lines.append(f"Wrote {len(joined.names)} of {len(photos)} pictures, and maps.npz, to {job.out}")
+        lines.append(
+            f"Wrote {len(joined.names)} of {len(photos)} pictures, and maps.npz, to {job.out}"
+        )
     print("\n".join(lines), end="\n" if lines else "")
     return max([_complain(problem) for problem in problems], default=0)
 
@@ -192,9 +194,9 @@ def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMap
             images[i],
             [maps[method][i] for method in maps],
             [_caption(job, outputs[i], maps.targets[i]), *maps],
-            title=f"Gradient attribution maps, {maps.score}",
+            title=f"Gradient attribution maps of the {maps.score}",
         )
-        figure.savefig(job.out / f"{name}.png", dpi=_PNG_DPI)
+        figure.savefig(job.out / f"{name}.png", dpi=_PNG_DPI, bbox_inches="tight")
     return maps, lines
 
 

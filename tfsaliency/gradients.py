@@ -119,9 +119,7 @@ def trace_gradients(
     return Trace(traced, **known)
 
 
-def _backward(
-    tape: tf.GradientTape, scores: tf.Tensor, images: tf.Tensor, rule: Rule
-) -> tf.Tensor:
+def _backward(tape: tf.GradientTape, scores: tf.Tensor, images: tf.Tensor, rule: Rule) -> tf.Tensor:
     with backward_rule(rule):
         slope = tape.gradient(scores, images)
     if slope is None:

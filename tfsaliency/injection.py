@@ -37,7 +37,7 @@ def backward_rule(rule: Rule) -> Iterator[None]:
 
 
 @keras.saving.register_keras_serializable(package="tfsaliency")
-class AttributionReLU(keras.layers.Layer):
+class AttributionReLU(keras.layers.ReLU):
     """A ReLU whose backward pass follows an attribution rule.
 
     Forward it is keras.layers.ReLU with the same parameters. While gradient_map builds a
@@ -86,36 +86,28 @@ class AttributionReLU(keras.layers.Layer):
         threshold: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         if rule not in RULES:
             raise unknown_option("rule", rule, RULES)
-        self._config = {
-            "rule": rule,
-            "max_value": max_value,
-            "negative_slope": negative_slope,
-            "threshold": threshold,
-        }
-        self.supports_masking = True
-        self.built = True
+        super().__init__(max_value, negative_slope, threshold, **kwargs)
+        self._rule = rule
 
     @property
     def rule(self) -> str:
         """The rule's name; it cannot be changed, make a new layer instead."""
-        return str(self._config["rule"])
+        return self._rule
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the ReLU of inputs, of any shape, with the rule on its way back."""
-        form = dict(self._config)
-        own_rule = RULES[form.pop("rule")]
-        return _attribution_relu(inputs, own_rule, form)
+        return _attribution_relu(inputs, RULES[self.rule], _attributes(self, _RELU_PARAMETERS))
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """Return the symbolic output, of the shape of the inputs."""
-        return keras.KerasTensor(inputs.shape, self.compute_dtype if self.autocast else inputs.dtype)
+        dtype = self.compute_dtype if self.autocast else inputs.dtype
+        return keras.KerasTensor(inputs.shape, dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return what from_config needs to make this layer again."""
-        return {**super().get_config(), **self._config}
+        return {**super().get_config(), "rule": self.rule}
 
 
 def _attribution_relu(inputs: tf.Tensor, own_rule: Rule, form: dict[str, Any]) -> tf.Tensor:
@@ -203,6 +195,23 @@ def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
     return model.input, model.output
 
 
+_RELU_PARAMETERS = ("max_value", "negative_slope", "threshold")
+
+# Layers that are ReLUs, unless a subclass has a call of its own, and their parameters.
+_RELU_LAYERS: dict[Any, tuple[str, ...]] = {
+    AttributionReLU: _RELU_PARAMETERS,
+    keras.layers.ReLU: _RELU_PARAMETERS,
+    keras.layers.LeakyReLU: ("negative_slope",),
+}
+
+# The nodes of keras.ops.relu(h) and keras.activations.relu(h); their classes are private.
+_RELU_NODES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "Relu": lambda node: {},
+    "Relu6": lambda node: {"max_value": 6.0},
+    "LeakyRelu": lambda node: _attributes(node, ("negative_slope",)),
+    "ReLU": lambda node: _attributes(node, _RELU_PARAMETERS),
+}
+
 # What people pass as an activation, and the ReLU it is.
 _RELU_FUNCTIONS: dict[Any, dict[str, float]] = {
     keras.activations.relu: {},
@@ -240,32 +249,19 @@ def _casting(operation: Any) -> dict[str, Any]:
 
 def _relu_form(candidate: Any) -> dict[str, Any] | None:
     """Return the parameters of the ReLU that a layer, operation or function is, else None."""
-    names: tuple[str, ...]
     kind = type(candidate)
-    if isinstance(candidate, AttributionReLU | keras.layers.ReLU | keras.layers.LeakyReLU):
-        overridden = not kind.call.__module__.startswith(("keras.", __name__))
-        if overridden:
-            return None
-        if isinstance(candidate, AttributionReLU):
-            return dict(candidate._config)
-        names = ("negative_slope",)
-        if isinstance(candidate, keras.layers.ReLU):
-            names = ("max_value", "negative_slope", "threshold")
-    elif isinstance(candidate, keras.Operation) and kind.__module__.startswith("keras.src."):
-        # The nodes of keras.ops.relu(h) and keras.activations.relu(h); their classes are private.
-        if kind.__name__ == "Relu":
-            return {}
-        if kind.__name__ == "Relu6":
-            return {"max_value": 6.0}
-        if kind.__name__ not in ("ReLU", "LeakyRelu"):
-            return None
-        names = tuple(n for n in ("max_value", "negative_slope", "threshold") if hasattr(candidate, n))
-    elif callable(candidate) and getattr(candidate, "__hash__", None):
-        known = _RELU_FUNCTIONS.get(candidate)
-        return None if known is None else dict(known)
-    else:
-        return None
-    return {name: getattr(candidate, name) for name in names}
+    for known, parameters in _RELU_LAYERS.items():
+        if isinstance(candidate, known) and kind.call is known.call:
+            return _attributes(candidate, parameters)
+    if isinstance(candidate, keras.Operation):
+        form = _RELU_NODES.get(kind.__name__) if kind.__module__.startswith("keras.src.") else None
+        return None if form is None else form(candidate)
+    hashable = callable(candidate) and getattr(candidate, "__hash__", None) is not None
+    return _RELU_FUNCTIONS.get(candidate) if hashable else None
+
+
+def _attributes(owner: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(owner, name) for name in names}
 
 
 def _with_activation(layer: keras.layers.Layer, activation: Any) -> keras.layers.Layer:

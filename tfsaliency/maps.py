@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from typing import Any
 from zipfile import BadZipFile
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from .arrays import Array, batches, reduction_named, rescale
 from .census import Coverage
-from .errors import OptionError, unknown_option
+from .errors import OptionError
 from .gradients import Trace
 from .methods import Method, resolve_methods
 from .prepared import Prepared, Preprocess, as_prepared
 from .rules import gradient
 from .scores import Score, as_targets
 
-_PER_IMAGE = ("images", "targets", "scores")
 _PREFIX = "map:"  # of a map's key in a saved file
 
 
@@ -101,18 +99,17 @@ class SaliencyMaps(Mapping[str, Array]):
         path
             Where to write; an existing file is replaced.
         """
-        coverage = json.dumps([asdict(c) for c in self.coverage.values()])
+        arrays: dict[str, Any] = {
+            "images": self.images,
+            "targets": self.targets,
+            "scores": self.scores,
+            "score": np.array(self.score),
+            "coverage": np.array(json.dumps([asdict(c) for c in self.coverage.values()])),
+            "names": np.array(self.names, dtype=str),
+            **{_PREFIX + name: array for name, array in self.maps.items()},
+        }
         with open(path, "wb") as file:
-            np.savez_compressed(
-                file,
-                images=self.images,
-                targets=self.targets,
-                scores=self.scores,
-                score=np.array(self.score),
-                coverage=np.array(coverage),
-                names=np.array(self.names, dtype=str),
-                **{_PREFIX + name: array for name, array in self.maps.items()},
-            )
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SaliencyMaps:
@@ -148,13 +145,13 @@ class SaliencyMaps(Mapping[str, Array]):
 
 def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
     """Join maps of one model and the same methods, made a part of the images at a time."""
-    first = parts[0]
-    return SaliencyMaps(
-        {name: np.concatenate([part[name] for part in parts]) for name in first},
-        *(np.concatenate([getattr(part, field) for part in parts]) for field in _PER_IMAGE),
-        first.score,
-        first.coverage,
-        tuple(name for part in parts for name in part.names),
+    return replace(
+        parts[0],
+        maps={name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+        images=np.concatenate([part.images for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        names=tuple(name for part in parts for name in part.names),
     )
 
 

@@ -69,7 +69,9 @@ def load_images(
 def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, int]:
     shape = (None, None, None, 3) if model is None else tuple(model.input_shape)
     if len(shape) != 4:
-        raise OptionError(f"Expected a model of images (n, h, w, c). Received: input shape {shape}.")
+        raise OptionError(
+            f"Expected a model of images (n, h, w, c). Received: input shape {shape}."
+        )
     h, w = size if size is not None else shape[1:3]
     if not h or not w:
         raise OptionError(

@@ -175,7 +175,9 @@ def as_targets(targets: Any, n: int, labels: Sequence[str] | None = None) -> Arr
     else:
         listed = [targets] * n
     if len(listed) != n:
-        raise OptionError(f"Expected one target, or one for each of {n} images. Received: {len(listed)}.")
+        raise OptionError(
+            f"Expected one target, or one for each of {n} images. Received: {len(listed)}."
+        )
     return np.array([_class_index(target, labels) for target in listed], dtype=np.int32)
 
 
@@ -201,7 +203,7 @@ def _class_index(target: Any, labels: Sequence[str] | None) -> int:
     if index >= 0:
         return index
     raise OptionError(
-        "Expected a target as None, a class index from 0, a class name, or a list of one per image. "
+        "Expected a target as None, a class index from 0, a class name, or one of these per image. "
         f"Received: {target!r} (of type {type(target).__name__})."
     )
 

@@ -105,13 +105,17 @@ def imagenet_labels() -> list[str]:
     try:
         decoded = squeezenet.decode_predictions(ranking, top=_IMAGENET_CLASSES)
     except Exception as error:  # get_file raises a bare Exception when there is no network
-        raise WeightsError(f"Cannot download the ImageNet class names: {_one_line(error)}") from error
+        raise WeightsError(
+            f"Cannot download the ImageNet class names: {_one_line(error)}"
+        ) from error
     return [name.replace("_", " ") for _, name, _ in decoded[0]]
 
 
 def _read_model(path: Path, weights: str | None) -> keras.Model:
     if weights is not None:
-        raise ModelError(f"{path} holds its weights. Expected no weights file. Received: {weights}.")
+        raise ModelError(
+            f"{path} holds its weights. Expected no weights file. Received: {weights}."
+        )
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Expected a model that model.save(path) wrote.")
     try:

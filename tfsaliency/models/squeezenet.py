@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from ..arrays import Array
-from ..errors import OptionError, WeightsError
+from ..errors import ImageError, OptionError, WeightsError
 
 WEIGHTS_URL = (
     "https://raw.githubusercontent.com/nihui/ncnn-assets/"
@@ -45,7 +45,7 @@ _FIRES = {
 _POOL_BEFORE = {"fire2": "pool1", "fire4": "pool3", "fire6": "pool5"}
 
 
-def SqueezeNet(  # noqa: N802 (named as the networks of keras.applications are)
+def SqueezeNet(
     weights: str | PathLike[str] | None = "imagenet",
     include_softmax: bool = True,
     classes: int = 1000,
@@ -112,6 +112,11 @@ def preprocess_input(x: Any) -> Any:
     -------
     (..., 3), BGR minus the mean (104, 117, 123), not scaled; float32, or float64 as received.
 
+    Raises
+    ------
+    ImageError
+        If the last axis is not three channels.
+
     Examples
     --------
     >>> import numpy as np
@@ -119,6 +124,8 @@ def preprocess_input(x: Any) -> Any:
     >>> preprocess_input(np.array([[123, 117, 104]], dtype="uint8")).tolist()
     [[0.0, 0.0, 0.0]]
     """
+    if tuple(x.shape[-1:]) != (3,):
+        raise ImageError(f"Expected RGB images (..., 3). Received: shape {tuple(x.shape)}.")
     if isinstance(x, np.ndarray):
         dtype = x.dtype if x.dtype == np.float64 else np.float32
         return x[..., ::-1].astype(dtype) - np.array(_MEAN_BGR, dtype)
@@ -187,7 +194,9 @@ def read_weights(path: str | PathLike[str]) -> list[Array]:
         end = start + 4 + (2 * count + 3) // 4 * 4
         tag = data[start : start + 4]
         if tag != _FLOAT16_TAG:
-            raise WeightsError(f"{path}: expected half-precision weights at byte {start}, not {tag!r}.")
+            raise WeightsError(
+                f"{path}: expected half-precision weights at byte {start}, not {tag!r}."
+            )
         halves = np.frombuffer(data, "<f2", count, start + 4)
         kernel = halves.reshape(c_out, c_in, h, w).transpose(2, 3, 1, 0)
         arrays += [kernel.astype(np.float32), np.frombuffer(data, "<f4", c_out, end)]
@@ -218,7 +227,13 @@ def _build(include_softmax: bool, classes: int, input_shape: tuple[int, int, int
 
 
 def _conv_relu(
-    x: Any, name: str, relu_name: str, filters: int, size: int, strides: int = 1, padding: str = "same"
+    x: Any,
+    name: str,
+    relu_name: str,
+    filters: int,
+    size: int,
+    strides: int = 1,
+    padding: str = "same",
 ) -> Any:
     x = keras.layers.Conv2D(
         filters, size, strides, padding, data_format="channels_last", name=name
@@ -238,9 +253,9 @@ def _caffe_pool(x: Any, name: str) -> Any:
             ((0, 1 - h), (0, 1 - w)), data_format="channels_last", name=f"{name}_pad"
         )(x)
     padding = "same" if h == w == 0 else "valid"
-    return keras.layers.MaxPooling2D(
-        3, 2, padding=padding, data_format="channels_last", name=name
-    )(x)
+    return keras.layers.MaxPooling2D(3, 2, padding=padding, data_format="channels_last", name=name)(
+        x
+    )
 
 
 def _kernel_shapes(classes: int) -> list[tuple[int, int, int, int]]:

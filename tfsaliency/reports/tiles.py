@@ -105,7 +105,7 @@ def tile_input_and_maps(
     for axis, values in zip(axes[1:], drawn, strict=True):
         low, high, colours = _scale(values, positive, percentile)
         axis.set_facecolor("lightgrey")
-        axis.imshow(values, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        axis.imshow(values, cmap=colours, vmin=low, vmax=high)
     for axis, label in zip(axes, labels, strict=True):
         axis.set_title(label, fontsize=11)
         axis.set_xticks([])
@@ -196,9 +196,7 @@ def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
     return values
 
 
-def _scale(
-    values: Array, positive: Colormap, percentile: float
-) -> tuple[float, float, Colormap]:
+def _scale(values: Array, positive: Colormap, percentile: float) -> tuple[float, float, Colormap]:
     """Return what gets the first and the last colour, and the colours."""
     if not 0.0 < percentile <= 100.0:
         raise OptionError(f"Expected a percentile above 0 and up to 100. Received: {percentile}.")
@@ -216,7 +214,6 @@ def _scale(
 
 def _grey() -> Colormap:
     """Return a colormap that is grey everywhere: a constant map shows nothing."""
-
     return LinearSegmentedColormap.from_list("constant", ["lightgrey", "lightgrey"])
 
 
@@ -224,5 +221,7 @@ def _colormap(cmap: str | Colormap) -> Colormap:
     if isinstance(cmap, Colormap):
         return cmap
     if not isinstance(cmap, str) or cmap not in colormaps:
-        raise OptionError(f"Unknown colormap: {cmap!r}. Expected a Matplotlib colormap or its name.")
+        raise OptionError(
+            f"Unknown colormap: {cmap!r}. Expected a Matplotlib colormap or its name."
+        )
     return colormaps[cmap]

@@ -1,0 +1,198 @@
+"""The command line, on real weights and on a small saved model."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from PIL import Image
+
+import tfsaliency as tfs
+from tfsaliency import cli
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (zoo.SIZE, zoo.SIZE, 3), dtype="uint8")
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    path = tmp_path / "model.keras"
+    zoo.SPELLINGS["nested"].build("float32").save(path)
+    return path
+
+
+def _run(capsys, *arguments):
+    code = cli.main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err.splitlines()
+
+
+def test_the_dog_of_the_original(data, keras_home, tmp_path, capsys):
+    out = tmp_path / "maps"
+    dog = data / "seed" / "anansi.jpg"
+    arguments = ["map", dog, "--fit", "squash", "--score", "probability", "--top", 3, "--out", out]
+    code, lines, errors = _run(capsys, *arguments)
+    assert (code, errors) == (0, [])
+    named = "English setter (64%), miniature schnauzer (14%), Tibetan terrier (5%)"
+    assert f"{dog}: {named}" in lines
+    assert "guided_backprop: 26 of 26 ReLUs" in lines
+    maps = tfs.SaliencyMaps.load(out / "maps.npz")
+    assert maps.names == (str(dog),) and maps.targets.tolist() == [212]
+    np.testing.assert_allclose(maps.scores, [0.640], atol=0.001)
+    model = tfs.models.SqueezeNet(data / "squeezenet_v1.1.bin")
+    direct = tfs.gradient_map(
+        model,
+        tfs.load_images(dog, model, fit="squash"),
+        list(tfs.METHODS),
+        score="probability",
+        preprocess=tfs.models.squeezenet.preprocess_input,
+    )
+    for name in tfs.METHODS:
+        np.testing.assert_allclose(maps[name], direct[name], rtol=1e-4, atol=1e-9)
+    with Image.open(out / "anansi.png") as picture:
+        assert picture.width > 3 * picture.height
+
+
+def test_good_photos_are_done_beside_bad_ones(photo, model_file, tmp_path, capsys):
+    other = tmp_path / "other" / "photo.png"  # of the same name, elsewhere
+    other.parent.mkdir()
+    with Image.open(photo) as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(other)
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no photo")
+    out = tmp_path / "maps"
+    code, lines, errors = _run(
+        capsys,
+        "map",
+        photo,
+        broken,
+        tmp_path / "none.jpg",
+        other,
+        "--model",
+        model_file,
+        "--out",
+        out,
+    )
+    assert code == 2
+    assert [line.split(": ")[1] for line in errors] == [str(broken), str(tmp_path / "none.jpg")]
+    assert lines[-1] == f"Wrote 2 of 4 pictures, and maps.npz, to {out}"
+    assert sorted(p.name for p in out.iterdir()) == ["maps.npz", "photo-2.png", "photo.png"]
+    maps = tfs.SaliencyMaps.load(out / "maps.npz")
+    assert maps.names == (str(photo), str(other))
+    model = keras.saving.load_model(model_file)
+    direct = tfs.gradient_map(model, tfs.load_images([photo, other], model), list(tfs.METHODS))
+    for name in tfs.METHODS:
+        np.testing.assert_allclose(maps[name], direct[name], rtol=1e-4, atol=1e-6)
+
+
+def test_batches_are_joined(photo, model_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_BATCH", 2)
+    photos = []
+    for k in range(5):
+        with Image.open(photo) as image:
+            photos.append(tmp_path / f"p{k}.png")
+            image.point(lambda v, k=k: v // (k + 1)).save(photos[-1])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    code, lines, _ = _run(capsys, "map", *photos, "--model", model_file, "--out", tmp_path / "o")
+    assert code == 0 and lines[-1].startswith("Wrote 5 of 5")
+    maps = tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz")
+    assert maps.names == tuple(map(str, photos)) and len(maps["gradient"]) == 5
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_options_reach_the_maps(suffix, photo, tmp_path, capsys):
+    path = tmp_path / f"model{suffix}"
+    model = zoo.SPELLINGS["ReLU layer"].build("float32")
+    keras.models.clone_model(model)
+    model.save(path)
+    arguments = ["--model", path, "--methods", "zeiler_fergus", "--score", "margin"]
+    arguments += [
+        "--target",
+        2,
+        "--reduction",
+        "sum",
+        "--preprocess",
+        "tf",
+        "--out",
+        tmp_path / "o",
+    ]
+    code, lines, _ = _run(capsys, "map", photo, *arguments)
+    assert code == 0 and lines[1] == "zeiler_fergus: 2 of 2 ReLUs"
+    ours = tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz")
+    direct = tfs.gradient_map(
+        model,
+        tfs.load_images(photo, model) / 127.5 - 1,
+        "zeiler_fergus",
+        score="margin",
+        targets=2,
+        reduction="sum",
+    )
+    np.testing.assert_allclose(ours["zeiler_fergus"], direct["zeiler_fergus"], rtol=1e-4, atol=1e-6)
+    assert ours.score == "margin (before the final softmax)"
+
+
+def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
+    weights = tmp_path / "mobilenet.weights.h5"
+    model = keras.applications.MobileNetV2(weights=None)
+    model.save_weights(weights)
+    out = tmp_path / "o"
+    arguments = ["--model", "mobilenetv2", "--weights", weights, "--methods", "guided_backprop"]
+    code, lines, errors = _run(capsys, "map", photo, *arguments, "--out", out)
+    assert (code, errors) == (0, [])
+    assert lines[1] == "guided_backprop: 35 of 35 ReLUs"
+    x = tfs.load_images(photo, model)
+    direct = tfs.gradient_map(
+        model, x, "guided_backprop", preprocess=keras.applications.mobilenet_v2.preprocess_input
+    )
+    ours = tfs.SaliencyMaps.load(out / "maps.npz")
+    assert ours.targets.tolist() == direct.targets.tolist()
+    a, b = ours["guided_backprop"], direct["guided_backprop"]
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "squeezenett"], "Did you mean 'squeezenet'"),
+        (["--model", "none.keras"], "none.keras: no such file"),
+        (["--model", "MODEL", "--weights", "w.h5"], "holds its weights"),
+        (["--model", "resnet50", "--weights", "none.h5"], "Cannot read the weights file none.h5"),
+        (["--model", "PHOTO.h5"], "cannot be loaded as a Keras model"),
+        (["--model", "MODEL", "--target", "4"], "Expected 0..3"),
+        (["--model", "MODEL", "--target", "cat"], "Expected labels="),
+        (["--model", "MODEL", "--score", "logits"], "invalid choice: 'logits'"),
+        (["--model", "MODEL", "--top", "0"], "expected 1 or more, received 0"),
+        (["--model", "MODEL", "--methods", "guided"], "invalid choice: 'guided'"),
+        (["--model", "MODEL", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--model", "MODEL", "--out", "PHOTO"], "Cannot write to"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments, message, photo, model_file, tmp_path, capsys
+):
+    (tmp_path / "bad.h5").write_bytes(photo.read_bytes())
+    names = {"MODEL": model_file, "PHOTO": photo, "PHOTO.h5": tmp_path / "bad.h5"}
+    arguments = [names.get(a, a) for a in arguments]
+    out = [] if "--out" in arguments else ["--out", tmp_path / "o"]
+    try:
+        code, lines, errors = _run(capsys, "map", photo, *arguments, *out)
+    except SystemExit as stop:
+        code, lines, errors = stop.code, [], capsys.readouterr().err.splitlines()
+    assert (code, lines) == (2, [])
+    (line,) = errors
+    assert line.startswith("tfsaliency") and message in line
+
+
+def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        cli, "imagenet_labels", lambda: (_ for _ in ()).throw(tfs.WeightsError("no network"))
+    )
+    loaded = cli.LoadedModel(tfs.models.SqueezeNet(weights=None), None, True)
+    assert cli._labels(loaded) is None
+    assert "no network. Classes are printed as numbers." in capsys.readouterr().err

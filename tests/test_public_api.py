@@ -1,0 +1,102 @@
+"""The public names: sorted, documented with shapes, errors and source, and examples that run."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfsaliency as tfs
+
+PUBLIC = [name for name in tfs.__all__ if name != "models"]
+FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(tfs, name))]
+CLASSES = [name for name in PUBLIC if inspect.isclass(getattr(tfs, name))]
+SQUEEZENET = ["SqueezeNet", "preprocess_input", "decode_predictions"]
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(tfs.__path__, "tfsaliency.")
+    if not module.name.endswith("__main__")
+)
+
+
+def test_all_is_sorted_and_there():
+    assert tfs.__all__ == sorted(tfs.__all__)
+    assert all(hasattr(tfs, name) for name in tfs.__all__)
+    assert dir(tfs) == tfs.__all__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        tfs.no_such_name  # noqa: B018
+
+
+def test_tables_are_keyed_by_the_names_of_their_rows():
+    assert all(name == method.name for name, method in tfs.METHODS.items())
+    assert all(name == rule.__name__ for name, rule in tfs.RULES.items())
+
+
+def test_every_public_name_is_a_function_a_class_or_a_table():
+    others = set(PUBLIC) - set(FUNCTIONS) - set(CLASSES)
+    assert others == {"METHODS", "RED", "RULES", "SCORES"}
+
+
+def _documented():
+    for name in FUNCTIONS:
+        yield name, getattr(tfs, name)
+    for name in SQUEEZENET:
+        yield f"squeezenet.{name}", getattr(tfs.models.squeezenet, name)
+
+
+@pytest.mark.parametrize(("name", "function"), _documented(), ids=lambda v: str(v)[:40])
+def test_a_function_documents_parameters_shapes_errors_and_source(name, function):
+    text = inspect.getdoc(function)
+    sections = re.findall(r"^(\w+)\n-+$", text, flags=re.MULTILINE)
+    for section in ("Parameters", "Returns", "Raises", "Examples"):
+        assert section in sections, f"{name}: no section {section}"
+    parameters = text.split("Parameters\n")[1].split("Returns\n")[0]
+    for parameter in inspect.signature(function).parameters:
+        assert re.search(rf"^(.*, )?{parameter}(, .*)?( : .*)?$", parameters, re.MULTILINE), (
+            parameter
+        )
+    assert re.search(r"\(n, |\(h, w|\(\.\.\., 3\)|of images \(", text), f"{name}: no shapes"
+    if name not in ("load_images", "overlay") and not name.startswith("squeezenet"):
+        assert "References" in sections, f"{name}: no source"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS + CLASSES)
+def test_a_public_name_has_an_example(name):
+    assert ">>> " in inspect.getdoc(getattr(tfs, name))
+
+
+@pytest.mark.parametrize("name", ["tfsaliency", *MODULES])
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # examples write files
+    with np.printoptions():
+        results = doctest.testmod(importlib.import_module(name), verbose=False)
+    assert results.failed == 0
+
+
+def test_every_module_class_and_function_has_a_docstring():
+    root = Path(tfs.__file__).parent
+    for path in root.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path
+        for node in ast.walk(tree):
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
+            if public and node.col_offset == 0:
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_errors_are_one_tree():
+    errors = [getattr(tfs, name) for name in PUBLIC if name.endswith("Error")]
+    assert all(issubclass(error, tfs.TfSaliencyError) for error in errors)
+    assert issubclass(tfs.TfSaliencyError, ValueError)
+    for error in (tfs.NoReluError, tfs.UncoveredReluError, tfs.OpaqueModelError):
+        assert issubclass(error, tfs.ModelError)
+
+
+def test_the_tests_keep_out_of_the_home_folder():
+    assert not os.environ["KERAS_HOME"].startswith(str(Path.home() / ".keras"))

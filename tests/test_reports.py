@@ -1,0 +1,130 @@
+"""Figures: what is drawn where, on which scale, and that pyplot hears nothing of it."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfsaliency as tfs
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype="uint8")
+MAP = np.linspace(0.5, 2.0, 96).reshape(8, 12)
+
+
+def _colours(figure, k):
+    """The RGB that tile k of a row shows, (h, w, 3) of 0..1."""
+    (drawn,) = figure.axes[k].images
+    return drawn.to_rgba(drawn.get_array())[..., :3]
+
+
+def test_the_row_of_the_original():
+    labels = ["English setter (64%)", "gradient", "signed"]
+    figure = tfs.tile_input_and_maps(
+        PHOTO, [MAP, MAP - 1], labels, title="Gradient Attribution Techniques", percentile=100
+    )
+    assert [axes.get_title() for axes in figure.axes] == labels
+    assert figure.get_suptitle() == "Gradient Attribution Techniques"
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), PHOTO / 255)
+    # White to red: green and blue fall linearly from the map's minimum to its maximum.
+    falling = 1 - (MAP - MAP.min()) / (MAP.max() - MAP.min())
+    colours = _colours(figure, 1)
+    np.testing.assert_allclose(colours[..., 0], 1.0)
+    np.testing.assert_allclose(colours[..., 1], falling, atol=1 / 200)
+    np.testing.assert_allclose(colours[..., 2], falling, atol=1 / 200)
+    low, high = figure.axes[2].images[0].get_clim()
+    assert low == -high == -1.0
+
+
+def test_a_signed_map_is_white_at_zero_blue_below_and_red_above():
+    signed = np.array([[-2.0, 0.0, 2.0]])
+    figure = tfs.tile_input_and_maps(np.zeros((1, 3, 3)), [signed], ["a", "b"])
+    (negative, zero, positive) = _colours(figure, 1)[0]
+    assert np.all(zero > 0.95)
+    assert negative[2] > negative[0] and positive[0] > positive[2]
+
+
+def test_one_large_value_does_not_hide_the_rest():
+    spike = MAP.copy()
+    spike[0, 0] = 1e6
+    plain = _colours(tfs.tile_input_and_maps(PHOTO, [MAP], ["a", "b"]), 1)
+    spiked = _colours(tfs.tile_input_and_maps(PHOTO, [spike], ["a", "b"], percentile=90), 1)
+    np.testing.assert_allclose(spiked[4], plain[4], atol=0.15)
+
+
+def test_constant_and_undefined_maps_are_grey():
+    holes = MAP.copy()
+    holes[2, 3] = np.nan
+    figure = tfs.tile_input_and_maps(
+        PHOTO, [np.zeros((8, 12)), np.full((8, 12), np.nan), holes], list("abcd")
+    )
+    grey = np.full((8, 12, 3), 211 / 255)
+    np.testing.assert_allclose(_colours(figure, 1), grey, atol=0.01)
+    file = io.BytesIO()
+    figure.savefig(file)  # with NaN in it
+    assert np.ma.getmaskarray(figure.axes[3].images[0].get_array())[2, 3]
+
+
+def test_pyplot_and_its_settings_are_left_alone():
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    tfs.tile_input_and_maps(PHOTO, [MAP], ["a", "b"], title="t").savefig(io.BytesIO())
+    assert dict(mpl.rcParams) == before
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_notebooks_show_the_figure_as_a_png():
+    figure = tfs.tile_input_and_maps(PHOTO, [MAP], ["a", "b"])
+    with Image.open(io.BytesIO(figure._repr_png_())) as image:
+        assert image.format == "PNG" and image.width > image.height > 100
+
+
+def test_overlay_by_hand():
+    image = np.full((1, 3, 3), 51, "uint8")
+    grey = 51
+    ours = tfs.overlay(image, np.array([[0.0, 1.0, 2.0]]), percentile=100, strength=0.5)
+    # Shares 0, .25 and .5 of white-to-red at 0, .5 and 1.
+    half_red = np.array([255, 127.5, 127.5])
+    expected = [[grey] * 3, 0.75 * grey + 0.25 * half_red, 0.5 * grey + 0.5 * np.array([255, 0, 0])]
+    np.testing.assert_allclose(ours[0], expected, atol=1)
+    signed = tfs.overlay(image, np.array([[-1.0, 0.0, 1.0]]), strength=1.0)
+    assert signed[0, 1].tolist() == [grey] * 3
+    assert signed[0, 0, 2] > signed[0, 0, 0] and signed[0, 2, 0] > signed[0, 2, 2]
+    undefined = tfs.overlay(image, np.array([[np.nan, 1.0, 2.0]]))
+    assert undefined[0, 0].tolist() == [grey] * 3
+    assert np.array_equal(tfs.overlay(image, np.zeros((1, 3))), image)
+
+
+def test_forms_of_an_image():
+    unit = PHOTO / 255.0
+    for form in (PHOTO, PHOTO[np.newaxis], PHOTO.astype("float32"), unit, Image.fromarray(PHOTO)):
+        figure = tfs.tile_input_and_maps(form, [MAP[np.newaxis]], ["a", "b"])
+        np.testing.assert_allclose(figure.axes[0].images[0].get_array(), unit, atol=1e-6)
+    grey = tfs.tile_input_and_maps(PHOTO[..., :1], [MAP], ["a", "b"])
+    assert np.array_equal(np.ptp(grey.axes[0].images[0].get_array(), axis=-1), np.zeros((8, 12)))
+
+
+@pytest.mark.parametrize(
+    ("image", "maps", "labels", "error", "message"),
+    [
+        (PHOTO, [MAP], ["a"], tfs.OptionError, "Expected 2 labels"),
+        (PHOTO, [MAP.T], ["a", "b"], tfs.ImageError, r"size \(8, 12\).*\(12, 8\)"),
+        (PHOTO - 128.0, [MAP], ["a", "b"], tfs.ImageError, "photo before preprocessing"),
+        (PHOTO * 2.0, [MAP], ["a", "b"], tfs.ImageError, "0..255 or 0..1"),
+        (np.stack([PHOTO] * 2), [MAP], ["a", "b"], tfs.ImageError, "batch of 2"),
+    ],
+)
+def test_what_cannot_be_drawn(image, maps, labels, error, message):
+    with pytest.raises(error, match=message):
+        tfs.tile_input_and_maps(image, maps, labels)
+
+
+def test_bad_drawing_options():
+    for options in ({"cmap": "no_such"}, {"percentile": 0}, {"percentile": 101}):
+        with pytest.raises(tfs.OptionError, match="colormap|percentile"):
+            tfs.tile_input_and_maps(PHOTO, [MAP], ["a", "b"], **options)
+    with pytest.raises(tfs.OptionError, match="strength"):
+        tfs.overlay(PHOTO, MAP, strength=2)
