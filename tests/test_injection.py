@@ -76,26 +76,34 @@ def test_the_present_weights_are_used_after_every_kind_of_change():
     assert_current()
 
 
-def test_an_activation_changed_in_place_is_seen():
-    model = zoo.SPELLINGS["Activation('relu')"].build("float64")
+def test_a_layer_changed_in_place_is_seen():
+    model = zoo.SPELLINGS["ReLU(negative_slope=.125)"].build("float64")
     x = zoo.images()
-    tfs.gradient_map(model, x, ALL)
-    model.layers[2].activation = keras.activations.tanh  # the first of two
-    assert tfs.gradient_map(model, x, ALL).coverage["guided_backprop"].relus == 1
+    tfs.attributions(model, x, ALL, targets=1)
+    for relu in (layer for layer in model.layers if isinstance(layer, layers.ReLU)):
+        relu.negative_slope = 0.5
+    ours = tfs.attributions(model, x, ALL, targets=1)
+    for rule in ALL:
+        _, reference = zoo.reference_gradient(model, x[0], 1, rule, {"negative_slope": 0.5})
+        np.testing.assert_allclose(ours[rule][0], reference, rtol=1e-7, atol=1e-12)
+    model.layers[-1].activation = keras.activations.linear  # the softmax
+    assert tfs.gradient_map(model, x, "guided_backprop").score == "logit"
 
 
 def test_adapted_normalization_keeps_its_statistics():
     x = zoo.images(4).astype("float32")
     normalization = layers.Normalization()
-    normalization.adapt(10 + 5 * x)
     inputs = keras.Input(x.shape[1:])
+    normalization.adapt(x)
     h = layers.ReLU()(normalization(inputs))
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(h)))
-    ours = tfs.attributions(model, x, ["gradient", "guided_backprop"], targets=0)
-    mean, variance = normalization.mean.numpy(), normalization.variance.numpy()
     kernel = model.get_weights()[-2][:, 0].reshape(x.shape[1:])
-    reference = np.where(x > mean, np.maximum(kernel, 0), 0) / np.sqrt(variance)
-    np.testing.assert_allclose(ours["guided_backprop"], reference, rtol=1e-5)
+    for statistics in (10 + 5 * x, x - 3, 2 * x):
+        normalization.adapt(statistics)
+        ours = tfs.attributions(model, x, ["gradient", "guided_backprop"], targets=0)
+        mean, variance = statistics.mean(axis=(0, 1, 2)), statistics.var(axis=(0, 1, 2))
+        reference = np.where(x > mean, np.maximum(kernel, 0), 0) / np.sqrt(variance)
+        np.testing.assert_allclose(ours["guided_backprop"], reference, rtol=1e-4)
 
 
 def test_mixed_precision_runs_through_the_same_dtypes():

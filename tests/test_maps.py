@@ -189,7 +189,7 @@ def test_what_was_traced_is_kept(model, x, monkeypatch):
     assert len(traced) == 1
     for _ in range(20):  # a new lambda each time is a new score
         tfs.gradient_map(fresh, x, score=lambda o, t: o[:, 0])
-    assert len(prepared._kept[fresh]) <= prepared._KEPT_TRACES
+    assert len(prepared._kept[fresh].traces) <= prepared._KEPT_TRACES
 
 
 def test_models_that_cannot_be_explained(x):

@@ -1,8 +1,8 @@
 """Scores and their gradients with respect to the images: one forward pass, one backward a rule.
 
-A Trace is a pure function of (weights, images, targets). It holds neither the model nor its
-variables, so it can be kept without keeping the model alive, and it is never stale: the weights
-are handed to it at every call.
+A Trace has a pure function of (weights, images, targets), and the same bound to the variables of
+the model, which it reads at every call: a map after fit or set_weights is never stale. It holds
+no Python object of the model, so it can be kept without keeping the model alive.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ class Gradients(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A compiled (weights, images, targets) -> Gradients, and what is known of it.
+    """Compiled gradients of a model under some rules, and what is known of them.
 
     Parameters
     ----------
     run
-        The compiled function.
+        (images, targets) -> Gradients, with the present values of the model's variables.
+    run_with
+        (weights, images, targets) -> Gradients, with other values, in the order of the variables.
     found
         The census of its ReLUs.
     score
@@ -54,7 +56,8 @@ class Trace(NamedTuple):
         The number of outputs, None where they are not (n, classes).
     """
 
-    run: Callable[..., Gradients]
+    run: Callable[[tf.Tensor, tf.Tensor], Gradients]
+    run_with: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]
     found: Found
     score: str
     classes: int | None
@@ -74,7 +77,7 @@ def trace_gradients(
     forward
         images (n, h, w, c) -> outputs; with an AttributionReLU for each ReLU if a rule needs it.
     weights
-        The variables that forward reads; the trace takes their values as its first argument.
+        The variables that forward reads.
     image
         Shape (n, h, w, c), n None, and dtype of the images.
     rules
@@ -91,7 +94,7 @@ def trace_gradients(
     """
     known: dict[str, Any] = {}
 
-    def run(values: list[tf.Tensor], images: tf.Tensor, targets: tf.Tensor) -> Gradients:
+    def run_with(values: list[tf.Tensor], images: tf.Tensor, targets: tf.Tensor) -> Gradients:
         with tf.GradientTape(persistent=len(rules) > 1, watch_accessed_variables=False) as tape:
             tape.watch(images)
             state = list(zip(weights, values, strict=True))
@@ -110,13 +113,19 @@ def trace_gradients(
             targets, scores, tuple(_backward(tape, scores, images, r) for r in rules.values())
         )
 
-    specs = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
+    values = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
+    targets = tf.TensorSpec((None,), tf.int32)
+    pure = _compiled(run_with, values, image, targets)
+    _forget_custom_gradients(pure.graph)
+    # Reading the variables inside of one function is ten times faster than reading them one by
+    # one to pass their values: of ResNet50's 320, 2 ms instead of 26.
+    bound = _compiled(lambda x, t: pure([w.value for w in weights], x, t), image, targets)
+    return Trace(bound, pure, **known)
+
+
+def _compiled(function: Callable[..., Gradients], *specs: Any) -> Any:
     # Keras does not use autograph either; without it errors come out as they were raised.
-    traced = tf.function(run, autograph=False).get_concrete_function(
-        specs, image, tf.TensorSpec((None,), tf.int32)
-    )
-    _forget_custom_gradients(traced.graph)
-    return Trace(traced, **known)
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
 def _backward(tape: tf.GradientTape, scores: tf.Tensor, images: tf.Tensor, rule: Rule) -> tf.Tensor:

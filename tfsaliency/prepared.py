@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -20,12 +20,19 @@ from .rules import Rule, gradient
 from .scores import Score, check_score, check_targets_in_range
 
 Preprocess = Callable[[Array], Any]
-_Traces = OrderedDict[Any, Trace]
-
 _KEPT_TRACES = 8  # a model; a loop that passes a new lambda each time must not fill the memory
 
-# Traces of models that were not prepared by the caller. A Trace does not hold its model.
-_kept: WeakKeyDictionary[keras.Model, _Traces] = WeakKeyDictionary()
+
+@dataclass(eq=False)
+class _Kept:
+    """The traces of a model, and the structure it had when they were made. It holds no model."""
+
+    structure: tuple[int, ...] = ()
+    traces: OrderedDict[Any, Trace] = field(default_factory=OrderedDict)
+
+
+# What was traced for models that the caller did not prepare.
+_kept: WeakKeyDictionary[keras.Model, _Kept] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +60,7 @@ class Prepared:
     model: keras.Model
     score: str | Score = "logit"
     preprocess: Preprocess | None = None
-    _traces: _Traces = field(default_factory=OrderedDict, repr=False)
+    _kept: _Kept = field(default_factory=_Kept, repr=False)
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -89,26 +96,21 @@ class Prepared:
         ------
         OpaqueModelError, NoReluError, UncoveredReluError, ModelError
         """
-        weights = self.model.weights
-        key = (
-            tuple((name, _weakly(rule)) for name, rule in rules.items()),
-            _weakly(self.score),
-            inputs.shape[1:],
-            inputs.dtype.name,
-            # The structure, as far as people change it in place: activations, replaced weights.
-            tuple(id(weight) for weight in weights),
-            tuple(id(activation) for activation in _activations(self.model)),
-        )
-        if key not in self._traces:
+        traces = self._kept.traces
+        if self._kept.structure != _structure(self.model):
+            traces.clear()
+        image = tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)
+        rules_key = tuple((name, _weakly(rule)) for name, rule in rules.items())
+        key = (rules_key, _weakly(self.score), image)
+        if key not in traces:
             modified = any(rule is not gradient for rule in rules.values())
-            image = tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)
-            self._traces[key] = trace_gradients(
-                _forward(self.model, modified), weights, image, rules, self.score
-            )
-            if len(self._traces) > _KEPT_TRACES:
-                self._traces.popitem(last=False)
-        self._traces.move_to_end(key)
-        return self._traces[key]
+            forward = _forward(self.model, modified)
+            traces[key] = trace_gradients(forward, self.model.weights, image, rules, self.score)
+            if len(traces) > _KEPT_TRACES:
+                traces.popitem(last=False)
+            self._kept.structure = _structure(self.model)
+        traces.move_to_end(key)
+        return traces[key]
 
     def run(self, trace: Trace, inputs: Array, targets: Array) -> Gradients:
         """Run a trace on inputs (n, h, w, c) and targets (n,) with the model's present weights.
@@ -119,8 +121,7 @@ class Prepared:
             For a target out of range.
         """
         check_targets_in_range(targets, trace.classes)
-        values = [tf.convert_to_tensor(weight.value) for weight in self.model.weights]
-        return trace.run(values, tf.constant(inputs), tf.constant(targets))
+        return trace.run(tf.constant(inputs), tf.constant(targets))
 
     @property
     def _dtype(self) -> np.dtype[Any]:
@@ -195,13 +196,8 @@ def as_prepared(
             )
         return model
     _checked_model(model)
-    traces = _kept.setdefault(model, OrderedDict())
-    return Prepared(
-        model,
-        check_score("logit" if score is None else score),
-        _checked_callable(preprocess),
-        traces,
-    )
+    score = check_score("logit" if score is None else score)
+    return Prepared(model, score, _checked_callable(preprocess), _kept.setdefault(model, _Kept()))
 
 
 def _checked_model(model: Any) -> keras.Model:
@@ -257,11 +253,16 @@ def _forward(model: keras.Model, modified: bool) -> Callable[[tf.Tensor], tf.Ten
     return forward
 
 
-def _activations(model: keras.Model) -> Iterator[Any]:
-    for layer in model.layers:
-        yield vars(layer).get("activation")
-        if isinstance(layer, keras.Model):
-            yield from _activations(layer)
+def _structure(model: keras.Model) -> tuple[int, ...]:
+    """Return what changes when a layer's attribute is set: an activation, a slope, a statistic.
+
+    Weights are variables, and those are read at every call. Everything else about a layer is
+    written into a trace as it is. The attributes of a Model change when it is compiled or fitted,
+    and say nothing about its graph.
+    """
+    layers = model._flatten_layers(include_self=False)
+    attributes = (vars(a).values() for a in layers if not isinstance(a, keras.Model))
+    return tuple(id(value) for values in attributes for value in values)
 
 
 def _weakly(function: Any) -> Any:

@@ -1,0 +1,98 @@
+"""What the documents say is checked against the code."""
+
+import configparser
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import tfsaliency as tfs
+from tfsaliency.cli import _parser
+
+ROOT = Path(__file__).resolve().parent.parent
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+ADDRESS = SETUP["metadata"]["url"]
+README = (ROOT / "README.md").read_text()
+
+TEXT_SUFFIXES = {".py", ".md", ".cfg", ".ipynb", ".toml", ".sh", ""}
+IGNORED = {".git", ".venv", ".venv-test", "build", "maps"}
+OTHERS = {"nihui/ncnn-assets"}  # where SqueezeNet's weights are
+
+# github.com/OWNER/NAME, raw.githubusercontent.com/OWNER/NAME, colab.../github/OWNER/NAME
+REPOSITORY = re.compile(
+    r"(?:github\.com|raw\.githubusercontent\.com|colab\.research\.google\.com/github)"
+    r"/([\w.-]+/[\w-]+)"
+)
+
+
+def _texts():
+    for path in sorted(ROOT.rglob("*")):
+        parts = set(path.relative_to(ROOT).parts)
+        cached = any(p.endswith(("cache", ".egg-info", "__pycache__")) for p in parts)
+        if path.is_file() and path.suffix in TEXT_SUFFIXES and not cached and not parts & IGNORED:
+            yield path, path.read_text(errors="ignore")
+
+
+def test_the_projects_address_stands_once_and_all_others_agree():
+    (own,) = REPOSITORY.findall(ADDRESS)
+    named = {}
+    for path, text in _texts():
+        text = text.replace('"\n    "', "")  # a string over two lines
+        for repository in REPOSITORY.findall(text):
+            named.setdefault(repository, set()).add(path.name)
+    assert set(named) <= {own, *OTHERS, "OWNER/NAME"}, named
+    assert {"setup.cfg", "README.md", "01_compare_maps.ipynb"} <= named[own]
+    assert (ROOT / "setup.cfg").read_text().count(own) == 1
+
+
+def test_the_version_is_the_changelogs():
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first.group(1) == tfs.__version__
+
+
+def test_the_table_of_methods_is_that_of_the_code():
+    table = README.split("| method |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(tfs.METHODS)
+    for score in tfs.SCORES:
+        assert f"`{score}`" in README
+
+
+def test_every_link_of_the_readme_leads_to_a_file():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert len(links) >= 4
+    for link in links:
+        assert (ROOT / link).is_file(), link
+
+
+def _commands():
+    return re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_readmes_commands_set_up_everything_and_parse():
+    main_job, tests = _commands()
+    for command in (main_job, tests):
+        assert command.count("\n") == 1 and command.startswith("python3 -m venv .venv")
+    arguments = shlex.split(main_job.split("&&")[-1])
+    assert arguments[0] == ".venv/bin/tfsaliency"
+    parsed = _parser().parse_args(arguments[1:])
+    assert all((ROOT / photo).is_file() for photo in parsed.photos)
+
+
+def test_the_readmes_python_runs(keras_home, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["maps"]["gradient"].shape == (1, 227, 227)
+    assert names["maps"].targets.tolist() == [285]  # Egyptian cat
+
+
+def test_ci_runs_the_readmes_test_command():
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("photo", sorted((ROOT / "images").glob("*.*g")), ids=lambda p: p.name)
+def test_every_picture_has_a_source(photo):
+    assert photo.name in (ROOT / "images" / "README.md").read_text()

@@ -1,0 +1,52 @@
+"""Every notebook runs as it stands, and what is committed is what it prints."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+
+
+def _run(path, keras_home, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(keras_home))
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+    ).execute()
+    return notebook
+
+
+def _text(notebook):
+    """What the notebook prints and shows as text; pictures as the word "picture"."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                yield output.name, output.text
+            elif "image/png" in output.data:
+                yield "picture", ""
+            else:
+                yield output.output_type, output.data["text/plain"]
+
+
+def test_there_are_notebooks():
+    assert [path.name for path in NOTEBOOKS] == ["01_compare_maps.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_runs_and_shows_what_is_committed(path, keras_home, monkeypatch):
+    fresh = list(_text(_run(path, keras_home, monkeypatch)))
+    assert fresh == list(_text(nbformat.read(path, as_version=4)))
+    assert sum(kind == "picture" for kind, _ in fresh) >= 3
+    assert not any(kind == "stderr" for kind, _ in fresh)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_has_a_badge_an_install_cell_and_no_path_of_a_machine(path):
+    text = path.read_text()
+    assert "colab-badge.svg" in text and "%pip install" in text
+    for folder in (str(Path.home()), os.path.realpath(path.parent), "/tmp/"):
+        assert folder not in text
