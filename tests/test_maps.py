@@ -191,6 +191,16 @@ def test_what_was_traced_is_kept(model, x, monkeypatch):
         tfs.gradient_map(fresh, x, score=lambda o, t: o[:, 0])
     assert len(prepared._kept[fresh].traces) <= prepared._KEPT_TRACES
 
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, outputs, targets):
+            return 2 * outputs[:, 0]
+
+    first = tfs.gradient_map(fresh, x, score=lambda o, t: o[:, 0])["gradient"]
+    doubled = tfs.gradient_map(fresh, x, score=Unhashable())["gradient"]
+    np.testing.assert_allclose(doubled, 2 * first, rtol=1e-5)
+
 
 def test_models_that_cannot_be_explained(x):
     with pytest.raises(tfs.ModelError, match="not built"):
@@ -200,6 +210,15 @@ def test_models_that_cannot_be_explained(x):
     i = keras.Input((7, 7, 3))
     with pytest.raises(tfs.ModelError, match="one output.* with 2"):
         tfs.gradient_map(keras.Model(i, [i, i]), x)
+
+    class Two(keras.Model):
+        def call(self, inputs):
+            return {"a": inputs, "b": inputs}
+
+    two = Two()
+    two(x)
+    with pytest.raises(tfs.ModelError, match="one output.* with 2"):
+        tfs.gradient_map(two, x)
     with pytest.raises(tfs.ModelError, match="one input.* with 2"):
         j = keras.Input((7, 7, 3))
         tfs.gradient_map(keras.Model([i, j], i + j), x)

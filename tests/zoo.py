@@ -263,6 +263,12 @@ def _rnn(dtype: str = "float32") -> keras.Model:
     return keras.Model(i, layers.Dense(CLASSES)(layers.SimpleRNN(4, activation="relu")(x)))
 
 
+def _double(relu: layers.ReLU) -> layers.ReLU:
+    plain = relu.call
+    relu.call = lambda x: 2.0 * plain(x)
+    return relu
+
+
 def _partly(function: Callable[[Any], Any]):
     """A ReLU layer that can be reached, and something behind it that cannot."""
     return _body(lambda x, d: function(layers.ReLU(dtype=d)(x)))
@@ -277,6 +283,10 @@ UNREACHED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
         "time_distributed",
     ),
     "SimpleRNN(activation='relu')": (_rnn, "simple_rnn"),
+    "ReLU layer with another call put over its own": (
+        _partly(lambda x: _double(layers.ReLU())(x)),
+        "re_lu",
+    ),
     "ops.maximum(h, 0)": (_partly(lambda x: keras.ops.maximum(x, 0.0)), "Maximum"),
     "lambda activation": (
         _partly(lambda x: layers.Dense(5, activation=lambda h: tf.nn.relu(h))(x)),
@@ -284,7 +294,19 @@ UNREACHED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
     ),
 }
 
-OPAQUE = {"subclassed": _subclassed, "Functional with a call of its own": _functional_with_call}
+
+def _call_put_over(dtype: str = "float32") -> keras.Model:
+    model = _layer(layers.ReLU)(dtype)
+    plain = model.call
+    model.call = lambda *args, **kwargs: keras.ops.relu(plain(*args, **kwargs))
+    return model
+
+
+OPAQUE = {
+    "subclassed": _subclassed,
+    "Functional with a call of its own": _functional_with_call,
+    "call put over that of one model": _call_put_over,
+}
 
 WITHOUT_RELU = {
     name: _body(lambda x, d, name=name: layers.Activation(name, dtype=d)(x))

@@ -182,6 +182,8 @@ def inject(model: keras.Model) -> keras.Model:
 def has_visible_layers(model: keras.Model) -> bool:
     """Tell whether calling the model is running its graph of layers, and nothing else."""
     owner = next(c for c in type(model).__mro__ if "call" in vars(c))
+    if "call" in vars(model):  # set on this one model
+        return False
     return owner.__module__.startswith("keras.") and owner.__name__ in ("Functional", "Sequential")
 
 
@@ -229,7 +231,7 @@ _RELU_FUNCTIONS: dict[Any, dict[str, float]] = {
 def _replace(operation: Any) -> Any:
     form = _relu_form(operation)
     activation = vars(operation).get("activation")
-    if form is None and isinstance(operation, keras.layers.Activation):
+    if form is None and _calls(operation, keras.layers.Activation):
         form = _relu_form(activation)
     if form is not None:
         return AttributionReLU(**form, name=operation.name, **_casting(operation))
@@ -251,13 +253,18 @@ def _relu_form(candidate: Any) -> dict[str, Any] | None:
     """Return the parameters of the ReLU that a layer, operation or function is, else None."""
     kind = type(candidate)
     for known, parameters in _RELU_LAYERS.items():
-        if isinstance(candidate, known) and kind.call is known.call:
+        if isinstance(candidate, known) and _calls(candidate, known):
             return _attributes(candidate, parameters)
     if isinstance(candidate, keras.Operation):
         form = _RELU_NODES.get(kind.__name__) if kind.__module__.startswith("keras.src.") else None
         return None if form is None else form(candidate)
     hashable = callable(candidate) and getattr(candidate, "__hash__", None) is not None
     return _RELU_FUNCTIONS.get(candidate) if hashable else None
+
+
+def _calls(operation: Any, kind: Any) -> bool:
+    """Tell whether the call of an operation is that of a class, and not one put over it."""
+    return type(operation).call is kind.call and "call" not in vars(operation)
 
 
 def _attributes(owner: Any, names: tuple[str, ...]) -> dict[str, Any]:

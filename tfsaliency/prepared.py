@@ -214,11 +214,15 @@ def _checked_model(model: Any) -> keras.Model:
     for what in ("input", "output"):
         tensors = getattr(model, what + "s", None)
         if tensors and len(tensors) > 1:
-            raise ModelError(
-                f"Expected a model of one {what}. Received: {model.name!r} with {len(tensors)}. "
-                f"Choose one of them with keras.Model(inputs, outputs)."
-            )
+            raise _not_one(what, model, len(tensors))
     return model
+
+
+def _not_one(what: str, model: keras.Model, count: int) -> ModelError:
+    return ModelError(
+        f"Expected a model of one {what}. Received: {model.name!r} with {count}. "
+        "Make one of a single input and output with keras.Model(inputs, outputs)."
+    )
 
 
 def _checked_callable(preprocess: Any) -> Any:
@@ -248,7 +252,10 @@ def _forward(model: keras.Model, modified: bool) -> Callable[[tf.Tensor], tf.Ten
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         packed = keras.tree.pack_sequence_as(structure, [images]) if visible else images
-        return keras.tree.flatten(callee(packed, training=False))[0]
+        outputs = keras.tree.flatten(callee(packed, training=False))
+        if len(outputs) != 1:
+            raise _not_one("output", model, len(outputs))
+        return outputs[0]
 
     return forward
 
@@ -266,5 +273,13 @@ def _structure(model: keras.Model) -> tuple[int, ...]:
 
 
 def _weakly(function: Any) -> Any:
-    """Return what compares as the function does without keeping it, or what it holds, alive."""
-    return ref(function) if callable(function) else function
+    """Return what compares as the function does without keeping it, or what it holds, alive.
+
+    What cannot be referred to weakly, or has no hash, equals nothing: it is traced at each call.
+    """
+    try:
+        weak = ref(function) if callable(function) else function
+        hash(weak)
+    except TypeError:
+        return object()
+    return weak
