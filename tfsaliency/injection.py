@@ -255,6 +255,8 @@ def _relu_form(candidate: Any) -> dict[str, Any] | None:
     for known, parameters in _RELU_LAYERS.items():
         if isinstance(candidate, known) and _calls(candidate, known):
             return _attributes(candidate, parameters)
+    if isinstance(candidate, keras.layers.Layer):
+        return None
     if isinstance(candidate, keras.Operation):
         form = _RELU_NODES.get(kind.__name__) if kind.__module__.startswith("keras.src.") else None
         return None if form is None else form(candidate)
