@@ -164,13 +164,13 @@ def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
         (["--model", "MODEL", "--weights", "w.h5"], "holds its weights"),
         (["--model", "resnet50", "--weights", "none.h5"], "Cannot read the weights file none.h5"),
         (["--model", "PHOTO.h5"], "cannot be loaded as a Keras model"),
-        (["--model", "MODEL", "--target", "4"], "Expected 0..3"),
+        (["--model", "MODEL", "--target", "4"], "a class index below 4"),
         (["--model", "MODEL", "--target", "cat"], "Expected labels="),
         (["--model", "MODEL", "--score", "logits"], "invalid choice: 'logits'"),
-        (["--model", "MODEL", "--top", "0"], "expected 1 or more, received 0"),
+        (["--model", "MODEL", "--top", "0"], "expected a whole number from 1, received 0"),
         (["--model", "MODEL", "--methods", "guided"], "invalid choice: 'guided'"),
         (["--model", "MODEL", "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--model", "MODEL", "--out", "PHOTO"], "Cannot write to"),
+        (["--model", "MODEL", "--out", "PHOTO"], "Expected a folder to write to"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -189,10 +189,42 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert line.startswith("tfsaliency") and message in line
 
 
+def test_a_photo_is_never_replaced(photo, model_file, capsys):
+    before = photo.read_bytes()
+    code, _, errors = _run(capsys, "map", photo, "--model", model_file, "--out", photo.parent)
+    assert code == 2 and "would replace the photo" in errors[0]
+    assert photo.read_bytes() == before
+
+
+def test_labels_from_a_file(photo, model_file, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\ncat\ndog\n")
+    arguments = ["--model", model_file, "--labels", names, "--target", "Cat", "--top", 4]
+    code, lines, _ = _run(capsys, "map", photo, *arguments, "--out", tmp_path / "o")
+    assert code == 0 and {"ant", "bee", "cat", "dog"} <= set(lines[0].replace(",", "").split())
+    assert tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz").targets.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "caption"),
+    [
+        ([0.64, 0.36], "setter (64%)"),
+        ([0.003, 0.997], "setter (<1%)"),
+        ([2.5, -1.0], "setter (2.5)"),
+        ([0.6, 0.6], "setter (0.6)"),
+        ([0.67], "output 0.67"),
+        ([1.0], "output 1"),
+    ],
+)
+def test_captions_claim_no_probability_that_is_none(outputs, caption):
+    job = cli._Job(None, ["setter", "terrier"], [], None, "sum_abs", "crop", 1, None)
+    assert cli._caption(job, np.array(outputs), 0) == caption
+
+
 def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         cli, "imagenet_labels", lambda: (_ for _ in ()).throw(tfs.WeightsError("no network"))
     )
     loaded = cli.LoadedModel(tfs.models.SqueezeNet(weights=None), None, True)
-    assert cli._labels(loaded) is None
+    assert cli._labels(loaded, None) is None
     assert "no network. Classes are printed as numbers." in capsys.readouterr().err

@@ -59,6 +59,11 @@ def test_the_table_of_methods_is_that_of_the_code():
         assert f"`{score}`" in README
 
 
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "tfsaliency" / "py.typed").read_bytes() == b""
+    assert "py.typed" in SETUP["options.package_data"]["tfsaliency"]
+
+
 def test_every_link_of_the_readme_leads_to_a_file():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert len(links) >= 4

@@ -135,6 +135,8 @@ def test_keras_preprocess_input_leaves_the_callers_array_alone(model, x):
 def test_the_result_is_a_mapping_and_survives_a_file(model, x, tmp_path):
     maps = tfs.gradient_map(model, x, ALL, targets=2)
     assert list(maps) == ALL and len(maps) == 3 and "gradient" in maps
+    others = [maps, tfs.gradient_map(model, x, ALL, targets=2)]
+    assert [maps == other for other in others] == [True, False]
     with pytest.raises(KeyError, match="There are: gradient, guided_backprop, zeiler_fergus"):
         maps["smooth_grad"]
     path = tmp_path / "deep" / "maps"

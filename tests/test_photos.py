@@ -76,7 +76,28 @@ def test_files_that_are_no_photos(tmp_path, stripes):
         assert str(caught.value).startswith(str(path))
 
 
+def test_a_photo_one_pixel_high(tmp_path):
+    path = tmp_path / "line.png"
+    Image.new("RGB", (40, 1), (10, 20, 30)).save(path)
+    for channels, fit in ((3, "crop"), (3, "squash"), (1, "squash")):
+        model = keras.Sequential([keras.Input((8, 8, channels)), keras.layers.Flatten()])
+        images = tfs.load_images(path, model, fit=fit)
+        assert images.shape == (1, 8, 8, channels) and len(np.unique(images[..., 0])) == 1
+
+
 def test_bad_options(stripes):
+    with pytest.raises(tfs.OptionError, match=r"size=\(h, w\)"):
+        tfs.load_images(stripes, size=32)
+    with pytest.raises(tfs.ImageError, match="Received: ndarray"):
+        tfs.load_images([np.zeros((8, 8, 3))], size=(8, 8))
+
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(tfs.OptionError, match="fixed input size, or size"):
+        tfs.load_images(stripes, Subclassed())
+    assert tfs.load_images(stripes, Subclassed(), size=(8, 8)).shape == (1, 8, 8, 3)
     with pytest.raises(tfs.OptionError, match="Known: crop, squash"):
         tfs.load_images(stripes, size=(8, 8), fit="stretch")
     with pytest.raises(tfs.OptionError, match="fixed input size, or size"):

@@ -28,7 +28,7 @@ MODULES = sorted(
 def test_all_is_sorted_and_there():
     assert tfs.__all__ == sorted(tfs.__all__)
     assert all(hasattr(tfs, name) for name in tfs.__all__)
-    assert dir(tfs) == tfs.__all__
+    assert dir(tfs) == sorted([*tfs.__all__, "__version__"])
     with pytest.raises(AttributeError, match="no_such_name"):
         tfs.no_such_name  # noqa: B018
 

@@ -37,6 +37,22 @@ def test_the_row_of_the_original():
     assert low == -high == -1.0
 
 
+def test_a_mapping_of_maps_and_long_titles():
+    title = "Gradient attribution maps of the margin (before the final softmax)"
+    label = "a class of a very long and winding name (33%)"
+    figure = tfs.tile_input_and_maps(
+        PHOTO, {"gradient": MAP[np.newaxis]}, [label, "b"], title=title
+    )
+    assert figure.get_suptitle().replace("\n", " ") == title
+    assert figure.axes[0].get_title().replace("\n", " ") == label
+    figure.draw_without_rendering()
+    width = figure.bbox.width
+    for text in (figure._suptitle, figure.axes[0].title):
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= width
+    assert figure.axes[0].title.get_window_extent().x1 < figure.axes[1].title.get_window_extent().x0
+
+
 def test_a_signed_map_is_white_at_zero_blue_below_and_red_above():
     signed = np.array([[-2.0, 0.0, 2.0]])
     figure = tfs.tile_input_and_maps(np.zeros((1, 3, 3)), [signed], ["a", "b"])
@@ -95,7 +111,8 @@ def test_overlay_by_hand():
     assert signed[0, 0, 2] > signed[0, 0, 0] and signed[0, 2, 0] > signed[0, 2, 2]
     undefined = tfs.overlay(image, np.array([[np.nan, 1.0, 2.0]]))
     assert undefined[0, 0].tolist() == [grey] * 3
-    assert np.array_equal(tfs.overlay(image, np.zeros((1, 3))), image)
+    for constant in (0.0, 1.0, -1.0, np.nan):
+        assert np.array_equal(tfs.overlay(image, np.full((1, 3), constant)), image)
 
 
 def test_forms_of_an_image():

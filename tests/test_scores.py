@@ -185,19 +185,26 @@ def test_targets_in_all_their_forms():
     assert as_targets([0, "cow", None], 3, names).tolist() == [0, 2, -1]
     assert as_targets(np.array([2, 0]), 2).tolist() == [2, 0]
     assert as_targets("dog", 2, names).tolist() == [1, 1]
+    assert as_targets(["egyptian cat", "Tiger_cat"], 2, ["tiger cat", "Egyptian_cat"]).tolist() == [
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
     ("targets", "labels", "message"),
     [
         ("dog", None, "Expected labels="),
-        ("dgo", ["cat", "dog"], "Did you mean 'dog'"),
+        ("dgo", ["cat", "dog", "cow"], "Did you mean 'dog'"),
         ("dog", ["dog", "cat", "dog"], r"classes \[0, 2\]"),
         (-1, None, "from 0.*Received: -1"),
         ([1], None, "one for each of 4 images. Received: 1"),
         (1.5, None, "Received"),
         (True, None, "Received: True"),
-        (3, None, r"Expected 0..2, as the model has 3 outputs. Received: 3"),
+        (3, None, "Expected a class index below 3, .* Received: 3"),
+        ("dog", ["cat", "dog"], "a list of 3 names.*list of 2"),
+        ("dog", {"dog": 1}, "a list of 3 names.*dict of 1"),
+        ("dog", [1, 2, 3], "a list of 3 names"),
     ],
 )
 def test_a_bad_target_is_refused(targets, labels, message):

@@ -1,4 +1,4 @@
-"""Saliency maps of Keras image networks, and checks that tell whether to trust them."""
+"""Saliency maps of Keras image networks that are what their names say."""
 
 from __future__ import annotations
 
@@ -78,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, "__version__"])

@@ -62,7 +62,7 @@ class Coverage:
     reached: int
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.reached} of {self.relus} ReLUs"
+        return f"{self.rule}: {f'{self.reached} of {self.relus}' if self.relus else 'no'} ReLUs"
 
 
 def find_relus(images: tf.Tensor, scores: tf.Tensor) -> Found:
@@ -95,12 +95,13 @@ def check_coverage(found: Found, modified: Iterable[str]) -> None:
     ------
     NoReluError, UncoveredReluError
     """
-    names = " and ".join(repr(name) for name in modified)
+    listed = [repr(name) for name in modified]
+    names = " and ".join(listed)
     hidden_sites = [name for name in found.others if SITE_SCOPE in name]
     if names and not found.sites and not found.others:
         raise NoReluError(
-            f"The method {names} changes the backward pass of ReLUs: this model has none between "
-            "its input and the score, so the map would be the plain gradient under another name. "
+            f"Expected a model with ReLUs for {names}. Received: one that has none between its "
+            "input and the score, so the map would be the plain gradient under another name. "
             "Use methods='gradient'."
         )
     if (names and found.others) or hidden_sites:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from .arrays import REDUCTIONS, Array, batches
-from .errors import TfSaliencyError, WeightsError
+from .errors import OptionError, TfSaliencyError, WeightsError
 from .maps import SaliencyMaps, concatenate, gradient_map
 from .methods import METHODS
 from .models.loading import (
@@ -32,6 +32,8 @@ from .version import __version__
 
 _BATCH = 8
 _PNG_DPI = 150
+_SIGNS = {"sum": "; red raises it, blue lowers it"}
+_ONE_PERCENT = 0.005  # what rounds to it
 _ROUNDING = 1e-3  # how far the sum of probabilities may be from 1
 
 
@@ -104,15 +106,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
-        help=f"of {', '.join(METHODS)}",
+        help=f"of {', '.join(METHODS)}; give the photos first",
     )  # fmt: skip
     add.add_argument("--score", choices=SCORES, default="logit", help="what is differentiated")
+    add.add_argument(
+        "--labels", type=Path, metavar="FILE", help="class names, one a line; ImageNet's by default"
+    )
     add.add_argument("--target", help="class index or name; by default each photo's top class")
     add.add_argument(
         "--reduction", choices=REDUCTIONS, default="sum_abs", help="how channels become one"
     )
     add.add_argument("--fit", choices=FITS, default="crop", help="how photos get the model's size")
-    add.add_argument("--top", type=_positive, default=1, metavar="N", help="classes to print")
+    add.add_argument("--top", type=number, default=1, metavar="N", help="classes to print")
     add.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     add.set_defaults(run=_map)
     return parser
@@ -125,16 +130,16 @@ def _map(arguments: argparse.Namespace) -> int:
         preprocess = preprocess_mode(arguments.preprocess)
     job = _Job(
         prepare(loaded.model, score=arguments.score, preprocess=preprocess),
-        _labels(loaded),
+        _labels(loaded, arguments.labels),
         arguments.methods,
-        int(arguments.target) if str(arguments.target).isdecimal() else arguments.target,
+        _target(arguments.target),
         arguments.reduction,
         arguments.fit,
         arguments.top,
         arguments.out,
     )
-    job.out.mkdir(parents=True, exist_ok=True)
     photos = list(_picture_names(arguments.photos).items())
+    _check_out(job.out, photos)
     done: list[SaliencyMaps] = []
     lines: list[str] = []
     problems: list[TfSaliencyError] = []
@@ -156,6 +161,20 @@ def _map(arguments: argparse.Namespace) -> int:
         )
     print("\n".join(lines), end="\n" if lines else "")
     return max([_complain(problem) for problem in problems], default=0)
+
+
+def _check_out(out: Path, photos: list[tuple[str, str]]) -> None:
+    """Make the folder to write to, and see that no picture would replace a photo."""
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"Expected a folder to write to as --out. Received: the file {out}.")
+    given = {Path(photo).resolve() for photo, _ in photos}
+    for _, name in photos:
+        if (out / f"{name}.png").resolve() in given:
+            raise OptionError(
+                f"The picture {out / name}.png would replace the photo of that name. "
+                "Expected another folder as --out."
+            )
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def _read(
@@ -194,7 +213,7 @@ def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMap
             images[i],
             [maps[method][i] for method in maps],
             [_caption(job, outputs[i], maps.targets[i]), *maps],
-            title=f"Gradient attribution maps of the {maps.score}",
+            title=f"Gradient attribution maps of the {maps.score}{_SIGNS.get(job.reduction, '')}",
         )
         figure.savefig(job.out / f"{name}.png", dpi=_PNG_DPI, bbox_inches="tight")
     return maps, lines
@@ -203,11 +222,27 @@ def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMap
 def _caption(job: _Job, outputs: Array, index: int) -> str:
     """Name a class with its confidence, as the original's title does: "English setter (64%)"."""
     name = job.labels[index] if job.labels else f"class {index}"
-    probabilities = outputs.min() >= 0 and abs(float(outputs.sum()) - 1) < _ROUNDING
-    return f"{name} ({outputs[index]:.0%})" if probabilities else f"{name} ({outputs[index]:.4g})"
+    value = float(outputs[index])
+    if len(outputs) == 1:  # one output is no class: of a sigmoid it tells between two
+        return f"output {value:.4g}"
+    if outputs.min() < 0 or abs(float(outputs.sum()) - 1) > _ROUNDING:  # no softmax
+        return f"{name} ({value:.4g})"
+    return f"{name} (<1%)" if value < _ONE_PERCENT else f"{name} ({value:.0%})"
 
 
-def _labels(loaded: LoadedModel) -> list[str] | None:
+def _target(text: str | None) -> int | str | None:
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return text
+
+
+def _labels(loaded: LoadedModel, path: Path | None) -> list[str] | None:
+    if path is not None:
+        try:
+            return path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"Cannot read --labels {path}: expected one name a line.") from error
     if not loaded.imagenet:
         return None
     try:
@@ -245,11 +280,11 @@ def _progress(photos: int) -> Iterator[Callable[[int], None]]:
         yield bar.update
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, received {number}")
-    return number
+def number(text: str) -> int:
+    """Read a whole number from 1; argparse calls it by this name."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, received {text}")
+    return int(text)
 
 
 def _complain(problem: object) -> int:

@@ -58,8 +58,8 @@ class NoReluError(ModelError):
     >>> try:
     ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "guided_backprop")
     ... except tfs.NoReluError as error:
-    ...     print(str(error).split(":")[0])
-    The method 'guided_backprop' changes the backward pass of ReLUs
+    ...     print(str(error).split(".")[0])
+    Expected a model with ReLUs for 'guided_backprop'
     """
 
 

@@ -19,7 +19,7 @@ from .gradients import Trace
 from .methods import Method, resolve_methods
 from .prepared import Prepared, Preprocess, as_prepared
 from .rules import gradient
-from .scores import Score, as_targets
+from .scores import Score, as_targets, check_labels
 
 _PREFIX = "map:"  # of a map's key in a saved file
 
@@ -67,6 +67,10 @@ class SaliencyMaps(Mapping[str, Array]):
     score: str
     coverage: Mapping[str, Coverage]
     names: tuple[str, ...] = ()
+
+    # Arrays have no one truth value, as Mapping's comparison would need: identity it is.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __getitem__(self, method: str) -> Array:
         if method not in self.maps:
@@ -297,8 +301,9 @@ def _explain(
     batch_size: int,
 ) -> SaliencyMaps:
     batch, inputs = prepared.check(images)
-    targets = as_targets(targets_and_labels[0], len(batch), targets_and_labels[1])
     trace = prepared.trace({method.name: method.rule for method in methods}, inputs)
+    check_labels(targets_and_labels[1], trace.classes)
+    targets = as_targets(targets_and_labels[0], len(batch), targets_and_labels[1])
     parts = []
     for part in batches(len(batch), batch_size):
         result = prepared.run(trace, inputs[part], targets[part])

@@ -67,12 +67,13 @@ def load_images(
 
 
 def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, int]:
-    shape = (None, None, None, 3) if model is None else tuple(model.input_shape)
+    # A subclassed model does not know its input's shape.
+    shape = tuple(getattr(model, "input_shape", None) or (None, None, None, 3))
     if len(shape) != 4:
         raise OptionError(
             f"Expected a model of images (n, h, w, c). Received: input shape {shape}."
         )
-    h, w = size if size is not None else shape[1:3]
+    h, w = shape[1:3] if size is None else size if isinstance(size, (tuple, list)) else (None, None)
     if not h or not w:
         raise OptionError(
             "Expected a model of a fixed input size, or size=(h, w). "
@@ -84,11 +85,17 @@ def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, i
 def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
     if isinstance(photo, Image.Image):
         return _fitted(photo, h, w, c, fit)
-    path = Path(photo)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise ImageError(f"{path}: {what}. Expected the path of a photo.")
     try:
+        path = Path(photo)
+    except TypeError as error:
+        raise ImageError(
+            f"Expected the path of a photo, or a PIL image. Received: {type(photo).__name__}. "
+            "Arrays go to gradient_map as they are."
+        ) from error
+    try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "no such file"
+            raise ImageError(f"{what}. Expected the path of a photo.")
         with Image.open(path) as image:
             return _fitted(image, h, w, c, fit)
     except ImageError as error:
@@ -97,6 +104,10 @@ def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
         raise ImageError(
             f"{path}: not an image that Pillow can read. Expected JPEG, PNG or another of its "
             f"formats. Received: {path.stat().st_size} bytes of something else."
+        ) from error
+    except PermissionError as error:
+        raise ImageError(
+            f"{path}: permission denied. Expected a photo that may be read."
         ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(
@@ -108,7 +119,8 @@ def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
 def _fitted(image: Image.Image, h: int, w: int, c: int, fit: str) -> Array:
     upright = ImageOps.exif_transpose(image)
     # Channels first, so that a palette is not interpolated.
-    pixels = Image.fromarray(pil_to_array(upright, c).squeeze())
+    array = pil_to_array(upright, c)
+    pixels = Image.fromarray(array[..., 0] if c == 1 else array)
     if fit == "crop":
         sized = ImageOps.fit(pixels, (w, h), method=Image.Resampling.BICUBIC)
     else:

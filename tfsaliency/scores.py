@@ -161,7 +161,8 @@ def as_targets(targets: Any, n: int, labels: Sequence[str] | None = None) -> Arr
     n
         The number of images.
     labels
-        The class names in the order of the model's outputs; needed for names.
+        The class names in the order of the model's outputs; needed for names, which are found
+        whatever their case, and with a space for an underscore.
 
     Raises
     ------
@@ -181,13 +182,25 @@ def as_targets(targets: Any, n: int, labels: Sequence[str] | None = None) -> Arr
     return np.array([_class_index(target, labels) for target in listed], dtype=np.int32)
 
 
+def check_labels(labels: Sequence[str] | None, classes: int | None) -> None:
+    """Raise OptionError for labels that are not one name for each of the model's outputs."""
+    if labels is None or classes is None:
+        return
+    listed = [] if isinstance(labels, (str, dict)) else list(labels)
+    if len(listed) != classes or not all(isinstance(label, str) for label in listed):
+        raise OptionError(
+            f"Expected labels as a list of {classes} names, one for each output of the model. "
+            f"Received: {type(labels).__name__} of {len(labels)}."
+        )
+
+
 def check_targets_in_range(targets: Array, classes: int | None) -> None:
     """Raise OptionError for a target that the model has no output for."""
     bad = sorted({int(t) for t in targets if t != TOP_CLASS and t >= (classes or np.inf)})
     if bad:
         raise OptionError(
-            f"Target out of range. Expected 0..{(classes or 0) - 1}, as the model has {classes} "
-            f"outputs. Received: {', '.join(map(str, bad))}."
+            f"Target out of range. Expected a class index below {classes}, the number of the "
+            f"model's outputs. Received: {', '.join(map(str, bad))}."
         )
 
 
@@ -214,12 +227,16 @@ def _label_index(name: str, labels: Sequence[str] | None) -> int:
             f"The target {name!r} is a class name. Expected labels=, the class names in the order "
             "of the model's outputs, or the class index as an int."
         )
-    found = [index for index, label in enumerate(labels) if label == name]
+    found = [index for index, label in enumerate(labels) if _plain(label) == _plain(name)]
     if not found:
         raise unknown_option("class name", name, labels)
     if len(found) > 1:
         raise OptionError(f"The class name {name!r} stands for classes {found}. Pass the index.")
     return found[0]
+
+
+def _plain(label: str) -> str:
+    return str(label).replace("_", " ").casefold()
 
 
 def _take(values: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

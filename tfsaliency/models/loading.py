@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,11 +65,13 @@ def load_model(name: str, weights: str | None = None) -> LoadedModel:
     if weights is not None and not Path(weights).is_file():
         raise WeightsError(f"Cannot read the weights file {weights}. Expected a file of {name}.")
     try:
-        model = known[key](weights=weights or "imagenet")
+        with warnings.catch_warnings():  # Keras warns once a layer before it raises
+            warnings.simplefilter("ignore")
+            model = known[key](weights=weights or "imagenet")
     except Exception as error:  # Keras raises whatever h5py, the network or the shapes raise
         raise WeightsError(
             f"Cannot load the weights {weights or 'trained on ImageNet'} into {name}: "
-            f"{_one_line(error)} Expected a weights file of this model; pass its path as --weights."
+            f"{_one_line(error)}. Expected a weights file that this very model wrote."
         ) from error
     module = sys.modules[known[key].__module__]
     return LoadedModel(model, _of_copy(module.preprocess_input), True)

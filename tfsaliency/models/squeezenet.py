@@ -301,7 +301,7 @@ def _download() -> Path:
         ) from error
     except Exception as error:  # get_file raises a bare Exception when there is no network
         raise WeightsError(
-            f"Cannot download the SqueezeNet v1.1 weights: {error}. Expected to reach "
-            f"{WEIGHTS_URL}. Without a network, get that file by other means and pass its path "
-            "as weights."
+            f"Cannot download the SqueezeNet v1.1 weights: {error}. Without a network, get the "
+            f"file {WEIGHTS_URL} by other means and pass its path as weights (--weights on the "
+            "command line)."
         ) from error

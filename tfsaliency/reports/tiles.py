@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ RED = LinearSegmentedColormap.from_list("tfsaliency_red", ["white", "red"])
 _SIGNED = colormaps["RdBu_r"]
 
 _TILE_INCHES = 2.4
-_TITLE_INCHES = 0.32
-_LETTER_INCHES = 0.095  # about, at the labels' size
+_LINE_INCHES = 0.32  # of a label or title
+_LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # about, at their sizes
 _FULL_COLOUR = 99.0  # percentile of a map's values that gets the full colour
 
 
@@ -35,7 +36,7 @@ class _InlineFigure(Figure):
 
 def tile_input_and_maps(
     image: Any,
-    maps: Sequence[Any] | Array,
+    maps: Mapping[str, Any] | Sequence[Any] | Array,
     labels: Sequence[str],
     cmap: str | Colormap = RED,
     title: str = "",
@@ -49,11 +50,12 @@ def tile_input_and_maps(
     image
         (h, w, 3) or (h, w, 1), or a batch of one: 0..255, or 0..1 if nothing in it is above 1.
     maps
-        Maps (h, w), or batches of one, each drawn on a scale of its own, from its minimum up. A
+        Maps (h, w), or batches of one, or a mapping of names to these, as gradient_map returns
+        for one image; each drawn on a scale of its own, from its minimum up. A
         map with negative values is drawn from blue over white to red, with white at zero. A map
         that is constant stays grey, and so do pixels that are not finite.
     labels
-        1 + number of maps: over the image, and over each map.
+        1 + number of maps: over the image, and over each map; long ones are wrapped.
     cmap
         The colours of a map without negative values; a Matplotlib colormap or its name.
     title
@@ -88,7 +90,8 @@ def tile_input_and_maps(
     ['photo', 'a map', 'a signed map']
     """
     picture = _picture(image)
-    drawn = [_one_map(m, picture.shape[:2]) for m in maps]
+    listed = maps.values() if isinstance(maps, Mapping) else maps
+    drawn = [_one_map(m, picture.shape[:2]) for m in listed]
     if len(labels) != 1 + len(drawn):
         raise OptionError(
             f"Expected {1 + len(drawn)} labels: one for the image and one for each of "
@@ -96,8 +99,12 @@ def tile_input_and_maps(
         )
     positive = _colormap(cmap)
     h, w = picture.shape[:2]
-    width = max(_TILE_INCHES * min(2.0, w / h), _LETTER_INCHES * max(map(len, labels)))
-    height = _TILE_INCHES + _TITLE_INCHES * (2 if title else 1)
+    width = _TILE_INCHES * min(2.0, max(0.5, w / h))
+    wrapped = [_wrapped(label, width / _LETTER_INCHES) for label in labels]
+    heading = _wrapped(title, width * (1 + len(drawn)) / _TITLE_LETTER_INCHES)
+    lines = max(label.count("\n") for label in wrapped) + 1
+    lines += heading.count("\n") + 1 if title else 0
+    height = width * h / w + _LINE_INCHES * lines
     figure = _InlineFigure(figsize=(width * (1 + len(drawn)), height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 1 + len(drawn), squeeze=False)[0]
@@ -106,12 +113,12 @@ def tile_input_and_maps(
         low, high, colours = _scale(values, positive, percentile)
         axis.set_facecolor("lightgrey")
         axis.imshow(values, cmap=colours, vmin=low, vmax=high)
-    for axis, label in zip(axes, labels, strict=True):
+    for axis, label in zip(axes, wrapped, strict=True):
         axis.set_title(label, fontsize=11)
         axis.set_xticks([])
         axis.set_yticks([])
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle(heading, fontsize=13)
     return figure
 
 
@@ -160,11 +167,17 @@ def overlay(
     low, high, colours = _scale(values, _colormap(cmap), percentile)
     position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
     signed = low < 0
+    if np.nanmin(position) == np.nanmax(position):  # a constant map shows nothing
+        strength = 0.0
     share = strength * (np.abs(2 * position - 1) if signed else position)[..., np.newaxis]
     grey = picture.mean(axis=-1, keepdims=True)
     share = np.where(np.isfinite(values)[..., np.newaxis], share, 0.0)
     blended = (1 - share) * grey + share * colours(position)[..., :3]
     return np.round(255 * blended).astype(np.uint8)
+
+
+def _wrapped(text: str, letters: float) -> str:
+    return "\n".join(textwrap.wrap(str(text), max(8, int(letters))))
 
 
 def _picture(image: Any) -> Array:
