@@ -49,9 +49,10 @@ def test_only_what_lies_between_image_and_score_counts():
     x = i = keras.Input((4, 4, 3))
     kernel_like = keras.ops.relu(keras.ops.sum(x * 0.0))  # reached, on the path
     h = layers.ReLU()(x) + kernel_like
-    side = layers.Lambda(keras.ops.relu, name="side")(x)  # beside it: no part of the output
-    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(h)))
-    keras.Model(i, side)
+    side = layers.Lambda(keras.ops.relu)(x)  # beside it: an output of the block that nobody uses
+    block = keras.Model(i, [h, side])
+    x = i = keras.Input((4, 4, 3))
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(block(x)[0])))
     coverage = tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop").coverage
     assert coverage["guided_backprop"] == tfs.Coverage("guided_backprop", relus=2, reached=2)
 

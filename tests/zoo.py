@@ -192,6 +192,12 @@ SPELLINGS: dict[str, Spelling] = {
     "Sequential": Spelling(_sequential),
     "nested": Spelling(_nested),
     "compiled": Spelling(_compiled),
+    "random augmentation": Spelling(
+        _body(lambda x, d: layers.RandomFlip(dtype=d)(layers.ReLU(dtype=d)(x)))
+    ),
+    "layers called with training=True": Spelling(
+        _body(lambda x, d: layers.Dropout(0.5, dtype=d)(layers.ReLU(dtype=d)(x), training=True))
+    ),
     "no softmax": Spelling(_body(lambda x, d: layers.ReLU(dtype=d)(x), softmax=None)),
 }
 
@@ -226,6 +232,22 @@ class CallsRelu(layers.Layer):
 class CallsReluInFunction(layers.Layer):
     def call(self, x):
         return tf.function(tf.nn.relu)(x)
+
+
+@keras.saving.register_keras_serializable("zoo")
+class MaximumInFunction(layers.Layer):
+    def call(self, x):
+        return tf.function(lambda h: tf.maximum(h, 0.0))(x)
+
+
+@keras.saving.register_keras_serializable("zoo")
+class ThresholdInFunction(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = layers.ReLU(threshold=0.5)
+
+    def call(self, x):
+        return tf.function(self.activation)(x)
 
 
 class Subclassed(keras.Model):
@@ -288,6 +310,23 @@ UNREACHED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
         "re_lu",
     ),
     "ops.maximum(h, 0)": (_partly(lambda x: keras.ops.maximum(x, 0.0)), "Maximum"),
+    "ops.maximum(h, zeros)": (
+        _partly(lambda x: keras.ops.maximum(x, keras.ops.zeros_like(x))),
+        "Maximum",
+    ),
+    "-ops.minimum(-h, 0)": (_partly(lambda x: -keras.ops.minimum(-x, 0.0)), "Minimum"),
+    "ops.clip(h, 0, 6)": (_partly(lambda x: keras.ops.clip(x, 0.0, 6.0)), "clip_by_value"),
+    "ops.where(h > 0, h, 0)": (_partly(lambda x: keras.ops.where(x > 0, x, 0.0)), "Select"),
+    "h * (h > 0)": (_partly(lambda x: x * keras.ops.cast(x > 0, x.dtype)), "Mul"),
+    "Lambda(relu(threshold))": (
+        _partly(lambda x: layers.Lambda(lambda h: keras.activations.relu(h, threshold=0.1))(x)),
+        "lambda",
+    ),
+    "maximum in a tf.function": (_partly(lambda x: MaximumInFunction()(x)), "maximum_in_function"),
+    "AttributionReLU in a tf.function": (
+        _partly(lambda x: ThresholdInFunction()(x)),
+        "threshold_in_function",
+    ),
     "lambda activation": (
         _partly(lambda x: layers.Dense(5, activation=lambda h: tf.nn.relu(h))(x)),
         "dense",

@@ -43,7 +43,7 @@ def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
 
     Returns
     -------
-    Array (n, h, w, c), of the dtype received; never an alias that later steps may write to.
+    Array (n, h, w, c), of the dtype received; it may be the caller's own.
 
     Raises
     ------
@@ -136,8 +136,8 @@ def _to_array(images: Any, shape: Shape, what: str) -> Array:
     # bfloat16 is of NumPy kind "V"; everything else that is a number is u, i or f.
     if array.dtype.kind not in "uif" and array.dtype.name != "bfloat16":
         raise ImageError(
-            f"Expected {what} of an integer or floating dtype. Received: dtype {array.dtype}. "
-            "Files are read by tfsaliency.load_images."
+            f"Expected {what} of an integer or floating dtype. Received: dtype {array.dtype}."
+            f"{' Files are read by tfsaliency.load_images.' if array.dtype.kind == 'U' else ''}"
         )
     return array
 

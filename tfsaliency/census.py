@@ -8,9 +8,9 @@ the images to the score count.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -74,7 +74,7 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor) -> Found:
         site = _SITE.match(op.name)
         if site:
             sites[site.group()] = None
-        elif op.type in _RELU_OPS or _is_maximum_with_zero(op):
+        elif _is_relu(_of_operation(op)):
             others[op.name] = None
         functions.update({name: op.name for name in _called(op.node_def)})
     others.update(dict.fromkeys(_relus_in_functions(scores.graph, functions)))
@@ -132,11 +132,52 @@ def _between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
             yield op
 
 
-def _is_maximum_with_zero(op: tf.Operation) -> bool:
-    if op.type != "Maximum":
+class _Node(NamedTuple):
+    """An operation of a graph or of a function's body, and what it computes from."""
+
+    type: str
+    value: Any  # of a constant, else None
+    inputs: Callable[[], list[_Node]]
+
+
+def _of_operation(op: tf.Operation) -> _Node:
+    value = tf.get_static_value(op.outputs[0]) if op.outputs else None
+    return _Node(op.type, value, lambda: [_of_operation(tensor.op) for tensor in op.inputs])
+
+
+def _of_body(node: tf.compat.v1.NodeDef, body: dict[str, tf.compat.v1.NodeDef]) -> _Node:
+    value = tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" else None
+    above = [body.get(name.removeprefix("^").split(":")[0]) for name in node.input]
+    return _Node(node.op, value, lambda: [_of_body(n, body) for n in above if n is not None])
+
+
+def _is_relu(node: _Node) -> bool:
+    """Tell whether a node is a ReLU, or one written as a maximum, a choice or a mask."""
+    if node.type in _RELU_OPS:
+        return True
+    if node.type in ("Maximum", "Minimum"):
+        return any(_is_zero(n) for n in node.inputs())
+    if node.type in ("Select", "SelectV2"):
+        return _is_comparison(node.inputs()[0])
+    if node.type == "Mul":
+        return any(n.type == "Cast" and _is_comparison(n.inputs()[0]) for n in node.inputs())
+    return False
+
+
+def _is_zero(node: _Node) -> bool:
+    if node.value is not None:
+        return not np.any(node.value)
+    if node.type == "Fill":
+        return _is_zero(node.inputs()[1])
+    passed_on = node.type in ("Identity", "Cast", "BroadcastTo") and bool(node.inputs())
+    return node.type == "ZerosLike" or (passed_on and _is_zero(node.inputs()[0]))
+
+
+def _is_comparison(node: _Node) -> bool:
+    """Tell whether a node compares something that varies with a constant."""
+    if node.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
         return False
-    constants = (tf.get_static_value(tensor) for tensor in op.inputs)
-    return any(value is not None and not np.any(value) for value in constants)
+    return sum(n.value is None and not _is_zero(n) for n in node.inputs()) == 1
 
 
 def _called(node: tf.compat.v1.NodeDef) -> set[str]:
@@ -157,8 +198,9 @@ def _relus_in_functions(graph: tf.Graph, callers: dict[str, str]) -> Iterator[st
         name, caller = pending.pop()
         if name not in library:
             continue
-        for node in library[name].node_def:
-            if node.op in _RELU_OPS:
+        body = {node.name: node for node in library[name].node_def}
+        for node in body.values():
+            if SITE_SCOPE in node.name or _is_relu(_of_body(node, body)):
                 yield f"{caller}/{node.name}"
             for called in _called(node) - seen:
                 seen.add(called)

@@ -30,12 +30,17 @@ class Gradients(NamedTuple):
         The class indices that were explained, (n,).
     scores
         The scores that were differentiated, (n,).
+    outputs
+        What the model returned, as it is.
     gradients
         For each rule the gradient with respect to the images, (n, h, w, c).
+
+    Scores and gradients are at least float32, whatever the model computes in.
     """
 
     targets: tf.Tensor
     scores: tf.Tensor
+    outputs: tf.Tensor
     gradients: tuple[tf.Tensor, ...]
 
 
@@ -109,9 +114,8 @@ def trace_gradients(
             score=describe_score(score, head),
             classes=head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
         )
-        return Gradients(
-            targets, scores, tuple(_backward(tape, scores, images, r) for r in rules.values())
-        )
+        slopes = [_backward(tape, scores, images, rule) for rule in rules.values()]
+        return Gradients(targets, _wide(scores), head.outputs, tuple(map(_wide, slopes)))
 
     values = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
     targets = tf.TensorSpec((None,), tf.int32)
@@ -138,6 +142,10 @@ def _backward(tape: tf.GradientTape, scores: tf.Tensor, images: tf.Tensor, rule:
             "a cast to integers, an argmax or a stop_gradient breaks it."
         )
     return slope
+
+
+def _wide(tensor: tf.Tensor) -> tf.Tensor:
+    return tensor if tensor.dtype.size >= tf.float32.size else tf.cast(tensor, tf.float32)
 
 
 def _forget_custom_gradients(graph: tf.Graph) -> None:

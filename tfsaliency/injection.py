@@ -21,7 +21,7 @@ from .errors import OpaqueModelError, unknown_option
 from .rules import RULES, Rule, Site
 
 # Every op of a modified ReLU has this in its name: the census knows it by that.
-SITE_SCOPE = "tfsaliency_relu"
+SITE_SCOPE = "tfsaliency_attribution_relu"
 
 _active_rule: ContextVar[Rule | None] = ContextVar("tfsaliency_active_rule", default=None)
 
@@ -137,7 +137,12 @@ class Borrowed(keras.Operation):
         self.operation = operation
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the borrowed operation."""
+        """Call the borrowed operation, in inference mode."""
+        # A node remembers training=True where the layer was called with it, and where that is its
+        # default (random augmentation). A Functional model puts its own mode over it, but only
+        # for operations that it knows to have the argument.
+        if "training" in kwargs:
+            kwargs["training"] = False
         return self.operation(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:

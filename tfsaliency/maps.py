@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from .arrays import Array, batches, reduction_named, rescale
 from .census import Coverage
@@ -201,14 +202,9 @@ def attributions(
     >>> bool(np.allclose(slope.ravel(), weights[:, 0]))
     True
     """
-    return _explain(
-        as_prepared(model, score, preprocess),
-        images,
-        resolve_methods(methods),
-        (targets, labels),
-        lambda attribution: attribution,
-        batch_size,
-    )
+    resolved = resolve_methods(methods)
+    prepared = as_prepared(model, [method.rule for method in resolved], score, preprocess)
+    return _explain(prepared, images, resolved, (targets, labels), tf.identity, batch_size)
 
 
 def gradient_map(
@@ -282,14 +278,10 @@ def gradient_map(
     >>> print(maps.coverage["guided_backprop"])
     guided_backprop: 1 of 1 ReLUs
     """
-    return _explain(
-        as_prepared(model, score, preprocess),
-        images,
-        resolve_methods(methods),
-        (targets, labels),
-        reduction_named(reduction),
-        batch_size,
-    )
+    resolved = resolve_methods(methods)
+    prepared = as_prepared(model, [method.rule for method in resolved], score, preprocess)
+    reduce = reduction_named(reduction)
+    return _explain(prepared, images, resolved, (targets, labels), reduce, batch_size)
 
 
 def _explain(
@@ -312,7 +304,7 @@ def _explain(
     chosen, scores, *arrays = (np.concatenate(column) for column in zip(*parts, strict=True))
     return SaliencyMaps(
         {method.name: array for method, array in zip(methods, arrays, strict=True)},
-        batch,
+        np.array(batch),  # the caller's own array may change
         chosen,
         scores,
         trace.score,

@@ -6,8 +6,8 @@ README's table come from METHODS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from .errors import OptionError, unknown_option
 from .rules import Rule, gradient, guided_backprop, zeiler_fergus
@@ -63,7 +63,8 @@ def resolve_methods(methods: str | Method | Sequence[str | Method]) -> tuple[Met
     OptionError
         For an unknown name, none at all, or two methods of one name.
     """
-    listed = [methods] if isinstance(methods, (str, Method)) else list(methods)
+    single = isinstance(methods, (str, Method)) or not isinstance(methods, Iterable)
+    listed: list[Any] = [methods] if single else list(methods)
     resolved = tuple(_resolve(method) for method in listed)
     names = [method.name for method in resolved]
     if not names or len(set(names)) < len(names):
@@ -76,6 +77,11 @@ def resolve_methods(methods: str | Method | Sequence[str | Method]) -> tuple[Met
 
 def _resolve(method: str | Method) -> Method:
     if isinstance(method, Method):
+        if not callable(method.rule):
+            raise OptionError(
+                f"Expected the rule of {method.name!r} as a function (upstream, site) -> gradient. "
+                f"Received: {method.rule!r}."
+            )
         return method
     if not isinstance(method, str) or method not in METHODS:
         raise unknown_option("method", method, METHODS)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -16,11 +16,13 @@ from .arrays import Array, Shape, as_batch
 from .errors import ModelError, OptionError
 from .gradients import Gradients, Trace, trace_gradients
 from .injection import has_visible_layers, inject, symbolic_ends
-from .rules import Rule, gradient
+from .rules import RULES, Rule, gradient
 from .scores import Score, check_score, check_targets_in_range
 
 Preprocess = Callable[[Array], Any]
-_KEPT_TRACES = 8  # a model; a loop that passes a new lambda each time must not fill the memory
+_KEPT_TRACES = 8  # a model
+# How far the outputs of a clone may be from those of the model, as a part of the largest.
+_SAME_OUTPUTS, _SAME_HALF_OUTPUTS = 1e-3, 5e-2
 
 
 @dataclass(eq=False)
@@ -100,17 +102,41 @@ class Prepared:
         if self._kept.structure != _structure(self.model):
             traces.clear()
         image = tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)
-        rules_key = tuple((name, _weakly(rule)) for name, rule in rules.items())
-        key = (rules_key, _weakly(self.score), image)
+        # A callable score is that of this Prepared alone: as_prepared shares no traces of it.
+        key = (tuple(rules.items()), self.score if isinstance(self.score, str) else None, image)
         if key not in traces:
-            modified = any(rule is not gradient for rule in rules.values())
-            forward = _forward(self.model, modified)
-            traces[key] = trace_gradients(forward, self.model.weights, image, rules, self.score)
+            traces[key] = self._new_trace(rules, inputs, image)
             if len(traces) > _KEPT_TRACES:
                 traces.popitem(last=False)
             self._kept.structure = _structure(self.model)
         traces.move_to_end(key)
         return traces[key]
+
+    def _new_trace(self, rules: Mapping[str, Rule], inputs: Array, image: tf.TensorSpec) -> Trace:
+        if all(rule is gradient for rule in rules.values()):
+            forward = _forward(self.model, self.model)
+            return trace_gradients(forward, self.model.weights, image, rules, self.score)
+        forward = _forward(self.model, inject(self.model))
+        trace = trace_gradients(forward, self.model.weights, image, rules, self.score)
+        self._check_clone(trace, inputs[:1])
+        return trace
+
+    def _check_clone(self, trace: Trace, inputs: Array) -> None:
+        """Raise ModelError where the clone does not compute what the model computes."""
+        cloned = self.run(trace, inputs, np.zeros(1, np.int32)).outputs
+        with tf.init_scope(), keras.StatelessScope(initialize_variables=False):
+            own = _forward(self.model, self.model)(tf.constant(inputs))
+        cloned, own = (tf.cast(outputs, tf.float64).numpy() for outputs in (cloned, own))
+        dtypes = {layer.compute_dtype for layer in self.model._flatten_layers()}
+        tolerance = _SAME_HALF_OUTPUTS if dtypes & {"float16", "bfloat16"} else _SAME_OUTPUTS
+        allowed = tolerance * np.nanmax(np.abs(own), initial=0.0)
+        if not np.allclose(cloned, own, rtol=0, atol=allowed, equal_nan=True):
+            raise ModelError(
+                f"The clone of {self.model.name!r} with modified ReLUs does not compute what the "
+                f"model computes: outputs differ by up to {np.abs(cloned - own).max():.3g}. "
+                "Expected layers that return the same each time they are called with "
+                "training=False. Use methods='gradient', which needs no clone."
+            )
 
     def run(self, trace: Trace, inputs: Array, targets: Array) -> Gradients:
         """Run a trace on inputs (n, h, w, c) and targets (n,) with the model's present weights.
@@ -121,7 +147,8 @@ class Prepared:
             For a target out of range.
         """
         check_targets_in_range(targets, trace.classes)
-        return trace.run(tf.constant(inputs), tf.constant(targets))
+        with tf.init_scope():  # not recorded by a tape that the caller may have open
+            return trace.run(tf.constant(inputs), tf.constant(targets))
 
     @property
     def _dtype(self) -> np.dtype[Any]:
@@ -140,8 +167,9 @@ def prepare(
     """Choose what is differentiated, once; the result is accepted wherever a model is.
 
     gradient_map(model, ...) prepares for itself and keeps what it made for the next call on the
-    same model. Prepare by hand to name the choice once, or to keep the compiled functions of a
-    score that is a lambda.
+    same model, if the score and the rules are those of this package: what a callable of yours
+    returns may change. Prepare by hand to name the choice once, and to have your callables
+    compiled once: what they read when they are first called stays in what is compiled.
 
     Parameters
     ----------
@@ -184,10 +212,16 @@ def prepare(
 
 def as_prepared(
     model: keras.Model | Prepared,
+    rules: Iterable[Rule],
     score: str | Score | None = None,
     preprocess: Preprocess | None = None,
 ) -> Prepared:
-    """Return model as a Prepared, with the traces kept for it."""
+    """Return model as a Prepared, with the traces kept for it if score and rules are known ones."""
+    if not tf.executing_eagerly():
+        raise OptionError(
+            "Expected a call from plain Python. Received: one inside a tf.function or a graph, "
+            "where nothing has a value yet. Call it outside."
+        )
     if isinstance(model, Prepared):
         if score is not None or preprocess is not None:
             raise OptionError(
@@ -197,7 +231,9 @@ def as_prepared(
         return model
     _checked_model(model)
     score = check_score("logit" if score is None else score)
-    return Prepared(model, score, _checked_callable(preprocess), _kept.setdefault(model, _Kept()))
+    known = isinstance(score, str) and all(rule in RULES.values() for rule in rules)
+    kept = _kept.setdefault(model, _Kept()) if known else _Kept()
+    return Prepared(model, score, _checked_callable(preprocess), kept)
 
 
 def _checked_model(model: Any) -> keras.Model:
@@ -215,6 +251,13 @@ def _checked_model(model: Any) -> keras.Model:
         tensors = getattr(model, what + "s", None)
         if tensors and len(tensors) > 1:
             raise _not_one(what, model, len(tensors))
+    shape = _image_shape(model)
+    if len(shape) != 3:
+        raise ModelError(
+            f"Expected a model of images (h, w, c), channels last. Received: {model.name!r} of "
+            f"inputs {shape}. Wrap it in one that reshapes, keras.Sequential([keras.Input((h, w, "
+            f"c)), keras.layers.Reshape({shape}), model])."
+        )
     return model
 
 
@@ -245,8 +288,8 @@ def _input(model: keras.Model) -> Any:
     return next(iter(getattr(model, "inputs", None) or []), None)
 
 
-def _forward(model: keras.Model, modified: bool) -> Callable[[tf.Tensor], tf.Tensor]:
-    callee = inject(model) if modified else model
+def _forward(model: keras.Model, callee: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return images -> outputs of callee: the model, or its clone, which takes the same."""
     visible = has_visible_layers(model)
     structure = symbolic_ends(model)[0] if visible else None
 
@@ -264,22 +307,11 @@ def _structure(model: keras.Model) -> tuple[int, ...]:
     """Return what changes when a layer's attribute is set: an activation, a slope, a statistic.
 
     Weights are variables, and those are read at every call. Everything else about a layer is
-    written into a trace as it is. The attributes of a Model change when it is compiled or fitted,
-    and say nothing about its graph.
+    written into a trace as it is. The attributes of a Functional model change when it is compiled
+    or fitted, and say nothing about its graph.
     """
-    layers = model._flatten_layers(include_self=False)
-    attributes = (vars(a).values() for a in layers if not isinstance(a, keras.Model))
-    return tuple(id(value) for values in attributes for value in values)
-
-
-def _weakly(function: Any) -> Any:
-    """Return what compares as the function does without keeping it, or what it holds, alive.
-
-    What cannot be referred to weakly, or has no hash, equals nothing: it is traced at each call.
-    """
-    try:
-        weak = ref(function) if callable(function) else function
-        hash(weak)
-    except TypeError:
-        return object()
-    return weak
+    ids: list[int] = []
+    for layer in model._flatten_layers():
+        if not isinstance(layer, keras.Model) or not has_visible_layers(layer):
+            ids.extend(map(id, vars(layer).values()))
+    return tuple(ids)

@@ -213,10 +213,10 @@ def _class_index(target: Any, labels: Sequence[str] | None) -> int:
         index = -1 if isinstance(target, (bool, np.bool_)) else operator.index(target)
     except TypeError:
         index = -1
-    if index >= 0:
+    if 0 <= index <= np.iinfo(np.int32).max:
         return index
     raise OptionError(
-        "Expected a target as None, a class index from 0, a class name, or one of these per image. "
+        "Expected a target as None, a class index, a class name, or one of these per image. "
         f"Received: {target!r} (of type {type(target).__name__})."
     )
 
