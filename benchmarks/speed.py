@@ -19,8 +19,8 @@ import tensorflow as tf
 
 import tfsaliency as tfs
 
-ROUNDS = 15
-IMPORTS = 7
+ROUNDS = 9
+IMPORTS = 5
 
 
 def bare_gradient(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
