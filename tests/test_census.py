@@ -76,3 +76,11 @@ def test_a_maximum_with_something_else_is_no_relu():
     h = layers.ReLU()(keras.ops.maximum(x, -1.0))
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(h)))
     assert tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop")["guided_backprop"].any()
+
+
+def test_a_product_with_a_functions_argument_is_no_relu():
+    x = i = keras.Input((4, 4, 3))
+    h = zoo.CastInFunction()(layers.ReLU()(x))
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(h)))
+    coverage = tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop").coverage
+    assert coverage["guided_backprop"].relus == 1

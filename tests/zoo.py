@@ -241,6 +241,24 @@ class MaximumInFunction(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("zoo")
+class WhereInFunction(layers.Layer):
+    def call(self, x):
+        return tf.function(lambda h: tf.where(h > 0.0, h, 0.0))(x)
+
+
+@keras.saving.register_keras_serializable("zoo")
+class MaskInFunction(layers.Layer):
+    def call(self, x):
+        return tf.function(lambda h: h * tf.cast(h > 0.0, h.dtype))(x)
+
+
+@keras.saving.register_keras_serializable("zoo")
+class CastInFunction(layers.Layer):
+    def call(self, x):
+        return tf.function(lambda h, scale: h * tf.cast(scale, h.dtype))(x, tf.constant(2))
+
+
+@keras.saving.register_keras_serializable("zoo")
 class ThresholdInFunction(layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -322,6 +340,8 @@ UNREACHED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
         _partly(lambda x: layers.Lambda(lambda h: keras.activations.relu(h, threshold=0.1))(x)),
         "lambda",
     ),
+    "where in a tf.function": (_partly(lambda x: WhereInFunction()(x)), "where_in_function"),
+    "mask in a tf.function": (_partly(lambda x: MaskInFunction()(x)), "mask_in_function"),
     "maximum in a tf.function": (_partly(lambda x: MaximumInFunction()(x)), "maximum_in_function"),
     "AttributionReLU in a tf.function": (
         _partly(lambda x: ThresholdInFunction()(x)),

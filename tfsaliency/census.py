@@ -147,8 +147,12 @@ def _of_operation(op: tf.Operation) -> _Node:
 
 def _of_body(node: tf.compat.v1.NodeDef, body: dict[str, tf.compat.v1.NodeDef]) -> _Node:
     value = tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" else None
-    above = [body.get(name.removeprefix("^").split(":")[0]) for name in node.input]
-    return _Node(node.op, value, lambda: [_of_body(n, body) for n in above if n is not None])
+    names = [name.split(":")[0] for name in node.input if not name.startswith("^")]
+    # What is not in the body is an argument of the function: not known, but there.
+    argument = _Node("Arg", None, list)
+    return _Node(
+        node.op, value, lambda: [_of_body(body[n], body) if n in body else argument for n in names]
+    )
 
 
 def _is_relu(node: _Node) -> bool:
