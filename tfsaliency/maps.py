@@ -20,7 +20,7 @@ from .gradients import Trace
 from .methods import Method, resolve_methods
 from .prepared import Prepared, Preprocess, as_prepared
 from .rules import gradient
-from .scores import Score, as_targets, check_labels
+from .scores import Score, as_targets, check_labels, check_targets_in_range
 
 _PREFIX = "map:"  # of a map's key in a saved file
 
@@ -296,6 +296,7 @@ def _explain(
     trace = prepared.trace({method.name: method.rule for method in methods}, inputs)
     check_labels(targets_and_labels[1], trace.classes)
     targets = as_targets(targets_and_labels[0], len(batch), targets_and_labels[1])
+    check_targets_in_range(targets, trace.classes)
     parts = []
     for part in batches(len(batch), batch_size):
         result = prepared.run(trace, inputs[part], targets[part])

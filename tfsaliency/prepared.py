@@ -17,7 +17,7 @@ from .errors import ModelError, OptionError
 from .gradients import Gradients, Trace, trace_gradients
 from .injection import has_visible_layers, inject, symbolic_ends
 from .rules import RULES, Rule, gradient
-from .scores import Score, check_score, check_targets_in_range
+from .scores import Score, check_score
 
 Preprocess = Callable[[Array], Any]
 _KEPT_TRACES = 8  # a model
@@ -139,14 +139,7 @@ class Prepared:
             )
 
     def run(self, trace: Trace, inputs: Array, targets: Array) -> Gradients:
-        """Run a trace on inputs (n, h, w, c) and targets (n,) with the model's present weights.
-
-        Raises
-        ------
-        OptionError
-            For a target out of range.
-        """
-        check_targets_in_range(targets, trace.classes)
+        """Run a trace on inputs (n, h, w, c) and targets (n,) with the model's present weights."""
         with tf.init_scope():  # not recorded by a tape that the caller may have open
             return trace.run(tf.constant(inputs), tf.constant(targets))
 
