@@ -12,11 +12,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfsaliency"
 # Each row imports only rows above it.
 ROWS = [
     ["errors", "version"],
-    ["arrays"],
-    ["scores", "rules", "photos", "models"],
+    ["arrays", "patterns"],
+    ["scores", "rules", "census", "endpoints", "problems", "photos", "models"],
     ["injection"],
-    ["census"],
+    ["tracing"],
     ["gradients"],
+    ["engines"],
     ["methods", "prepared"],
     ["maps"],
     ["reports"],

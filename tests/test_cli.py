@@ -41,7 +41,7 @@ def test_the_dog_of_the_original(data, keras_home, tmp_path, capsys):
     assert (code, errors) == (0, [])
     named = "English setter (64%), miniature schnauzer (14%), Tibetan terrier (5%)"
     assert f"{dog}: {named}" in lines
-    assert "guided_backprop: 26 of 26 ReLUs" in lines
+    assert "guided_backprop: 26 of 26 ReLUs (clone)" in lines
     maps = tfs.SaliencyMaps.load(out / "maps.npz")
     assert maps.names == (str(dog),) and maps.targets.tolist() == [212]
     np.testing.assert_allclose(maps.scores, [0.640], atol=0.001)
@@ -123,7 +123,7 @@ def test_options_reach_the_maps(suffix, photo, tmp_path, capsys):
         tmp_path / "o",
     ]
     code, lines, _ = _run(capsys, "map", photo, *arguments)
-    assert code == 0 and lines[1] == "zeiler_fergus: 2 of 2 ReLUs"
+    assert code == 0 and lines[1] == "zeiler_fergus: 2 of 2 ReLUs (clone)"
     ours = tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz")
     direct = tfs.gradient_map(
         model,
@@ -145,7 +145,7 @@ def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
     arguments = ["--model", "mobilenetv2", "--weights", weights, "--methods", "guided_backprop"]
     code, lines, errors = _run(capsys, "map", photo, *arguments, "--out", out)
     assert (code, errors) == (0, [])
-    assert lines[1] == "guided_backprop: 35 of 35 ReLUs"
+    assert lines[1] == "guided_backprop: 35 of 35 ReLUs (clone)"
     x = tfs.load_images(photo, model)
     direct = tfs.gradient_map(
         model, x, "guided_backprop", preprocess=keras.applications.mobilenet_v2.preprocess_input

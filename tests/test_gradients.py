@@ -13,8 +13,12 @@ import tfsaliency as tfs
 RULES = tfs.RULES
 
 
+SCALE = tf.constant(1.0)
+
+
 def _trace(model, x):
-    return tfs.prepare(model).trace(RULES, x)
+    prepared = tfs.prepare(model)
+    return prepared.trace(RULES, prepared.check(x))
 
 
 def test_other_weights_are_arguments():
@@ -22,7 +26,8 @@ def test_other_weights_are_arguments():
     other = zoo.random_weights(keras.models.clone_model(model), seed=9)
     x, targets = zoo.images(), np.array([1, 2], "int32")
     kept = model.get_weights()
-    result = _trace(model, x).run_with([tf.constant(w) for w in other.get_weights()], x, targets)
+    weights = [tf.constant(w) for w in other.get_weights()]
+    result = _trace(model, x).run_with(weights, [x], targets, SCALE)
     expected = tfs.attributions(other, x, list(RULES), targets=targets)
     for ours, name in zip(result.gradients, RULES, strict=True):
         np.testing.assert_allclose(ours, expected[name], rtol=1e-12, atol=1e-14)
@@ -33,7 +38,8 @@ def test_the_bound_trace_equals_the_pure_one():
     model = zoo.SPELLINGS["ReLU layer"].build("float64")
     x, targets = tf.constant(zoo.images()), tf.constant([3, 0])
     trace = _trace(model, x.numpy())
-    bound, pure = trace.run(x, targets), trace.run_with(model.get_weights(), x, targets)
+    bound = trace.run([x], targets, SCALE)
+    pure = trace.run_with(model.get_weights(), [x], targets, SCALE)
     for a, b in zip(tf.nest.flatten(bound), tf.nest.flatten(pure), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -153,7 +153,7 @@ def test_a_score_that_does_not_fit_the_model():
         tfs.gradient_map(linear, X, score=lambda outputs, targets: keras.ops.zeros((4,)))
 
 
-def test_a_model_behind_a_function_call_has_no_visible_logit():
+def test_the_logit_of_a_model_behind_a_function_call_is_found():
     import tensorflow as tf
 
     class Wrapped(layers.Layer):
@@ -161,9 +161,10 @@ def test_a_model_behind_a_function_call_has_no_visible_logit():
             return tf.function(lambda h: tf.nn.softmax(h))(x)
 
     model = _linear(None, wrap=Wrapped(dtype="float64"))
-    with pytest.raises(tfs.OpaqueModelError, match="callable"):
-        tfs.gradient_map(model, X)
-    assert tfs.gradient_map(model, X, score=lambda o, t: o[:, 0])["gradient"].any()
+    ours = tfs.attributions(model, X, targets=0)
+    assert ours.score == "logit (before the final softmax)"
+    kernel = model.get_weights()[0][:, 0].reshape(X.shape[1:])
+    np.testing.assert_allclose(ours["gradient"], [kernel] * len(X), rtol=1e-12)
 
 
 def test_the_top_class_is_that_of_the_clean_image():

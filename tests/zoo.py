@@ -1,10 +1,12 @@
 """One tiny model per way of writing a ReLU, and what must become of it.
 
-All models of SPELLINGS are conv - ReLU - conv - ReLU - average - dense, so that one NumPy
-reference serves them all; STRUCTURES have references of their own.
+All models of SPELLINGS and HIDDEN are conv - ReLU - conv - ReLU - average - dense, so that one
+NumPy reference serves them all. A clone reaches the ReLUs of SPELLINGS; those of HIDDEN are
+reached in the traced graph; those of REFUSED are not reached, by name.
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -133,6 +135,14 @@ def _shared(dtype: str = "float32") -> keras.Model:
     return _body(lambda x, _: relu(x))(dtype)
 
 
+def _prelu(dtype: str = "float32") -> keras.Model:
+    model = _body(lambda x, d: layers.PReLU(shared_axes=[1, 2], dtype=d)(x))(dtype)
+    for layer in model.layers:
+        if isinstance(layer, layers.PReLU):
+            layer.alpha.assign(0.25 * np.ones(layer.alpha.shape))
+    return model
+
+
 SPELLINGS: dict[str, Spelling] = {
     "ReLU layer": Spelling(_layer(layers.ReLU)),
     "Conv2D(activation='relu')": Spelling(_fused("relu")),
@@ -170,6 +180,7 @@ SPELLINGS: dict[str, Spelling] = {
         _body(lambda x, d: layers.ReLU(0.875, 0.125, 0.375, dtype=d)(x)),
         {"max_value": 0.875, "negative_slope": 0.125, "threshold": 0.375},
     ),
+    "PReLU": Spelling(_prelu, {"negative_slope": 0.25}),
     "keras.ops.relu(h)": Spelling(_function(keras.ops.relu)),
     "keras.ops.relu6(h)": Spelling(_function(keras.ops.relu6), {"max_value": 6.0}),
     "keras.ops.leaky_relu(h, .25)": Spelling(
@@ -204,7 +215,9 @@ SPELLINGS: dict[str, Spelling] = {
 
 def reference_gradient(model: keras.Model, x: np.ndarray, target: int, rule: str, form: dict):
     """Gradient of a logit of a SPELLINGS model in NumPy, for one image (h, w, c)."""
-    weights = [np.asarray(w, dtype=np.float64) for w in model.get_weights()]
+    weights = [
+        np.asarray(w.numpy(), dtype=np.float64) for w in model.weights if "alpha" not in w.path
+    ]
     steps = []
     while len(weights) > 2:
         kernel = weights.pop(0)
@@ -219,37 +232,182 @@ def reference_gradient(model: keras.Model, x: np.ndarray, target: int, rule: str
     return logits, backward(np.eye(len(logits))[target])
 
 
-# What a clone cannot reach, or what is no ReLU: each raises, by name.
+# What no clone reaches.
 
 
 @keras.saving.register_keras_serializable("zoo")
-class CallsRelu(layers.Layer):
+class Calls(layers.Layer):
+    """A layer that calls a function, of no ReLU that can be seen from outside."""
+
+    def __init__(self, function=keras.ops.relu, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
     def call(self, x):
-        return keras.ops.relu(x)
+        return self.function(x)
 
 
 @keras.saving.register_keras_serializable("zoo")
-class CallsReluInFunction(layers.Layer):
+class HasRelu(layers.Layer):
+    """A layer with a ReLU layer in it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.relu = layers.ReLU(dtype=self.dtype_policy)
+
     def call(self, x):
-        return tf.function(tf.nn.relu)(x)
+        return self.relu(x)
 
 
-@keras.saving.register_keras_serializable("zoo")
-class MaximumInFunction(layers.Layer):
+def in_function(function: Callable[[Any], Any], **options: Any) -> Callable[[Any], Any]:
+    """Return function in a tf.function that is made once, as decorators make it."""
+    return tf.function(function, autograph=False, **options)
+
+
+def in_loop(x):
+    """Two turns of a while loop with a ReLU in each: the second changes nothing."""
+    return tf.while_loop(lambda i, h: i < 2, lambda i, h: (i + 1, tf.nn.relu(h)), [0, x])[1]
+
+
+def in_branch(x):
+    """A ReLU in either branch of a condition on the data."""
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: tf.nn.relu(x), lambda: tf.nn.relu(x) + 0.0)
+
+
+def in_everything(x):
+    """A branch in a function in a loop in a function."""
+    body = in_function(in_branch)
+    loop = tf.while_loop(lambda i, h: i < 2, lambda i, h: (i + 1, body(h)), [0, x])
+    return loop[1]
+
+
+class Subclassed(keras.Model):
+    """A subclassed model, with the layers of the common one."""
+
+    def __init__(self, dtype):
+        super().__init__(dtype=dtype)
+        self.first = layers.Conv2D(5, 3, activation="relu", dtype=dtype)
+        self.second = layers.Conv2D(5, 3, dtype=dtype)
+        self.dense = layers.Dense(CLASSES, "softmax", dtype=dtype)
+
     def call(self, x):
-        return tf.function(lambda h: tf.maximum(h, 0.0))(x)
+        h = keras.ops.relu(self.second(self.first(x)))
+        return self.dense(keras.ops.mean(h, axis=(1, 2)))
 
 
-@keras.saving.register_keras_serializable("zoo")
-class WhereInFunction(layers.Layer):
-    def call(self, x):
-        return tf.function(lambda h: tf.where(h > 0.0, h, 0.0))(x)
+class FunctionalWithCall(keras.Model):
+    """Built as a Functional model, but its call does something else than its graph."""
+
+    def call(self, x, training=None, mask=None):
+        return super().call(keras.ops.relu(x) - keras.ops.relu(-x))
 
 
-@keras.saving.register_keras_serializable("zoo")
-class MaskInFunction(layers.Layer):
-    def call(self, x):
-        return tf.function(lambda h: h * tf.cast(h > 0.0, h.dtype))(x)
+def _subclassed(dtype: str = "float32") -> keras.Model:
+    model = Subclassed(dtype)
+    model(np.zeros((1, SIZE, SIZE, CHANNELS), dtype))
+    return random_weights(model)
+
+
+def _call_put_over(dtype: str = "float32") -> keras.Model:
+    model = _body(lambda x, d: x)(dtype)
+    convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
+    head = next(layer for layer in model.layers if isinstance(layer, layers.Dense))
+
+    def call(x, training=None, mask=None):
+        for layer in convolutions:
+            x = keras.ops.relu(layer(x))
+        return head(keras.ops.mean(x, axis=(1, 2)))
+
+    model.call = call
+    return model
+
+
+def _activation_put_over(dtype: str = "float32") -> keras.Model:
+    """ReLU layers whose call was replaced on the object."""
+
+    def changed(dtype):
+        relu = layers.ReLU(dtype=dtype)
+        relu.call = tf.nn.relu
+        return relu
+
+    return _body(lambda x, d: changed(d)(x))(dtype)
+
+
+def _calls(function: Callable[[Any], Any]):
+    return Spelling(_body(lambda x, d: Calls(function, dtype=d)(x)))
+
+
+HIDDEN: dict[str, Spelling] = {
+    "Lambda(tf.nn.relu)": Spelling(_body(lambda x, d: layers.Lambda(tf.nn.relu, dtype=d)(x))),
+    "Lambda(tf.nn.relu6)": Spelling(
+        _body(lambda x, d: layers.Lambda(tf.nn.relu6, dtype=d)(x)), {"max_value": 6.0}
+    ),
+    "Lambda(leaky_relu)": Spelling(
+        _body(lambda x, d: layers.Lambda(lambda h: tf.nn.leaky_relu(h, 0.125), dtype=d)(x)),
+        {"negative_slope": 0.125},
+    ),
+    "activation=lambda": Spelling(_fused(lambda h: tf.nn.relu(h))),
+    "custom layer, keras.ops.relu": _calls(keras.ops.relu),
+    "custom layer, tf.nn.relu": _calls(tf.nn.relu),
+    "custom layer with a ReLU layer": Spelling(_body(lambda x, d: HasRelu(dtype=d)(x))),
+    "custom layer beside others": Spelling(
+        _body(lambda x, d: Calls(dtype=d)(layers.ReLU(dtype=d)(x)))
+    ),
+    "AttributionReLU in a tf.function": Spelling(
+        _body(lambda x, d: Calls(in_function(tfs.AttributionReLU(dtype=d)), dtype=d)(x))
+    ),
+    "ReLU layer with another call put over its own": Spelling(_activation_put_over),
+    "tf.function in a layer": _calls(in_function(tf.nn.relu)),
+    "tf.function in a tf.function": _calls(in_function(in_function(tf.nn.relu))),
+    "tf.function with jit_compile": _calls(in_function(tf.nn.relu, jit_compile=True)),
+    "tf.function that asks not to be inlined": _calls(
+        in_function(tf.nn.relu, experimental_attributes={"_noinline": True})
+    ),
+    "while_loop": _calls(in_loop),
+    "cond": _calls(in_branch),
+    "cond in a function in a while_loop": _calls(in_function(in_everything)),
+    "TimeDistributed(ReLU)": Spelling(
+        _body(lambda x, d: layers.TimeDistributed(layers.ReLU(dtype=d), dtype=d)(x))
+    ),
+    "subclassed model": Spelling(_subclassed),
+    "call put over that of one model": Spelling(_call_put_over),
+}
+
+
+# What is no Keras model of visible layers, made of one: (model, folder) -> what is explained.
+
+
+_ALIVE: list[Any] = []
+
+
+def _exported(model: keras.Model, folder: Path) -> Any:
+    model.export(folder, verbose=False)
+    loaded = tf.saved_model.load(folder)
+    _ALIVE.append(loaded)  # its functions do not keep its variables alive
+    return loaded
+
+
+def _tfsm_layer(model: keras.Model, folder: Path) -> keras.Model:
+    model.export(folder, verbose=False)
+    i = keras.Input(model.input_shape[1:], dtype=model.input.dtype)
+    return keras.Model(i, layers.TFSMLayer(folder, call_endpoint="serve")(i))
+
+
+WRAPPED: dict[str, Callable[[keras.Model, Path], Any]] = {
+    "tf.function(model)": lambda model, _: tf.function(model),
+    "lambda": lambda model, _: lambda x: model(x, training=False),
+    "endpoint of a SavedModel": lambda model, folder: _exported(model, folder).serve,
+    "signature of a SavedModel": lambda model, folder: _exported(model, folder).signatures[
+        "serving_default"
+    ],
+    "TFSMLayer": _tfsm_layer,
+    "layer that calls a tf.function of the model": lambda model, _: keras.Sequential(
+        [keras.Input(model.input_shape[1:], dtype=model.input.dtype), Calls(tf.function(model))]
+    ),
+}
+
+
+# What is refused, by name.
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -258,75 +416,16 @@ class CastInFunction(layers.Layer):
         return tf.function(lambda h, scale: h * tf.cast(scale, h.dtype))(x, tf.constant(2))
 
 
-@keras.saving.register_keras_serializable("zoo")
-class ThresholdInFunction(layers.Layer):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.activation = layers.ReLU(threshold=0.5)
-
-    def call(self, x):
-        return tf.function(self.activation)(x)
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.conv = layers.Conv2D(5, 3, activation="relu")
-        self.dense = layers.Dense(CLASSES)
-
-    def call(self, x):
-        return self.dense(keras.ops.mean(self.conv(x), axis=(1, 2)))
-
-
-class FunctionalWithCall(keras.Model):
-    """Built as a Functional model, but its call does something else than its graph."""
-
-    def call(self, x, training=None, mask=None):
-        return keras.ops.relu(super().call(x))
-
-
-def _subclassed(dtype: str = "float32") -> keras.Model:
-    model = Subclassed()
-    model(np.zeros((1, SIZE, SIZE, CHANNELS), "float32"))
-    return model
-
-
-def _functional_with_call(dtype: str = "float32") -> keras.Model:
-    plain = _layer(layers.ReLU)(dtype)
-    return FunctionalWithCall(plain.input, plain.output)
-
-
-def _rnn(dtype: str = "float32") -> keras.Model:
-    x = i = keras.Input((SIZE, SIZE, CHANNELS))
-    x = layers.ReLU()(x)
-    x = layers.Reshape((SIZE, SIZE * CHANNELS))(x)
-    return keras.Model(i, layers.Dense(CLASSES)(layers.SimpleRNN(4, activation="relu")(x)))
-
-
-def _double(relu: layers.ReLU) -> layers.ReLU:
-    plain = relu.call
-    relu.call = lambda x: 2.0 * plain(x)
-    return relu
-
-
 def _partly(function: Callable[[Any], Any]):
     """A ReLU layer that can be reached, and something behind it that cannot."""
     return _body(lambda x, d: function(layers.ReLU(dtype=d)(x)))
 
 
-UNREACHED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
-    "Lambda": (_partly(lambda x: layers.Lambda(tf.nn.relu)(x)), "lambda"),
-    "custom layer": (_partly(lambda x: CallsRelu()(x)), "calls_relu"),
-    "tf.function in a layer": (_partly(lambda x: CallsReluInFunction()(x)), "calls_relu_in"),
-    "TimeDistributed": (
-        _partly(lambda x: layers.TimeDistributed(layers.Dense(5, activation="relu"))(x)),
-        "time_distributed",
-    ),
-    "SimpleRNN(activation='relu')": (_rnn, "simple_rnn"),
-    "ReLU layer with another call put over its own": (
-        _partly(lambda x: _double(layers.ReLU())(x)),
-        "re_lu",
-    ),
+def _in_layer(function: Callable[[Any], Any]):
+    return _partly(lambda x: Calls(function, name=f"hidden_{id(x)}")(x))
+
+
+REFUSED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
     "ops.maximum(h, 0)": (_partly(lambda x: keras.ops.maximum(x, 0.0)), "Maximum"),
     "ops.maximum(h, zeros)": (
         _partly(lambda x: keras.ops.maximum(x, keras.ops.zeros_like(x))),
@@ -340,31 +439,30 @@ UNREACHED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
         _partly(lambda x: layers.Lambda(lambda h: keras.activations.relu(h, threshold=0.1))(x)),
         "lambda",
     ),
-    "where in a tf.function": (_partly(lambda x: WhereInFunction()(x)), "where_in_function"),
-    "mask in a tf.function": (_partly(lambda x: MaskInFunction()(x)), "mask_in_function"),
-    "maximum in a tf.function": (_partly(lambda x: MaximumInFunction()(x)), "maximum_in_function"),
-    "AttributionReLU in a tf.function": (
-        _partly(lambda x: ThresholdInFunction()(x)),
-        "threshold_in_function",
+    "ReLU(max_value=4) in a layer": (_in_layer(layers.ReLU(max_value=4.0)), "hidden"),
+    "ReLU(threshold=.5) in a layer": (_in_layer(layers.ReLU(threshold=0.5)), "hidden"),
+    "PReLU in a layer": (_in_layer(layers.PReLU(shared_axes=[1, 2])), "p_re_lu"),
+    "where in a tf.function": (
+        _in_layer(in_function(lambda h: tf.where(h > 0.0, h, 0.0))),
+        "hidden",
     ),
-    "lambda activation": (
-        _partly(lambda x: layers.Dense(5, activation=lambda h: tf.nn.relu(h))(x)),
-        "dense",
+    "mask in a tf.function": (
+        _in_layer(in_function(lambda h: h * tf.cast(h > 0.0, h.dtype))),
+        "hidden",
     ),
-}
-
-
-def _call_put_over(dtype: str = "float32") -> keras.Model:
-    model = _layer(layers.ReLU)(dtype)
-    plain = model.call
-    model.call = lambda *args, **kwargs: keras.ops.relu(plain(*args, **kwargs))
-    return model
-
-
-OPAQUE = {
-    "subclassed": _subclassed,
-    "Functional with a call of its own": _functional_with_call,
-    "call put over that of one model": _call_put_over,
+    "maximum in a tf.function": (_in_layer(in_function(lambda h: tf.maximum(h, 0.0))), "hidden"),
+    "maximum in a while_loop": (
+        _in_layer(
+            lambda x: tf.while_loop(
+                lambda i, h: i < 2, lambda i, h: (i + 1, tf.maximum(h, 0.0)), [0, x]
+            )[1]
+        ),
+        "while",
+    ),
+    "AttributionReLU(threshold) in a tf.function": (
+        _in_layer(in_function(tfs.AttributionReLU("gradient", threshold=0.5))),
+        "hidden",
+    ),
 }
 
 WITHOUT_RELU = {

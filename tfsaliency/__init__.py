@@ -17,6 +17,7 @@ from . import models
 from .census import Coverage
 from .errors import (
     ImageError,
+    MeaninglessMapError,
     ModelError,
     NoReluError,
     OpaqueModelError,
@@ -30,6 +31,7 @@ from .maps import SaliencyMaps, attributions, gradient_map
 from .methods import METHODS, Method
 from .photos import load_images
 from .prepared import Prepared, prepare
+from .problems import Problem, SaliencyWarning
 from .rules import RULES, Site
 from .scores import SCORES
 from .version import __version__ as __version__
@@ -42,16 +44,19 @@ __all__ = [
     "Coverage",
     "ImageError",
     "METHODS",
+    "MeaninglessMapError",
     "Method",
     "ModelError",
     "NoReluError",
     "OpaqueModelError",
     "OptionError",
     "Prepared",
+    "Problem",
     "RED",
     "RULES",
     "SCORES",
     "SaliencyMaps",
+    "SaliencyWarning",
     "Site",
     "TfSaliencyError",
     "UncoveredReluError",

@@ -8,33 +8,54 @@ the images to the score count.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from .errors import NoReluError, UncoveredReluError
-from .injection import SITE_SCOPE
+from .patterns import GATE, RELU, SMOOTH, WRITTEN, Node, kind, of_definitions, of_operation
 
-_RELU_OPS = ("Relu", "Relu6", "LeakyRelu")
-_SITE = re.compile(rf"(?:.*/)?{SITE_SCOPE}(?:_\d+)?(?=/)")
+# Every op of an AttributionReLU has this in its name, and so the census knows it; the second is
+# for one with a slope of its own below zero.
+SITE_SCOPE = "tfsaliency_attribution_relu"
+LEAKY_SCOPE = "tfsaliency_attribution_leaky_relu"
+_SITE = re.compile(rf"(?:.*/)?(?:{SITE_SCOPE}|{LEAKY_SCOPE})(?:_\d+)?(?=/)")
+
+# The second engine sets this attribute of a ReLU op to the name of the gradient function that
+# obeys the rule.
+MARK, MARKED = "_gradient_op_type", b"TfsaliencyRelu"
+# Loops and branches: their bodies are functions, differentiated op by op.
+CONTROL_FLOW = ("While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase")
 
 
 class Found(NamedTuple):
-    """The ReLUs between the images and the score of one traced model.
+    """The ReLUs between the images and the score of one traced model, by name.
 
     Parameters
     ----------
     sites
-        The names of the AttributionReLUs, one for each call of such a layer.
+        Those that obey the rule: one for each call of an AttributionReLU, or each marked op.
     others
-        The names of all other ReLU operations.
+        Those that do not.
+    gates
+        ReLUs that are part of a hard sigmoid: they keep their own derivative.
+    smooth
+        ELUs, SELUs and CELUs: no ReLUs, they keep their own derivative.
+    leaky
+        Those of the sites and others that have a slope of their own below zero.
+    hidden
+        AttributionReLUs inside functions, which would follow no rule or the wrong one: those of
+        the others that even the plain gradient does not pass as it should.
     """
 
     sites: tuple[str, ...]
     others: tuple[str, ...]
+    gates: tuple[str, ...]
+    smooth: tuple[str, ...]
+    leaky: tuple[str, ...]
+    hidden: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,39 +67,82 @@ class Coverage:
     rule : str
         The method's name.
     relus : int
-        How many ReLU operations lie between the images and the score.
+        How many ReLU operations lie between the images and the score, gates aside.
     reached : int
         How many of them the rule governs: all, or there is no map.
+    engine : str
+        How: "clone" (a clone of the model with AttributionReLU layers), "graph" (the traced
+        graph, its ReLU ops marked) or "model" (the model as it is).
+    leaky : int
+        How many of the ReLUs have a slope of their own below zero.
+    gates : tuple of str
+        The names of the ReLU operations that keep their own derivative, because they are the
+        clip of a hard sigmoid: they switch something else on and off.
+    smooth : tuple of str
+        The names of ELU, SELU and CELU operations, which keep their own derivative.
 
     Examples
     --------
     >>> import tfsaliency as tfs
     >>> print(tfs.Coverage("guided_backprop", relus=26, reached=26))
-    guided_backprop: 26 of 26 ReLUs
+    guided_backprop: 26 of 26 ReLUs (clone)
     """
 
     rule: str
     relus: int
     reached: int
+    engine: str = "clone"
+    leaky: int = 0
+    gates: tuple[str, ...] = ()
+    smooth: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.rule}: {f'{self.reached} of {self.relus}' if self.relus else 'no'} ReLUs"
+        counted = f"{self.reached} of {self.relus}" if self.relus else "no"
+        leaky = f", {self.leaky} of them leaky" if self.leaky else ""
+        kept = [
+            f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
+            for what, names in (("gate", self.gates), ("ELU", self.smooth))
+            if names
+        ]
+        verb = "keeps its" if len(self.gates) + len(self.smooth) == 1 else "keep their"
+        left = f"; {' and '.join(kept)} {verb} own derivative" if kept else ""
+        return f"{self.rule}: {counted} ReLUs{leaky} ({self.engine}){left}"
 
 
-def find_relus(images: tf.Tensor, scores: tf.Tensor) -> Found:
-    """Find every ReLU on a path from images to scores in the graph being traced."""
-    sites: dict[str, None] = {}
-    others: dict[str, None] = {}
-    functions: dict[str, str] = {}
+class Coverages(dict[str, Coverage]):
+    """The Coverage of each method by name, which prints a line for each.
+
+    Examples
+    --------
+    >>> print(Coverages(gradient=Coverage("gradient", 3, 3, "model")))
+    gradient: 3 of 3 ReLUs (model)
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.values()))
+
+
+def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Found:
+    """Find every ReLU on a path from images to scores in the graph being traced.
+
+    Parameters
+    ----------
+    images, scores
+        The ends of the path.
+    marks
+        Whether the rule acts on marked ops, and not on AttributionReLUs.
+    """
+    found = _Finds()
+    functions: list[tuple[str, str, bool]] = []
     for op in _between(images, scores):
-        site = _SITE.match(op.name)
+        site = None if marks else site_of(op.name)
         if site:
-            sites[site.group()] = None
-        elif _is_relu(_of_operation(op)):
-            others[op.name] = None
-        functions.update({name: op.name for name in _called(op.node_def)})
-    others.update(dict.fromkeys(_relus_in_functions(scores.graph, functions)))
-    return Found(tuple(sites), tuple(others))
+            found.add_site(site, of_operation(op))
+        else:
+            found.add(op.name, of_operation(op), is_marked(op.node_def))
+        functions += [(name, op.name, flows) for name, flows in _called(op.node_def)]
+    _search_functions(scores.graph, functions, found, marks)
+    return found.sorted()
 
 
 def check_coverage(found: Found, modified: Iterable[str]) -> None:
@@ -97,22 +161,77 @@ def check_coverage(found: Found, modified: Iterable[str]) -> None:
     """
     listed = [repr(name) for name in modified]
     names = " and ".join(listed)
-    hidden_sites = [name for name in found.others if SITE_SCOPE in name]
     if names and not found.sites and not found.others:
+        kept = found.gates + found.smooth
         raise NoReluError(
             f"Expected a model with ReLUs for {names}. Received: one that has none between its "
-            "input and the score, so the map would be the plain gradient under another name. "
-            "Use methods='gradient'."
+            f"input and the score{f' ({_some(kept)} are no rectifiers)' if kept else ''}, so the "
+            "map would be the plain gradient under another name. Use methods='gradient'."
         )
-    if (names and found.others) or hidden_sites:
-        left = found.others if names else tuple(hidden_sites)
+    if (names and found.others) or found.hidden:
+        left = found.others if names else found.hidden
         total = len(found.sites) + len(found.others)
         raise UncoveredReluError(
-            f"{names or 'The gradient'} cannot reach {len(left)} of {total} ReLUs: "
-            f"{', '.join(left[:5])}{', ...' if len(left) > 5 else ''}. Expected each ReLU as a "
-            "layer, the activation of a layer, or keras.ops.relu, in Sequential or Functional "
-            "models. Write it as a keras.layers.ReLU"
+            f"{names or 'The gradient'} cannot reach {len(left)} of {total} ReLUs: {_some(left)}. "
+            "Expected each ReLU as a layer, as the activation of a layer, as keras.ops.relu or "
+            "tf.nn.relu; a maximum, a where or a mask that does the same is not changed. "
+            "Write it as a keras.layers.ReLU"
             f"{', or use methods=' + repr('gradient') if names else ''}."
+        )
+
+
+def site_of(name: str) -> str | None:
+    """Return the name of the AttributionReLU that an op of this name belongs to, else None."""
+    site = _SITE.match(name)
+    return site.group() if site else None
+
+
+def is_marked(definition: Any) -> bool:
+    """Tell whether the second engine has put its gradient in the place of this op's own."""
+    return MARK in definition.attr and definition.attr[MARK].s == MARKED
+
+
+class _Finds:
+    """What a census has found so far, in order."""
+
+    def __init__(self) -> None:
+        # For each site all that was found inside it: a ReLU with a ceiling is several ops.
+        self.sites: dict[str, bool] = {}
+        self.names: dict[str, list[str]] = {WRITTEN: [], GATE: [], SMOOTH: []}
+        self.leaky: list[str] = []
+        self.hidden: list[str] = []
+
+    def add_site(self, site: str, node: Node) -> None:
+        """Count an op of an AttributionReLU; one that clips a hard sigmoid makes it a gate."""
+        self.sites[site] = self.sites.get(site, False) or kind(node) == GATE
+
+    def add_unreached(self, site: str) -> None:
+        """Count an AttributionReLU inside a function, where rules cannot be told apart."""
+        if site not in self.hidden:
+            self.hidden.append(site)
+            self.names[WRITTEN].append(site)
+
+    def add(self, name: str, node: Node, reached: bool) -> None:
+        """Count any other op."""
+        what = kind(node)
+        if node.type == "LeakyRelu":
+            self.leaky.append(name)
+        if what == RELU and reached:
+            self.sites[name] = False
+        elif what is not None:
+            self.names[WRITTEN if what == RELU else what].append(name)
+
+    def sorted(self) -> Found:
+        """Return the census."""
+        sites = tuple(name for name, gate in self.sites.items() if not gate)
+        gates = [name for name, gate in self.sites.items() if gate]
+        return Found(
+            sites,
+            tuple(self.names[WRITTEN]),
+            (*gates, *self.names[GATE]),
+            tuple(self.names[SMOOTH]),
+            (*self.leaky, *(name for name in sites if LEAKY_SCOPE in name)),
+            tuple(self.hidden),
         )
 
 
@@ -132,80 +251,43 @@ def _between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
             yield op
 
 
-class _Node(NamedTuple):
-    """An operation of a graph or of a function's body, and what it computes from."""
-
-    type: str
-    value: Any  # of a constant, else None
-    inputs: Callable[[], list[_Node]]
-
-
-def _of_operation(op: tf.Operation) -> _Node:
-    value = tf.get_static_value(op.outputs[0]) if op.outputs else None
-    return _Node(op.type, value, lambda: [_of_operation(tensor.op) for tensor in op.inputs])
-
-
-def _of_body(node: tf.compat.v1.NodeDef, body: dict[str, tf.compat.v1.NodeDef]) -> _Node:
-    value = tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" else None
-    names = [name.split(":")[0] for name in node.input if not name.startswith("^")]
-    # What is not in the body is an argument of the function: not known, but there.
-    argument = _Node("Arg", None, list)
-    return _Node(
-        node.op, value, lambda: [_of_body(body[n], body) if n in body else argument for n in names]
-    )
-
-
-def _is_relu(node: _Node) -> bool:
-    """Tell whether a node is a ReLU, or one written as a maximum, a choice or a mask."""
-    if node.type in _RELU_OPS:
-        return True
-    if node.type in ("Maximum", "Minimum"):
-        return any(_is_zero(n) for n in node.inputs())
-    if node.type in ("Select", "SelectV2"):
-        return _is_comparison(node.inputs()[0])
-    if node.type == "Mul":
-        return any(n.type == "Cast" and _is_comparison(n.inputs()[0]) for n in node.inputs())
-    return False
-
-
-def _is_zero(node: _Node) -> bool:
-    if node.value is not None:
-        return not np.any(node.value)
-    if node.type == "Fill":
-        return _is_zero(node.inputs()[1])
-    passed_on = node.type in ("Identity", "Cast", "BroadcastTo") and bool(node.inputs())
-    return node.type == "ZerosLike" or (passed_on and _is_zero(node.inputs()[0]))
-
-
-def _is_comparison(node: _Node) -> bool:
-    """Tell whether a node compares something that varies with a constant."""
-    if node.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
-        return False
-    return sum(n.value is None and not _is_zero(n) for n in node.inputs()) == 1
-
-
-def _called(node: tf.compat.v1.NodeDef) -> set[str]:
-    """Return the names of the functions that a node calls."""
+def _called(node: Any) -> set[tuple[str, bool]]:
+    """Return the functions that a node calls: (name, whether it is a loop's or a branch's)."""
     attributes = node.attr.values()
     names = {a.func.name for a in attributes} | {f.name for a in attributes for f in a.list.func}
-    return names - {""}
+    return {(name, node.op in CONTROL_FLOW) for name in names - {""}}
 
 
-def _relus_in_functions(graph: tf.Graph, callers: dict[str, str]) -> Iterator[str]:
-    """Yield the ReLUs inside the functions that a graph calls, under the names of the callers."""
+def _search_functions(
+    graph: tf.Graph, callers: list[tuple[str, str, bool]], found: _Finds, marks: bool
+) -> None:
+    """Count what is inside the functions that a graph calls, under the names of the callers.
+
+    A loop's body and a branch are differentiated op by op, so that a mark counts in them. Any
+    other function is differentiated as a whole, by TensorFlow, without regard to marks.
+    """
     if not callers:
         return
     library = {f.signature.name: f for f in graph.as_graph_def().library.function}
-    pending = list(callers.items())
-    seen = set(callers)
+    pending = list(callers)
+    seen = {(name, flows) for name, _, flows in callers}
     while pending:
-        name, caller = pending.pop()
+        name, caller, flows = pending.pop()
         if name not in library:
             continue
         body = {node.name: node for node in library[name].node_def}
-        for node in body.values():
-            if SITE_SCOPE in node.name or _is_relu(_of_body(node, body)):
-                yield f"{caller}/{node.name}"
-            for called in _called(node) - seen:
-                seen.add(called)
-                pending.append((called, f"{caller}/{node.name}"))
+        for node in of_definitions(body.values()):
+            definition, full = body[node.name], f"{caller}/{node.name}"
+            site = None if marks else site_of(full)
+            if site:
+                found.add_unreached(site)
+            else:
+                found.add(full, node, flows and is_marked(definition))
+            for called, controlled in _called(definition):
+                if (called, flows and controlled) not in seen:
+                    seen.add((called, flows and controlled))
+                    pending.append((called, full, flows and controlled))
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -26,6 +26,7 @@ from .models.loading import (
 )
 from .photos import FITS, load_images
 from .prepared import Prepared, prepare
+from .problems import Problem
 from .reports import tile_input_and_maps
 from .scores import SCORES
 from .version import __version__
@@ -34,12 +35,14 @@ _BATCH = 8
 _PNG_DPI = 150
 _SIGNS = {"sum": "; red raises it, blue lowers it"}
 _ONE_PERCENT = 0.005  # what rounds to it
+_NAMED = 3  # photos in a warning
 _ROUNDING = 1e-3  # how far the sum of probabilities may be from 1
 
 
 class _Job(NamedTuple):
     """What one run of `map` does to every batch of photos."""
 
+    model: keras.Model
     prepared: Prepared
     labels: list[str] | None
     methods: list[str]
@@ -129,6 +132,7 @@ def _map(arguments: argparse.Namespace) -> int:
     if arguments.preprocess:
         preprocess = preprocess_mode(arguments.preprocess)
     job = _Job(
+        loaded.model,
         prepare(loaded.model, score=arguments.score, preprocess=preprocess),
         _labels(loaded, arguments.labels),
         arguments.methods,
@@ -155,10 +159,12 @@ def _map(arguments: argparse.Namespace) -> int:
     if done:
         joined = concatenate(done)
         joined.save(job.out / "maps.npz")
-        lines += [str(coverage) for coverage in joined.coverage.values()]
+        lines.append(str(joined.coverage))
         lines.append(
             f"Wrote {len(joined.names)} of {len(photos)} pictures, and maps.npz, to {job.out}"
         )
+        for problem in joined.problems:
+            _say(f"warning: {problem.describe(_named(problem, joined.names))}")
     print("\n".join(lines), end="\n" if lines else "")
     return max([_complain(problem) for problem in problems], default=0)
 
@@ -201,10 +207,11 @@ def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMap
             labels=job.labels,
             reduction=job.reduction,
             batch_size=_BATCH,
+            on_problem="ignore",  # they are printed at the end, with the names of the photos
         ),
         names=tuple(photo for photo, _, _ in read),
     )
-    outputs = job.prepared.model.predict(job.prepared.check(images)[1], verbose=0)
+    outputs = job.model.predict(job.prepared.check(images).arrays[0], verbose=0)
     lines = []
     for i, (photo, name, _) in enumerate(read):
         ranked = np.argsort(outputs[i])[::-1][: job.top]
@@ -287,6 +294,16 @@ def number(text: str) -> int:
     return int(text)
 
 
+def _named(problem: Problem, photos: Sequence[str]) -> str:
+    """Return the photos that a problem concerns, the first three by name."""
+    named = ", ".join(photos[i] for i in problem.images[:_NAMED])
+    return f"{named}, ... ({len(problem.images)})" if len(problem.images) > _NAMED else named
+
+
 def _complain(problem: object) -> int:
-    print("tfsaliency:", " ".join(str(problem).split()), file=sys.stderr)
+    _say(problem)
     return 2
+
+
+def _say(message: object) -> None:
+    print("tfsaliency:", " ".join(str(message).split()), file=sys.stderr)

@@ -42,8 +42,8 @@ class ModelError(TfSaliencyError):
     >>> try:
     ...     tfs.gradient_map("resnet", np.zeros((32, 32, 3)))
     ... except tfs.ModelError as error:
-    ...     print(error)
-    Expected a built keras.Model. Received: 'resnet' (of type str).
+    ...     print(str(error).split(". ")[-1])
+    Received: 'resnet' (of type str).
     """
 
 
@@ -70,24 +70,41 @@ class UncoveredReluError(ModelError):
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.ReLU(),
-    ...                           keras.layers.Lambda(keras.ops.relu, name="hidden"),
+    ...                           keras.layers.Lambda(lambda h: keras.ops.maximum(h, 0.0),
+    ...                                               name="by_hand"),
     ...                           keras.layers.Flatten(), keras.layers.Dense(2)])
     >>> try:
     ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "guided_backprop")
     ... except tfs.UncoveredReluError as error:
-    ...     print("hidden" in str(error))
+    ...     print("by_hand" in str(error))
     True
     """
 
 
 class OpaqueModelError(ModelError):
-    """A model whose layers cannot be seen, for example a subclassed one.
+    """A model whose end cannot be seen, so that it is not known what the logit is.
 
     Examples
     --------
     >>> import tfsaliency as tfs
     >>> issubclass(tfs.OpaqueModelError, tfs.ModelError)
     True
+    """
+
+
+class MeaninglessMapError(TfSaliencyError):
+    """A map that means nothing, where on_problem is "raise"; the message says why.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D(),
+    ...                           keras.layers.Dense(2)])
+    >>> try:
+    ...     tfs.gradient_map(model, np.ones((1, 4, 4, 3)), on_problem="raise")
+    ... except tfs.MeaninglessMapError as error:
+    ...     print(str(error).split(":")[0])
+    constant_map (gradient, image 0)
     """
 
 

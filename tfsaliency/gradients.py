@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from tensorflow.python.framework import ops as _tf_ops
 
 from .census import Found, check_coverage, find_relus
 from .errors import ModelError
 from .injection import backward_rule
 from .rules import Rule, gradient
 from .scores import Score, choose_targets, describe_score, find_head, score_values
+from .tracing import forget_custom_gradients, marked_gradients
+
+# The distance from 1 to the next number.
+_EPSILONS = {tf.float16: 2**-10, tf.bfloat16: 2**-7, tf.float32: 2**-23, tf.float64: 2**-52}
 
 
 class Gradients(NamedTuple):
@@ -50,45 +53,78 @@ class Trace(NamedTuple):
     Parameters
     ----------
     run
-        (images, targets) -> Gradients, with the present values of the model's variables.
+        (inputs, targets, scale) -> Gradients, with the present values of the model's variables.
     run_with
-        (weights, images, targets) -> Gradients, with other values, in the order of the variables.
+        (weights, inputs, targets, scale) -> Gradients, with other values, in the order of the
+        variables.
     found
         The census of its ReLUs.
+    engine
+        "model", "clone" or "graph".
     score
         What is differentiated, in words.
+    activation
+        What the outputs end in: "softmax", "sigmoid", "none" or "hidden".
     classes
         The number of outputs, None where they are not (n, classes).
+    half
+        Whether anything is computed in float16. Then backward passes are scaled, by the scalar
+        scale, and their results divided by it; otherwise scale is not used.
+    low
+        Whether anything is computed in float16 or bfloat16.
+    epsilon
+        The distance from 1 to the next number in the dtype of the outputs.
     """
 
-    run: Callable[[tf.Tensor, tf.Tensor], Gradients]
-    run_with: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]
+    run: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]
+    run_with: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]
     found: Found
+    engine: str
     score: str
+    activation: str
     classes: int | None
+    half: bool
+    low: bool
+    epsilon: float
 
 
-def trace_gradients(
-    forward: Callable[[tf.Tensor], tf.Tensor],
-    weights: Sequence[keras.Variable],
-    image: tf.TensorSpec,
-    rules: Mapping[str, Rule],
-    score: str | Score,
-) -> Trace:
-    """Trace the gradients of a model under several rules that share one forward pass.
+class Subject(NamedTuple):
+    """What is differentiated, and how.
 
     Parameters
     ----------
     forward
-        images (n, h, w, c) -> outputs; with an AttributionReLU for each ReLU if a rule needs it.
+        (weights, inputs) -> outputs. For modified rules with an AttributionReLU for each ReLU
+        (engine "clone"), or with marked ReLU ops (engine "graph").
     weights
-        The variables that forward reads.
-    image
-        Shape (n, h, w, c), n None, and dtype of the images.
-    rules
-        The rule of each method, by the method's name.
+        The variables whose values forward gets.
+    inputs
+        Shape, with n None, and dtype of each input.
+    explained
+        Which of the inputs gets a map.
     score
         A key of SCORES or a callable.
+    engine
+        "model", "clone" or "graph".
+    """
+
+    forward: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor]
+    weights: Sequence[keras.Variable]
+    inputs: Sequence[tf.TensorSpec]
+    explained: int
+    score: str | Score
+    engine: str
+
+
+def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
+    """Trace the gradients of a model under several rules that share one forward pass.
+
+    Parameters
+    ----------
+    subject
+        What is differentiated.
+    rules
+        The rule of each method, by the method's name.
 
     Raises
     ------
@@ -98,33 +134,49 @@ def trace_gradients(
         If the score does not depend on the images.
     """
     known: dict[str, Any] = {}
+    marks = subject.engine == "graph"
 
-    def run_with(values: list[tf.Tensor], images: tf.Tensor, targets: tf.Tensor) -> Gradients:
+    def run_with(
+        values: list[tf.Tensor], inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor
+    ) -> Gradients:
+        images = inputs[subject.explained]
         with tf.GradientTape(persistent=len(rules) > 1, watch_accessed_variables=False) as tape:
             tape.watch(images)
-            state = list(zip(weights, values, strict=True))
-            with keras.StatelessScope(state, initialize_variables=False):
-                head = find_head(forward(images))
+            head = find_head(subject.forward(values, inputs))
             targets = choose_targets(head, targets)
-            scores = score_values(score, head, targets)
-        found = find_relus(images, scores)
+            scores = score_values(subject.score, head, targets)
+        found = find_relus(images, scores, marks)
         check_coverage(found, [name for name, rule in rules.items() if rule is not gradient])
+        half = _computes_in(tf.float16, images.graph)
         known.update(
             found=found,
-            score=describe_score(score, head),
+            score=describe_score(subject.score, head),
+            activation=head.activation,
             classes=head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
+            half=half,
+            low=half or _computes_in(tf.bfloat16, images.graph),
+            epsilon=_EPSILONS.get(head.outputs.dtype, 0.0),
         )
-        slopes = [_backward(tape, scores, images, rule) for rule in rules.values()]
-        return Gradients(targets, _wide(scores), head.outputs, tuple(map(_wide, slopes)))
+        upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if half else 1)
+        slopes = []
+        for rule in rules.values():
+            with backward_rule(rule, found.gates):
+                if marks:
+                    slope = marked_gradients(scores, images, upstream)
+                else:
+                    slope = tape.gradient(scores, images, output_gradients=upstream)
+            slope = _wide(_connected(slope))
+            slopes.append(slope / tf.cast(scale, slope.dtype) if half else slope)
+        return Gradients(targets, _wide(scores), head.outputs, tuple(slopes))
 
-    values = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
-    targets = tf.TensorSpec((None,), tf.int32)
-    pure = _compiled(run_with, values, image, targets)
-    _forget_custom_gradients(pure.graph)
+    values = [tf.TensorSpec(w.shape, w.dtype) for w in subject.weights]
+    rest = list(subject.inputs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
+    pure = _compiled(run_with, values, *rest)
+    forget_custom_gradients(pure.graph)
     # Reading the variables inside of one function is ten times faster than reading them one by
     # one to pass their values: of ResNet50's 320, 2 ms instead of 26.
-    bound = _compiled(lambda x, t: pure([w.value for w in weights], x, t), image, targets)
-    return Trace(bound, pure, **known)
+    bound = _compiled(lambda x, t, s: pure([w.value for w in subject.weights], x, t, s), *rest)
+    return Trace(bound, pure, engine=subject.engine, **known)
 
 
 def _compiled(function: Callable[..., Gradients], *specs: Any) -> Any:
@@ -132,9 +184,7 @@ def _compiled(function: Callable[..., Gradients], *specs: Any) -> Any:
     return tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
-def _backward(tape: tf.GradientTape, scores: tf.Tensor, images: tf.Tensor, rule: Rule) -> tf.Tensor:
-    with backward_rule(rule):
-        slope = tape.gradient(scores, images)
+def _connected(slope: tf.Tensor | None) -> tf.Tensor:
     if slope is None:
         raise ModelError(
             "The score does not depend on the images in a way that can be differentiated. "
@@ -144,19 +194,9 @@ def _backward(tape: tf.GradientTape, scores: tf.Tensor, images: tf.Tensor, rule:
     return slope
 
 
+def _computes_in(dtype: tf.DType, graph: tf.Graph) -> bool:
+    return any(output.dtype == dtype for op in graph.get_operations() for output in op.outputs)
+
+
 def _wide(tensor: tf.Tensor) -> tf.Tensor:
     return tensor if tensor.dtype.size >= tf.float32.size else tf.cast(tensor, tf.float32)
-
-
-def _forget_custom_gradients(graph: tf.Graph) -> None:
-    """Drop this graph's entries from TensorFlow's registry of gradient functions.
-
-    tf.custom_gradient leaves one there for each call, for good, and each holds the whole graph:
-    some 3 MB for a model of ten ReLUs. Nothing differentiates this graph again.
-    """
-    registered = _tf_ops.gradient_registry._registry
-    for op in graph.get_operations():
-        if op.type == "IdentityN":
-            name = op.node_def.attr["_gradient_op_type"].s.decode()
-            if name.startswith("CustomGradient-"):
-                registered.pop(name, None)

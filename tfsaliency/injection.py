@@ -9,31 +9,51 @@ of an adapted Normalization layer), and the caller's layers gain no nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from .census import LEAKY_SCOPE, SITE_SCOPE, site_of
+from .endpoints import has_visible_layers, symbolic_ends
 from .errors import OpaqueModelError, unknown_option
-from .rules import RULES, Rule, Site
+from .rules import RULES, Rule, Site, gradient
 
-# Every op of a modified ReLU has this in its name: the census knows it by that.
-SITE_SCOPE = "tfsaliency_attribution_relu"
 
-_active_rule: ContextVar[Rule | None] = ContextVar("tfsaliency_active_rule", default=None)
+class _Active(NamedTuple):
+    rule: Rule
+    gates: Collection[str]
+
+
+_active: ContextVar[_Active | None] = ContextVar("tfsaliency_active_rule", default=None)
 
 
 @contextmanager
-def backward_rule(rule: Rule) -> Iterator[None]:
-    """Make every AttributionReLU whose backward pass is built inside obey this rule."""
-    token = _active_rule.set(rule)
+def backward_rule(rule: Rule, gates: Collection[str] = ()) -> Iterator[None]:
+    """Make every ReLU whose backward pass is built inside obey this rule.
+
+    Parameters
+    ----------
+    rule
+        (upstream, site) -> gradient.
+    gates
+        The names of the AttributionReLUs that keep their own derivative, see census.
+    """
+    token = _active.set(_Active(rule, gates))
     try:
         yield
     finally:
-        _active_rule.reset(token)
+        _active.reset(token)
+
+
+def active_rule() -> Rule | None:
+    """Return the rule of the backward pass that is being built, None outside of any."""
+    active = _active.get()
+    return None if active is None else active.rule
 
 
 @keras.saving.register_keras_serializable(package="tfsaliency")
@@ -98,7 +118,10 @@ class AttributionReLU(keras.layers.ReLU):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the ReLU of inputs, of any shape, with the rule on its way back."""
-        return _attribution_relu(inputs, RULES[self.rule], _attributes(self, _RELU_PARAMETERS))
+        form = _attributes(self, _RELU_PARAMETERS)
+        scope = LEAKY_SCOPE if self.negative_slope else SITE_SCOPE
+        function = partial(keras.activations.relu, **form)
+        return _attribution_relu(inputs, function, RULES[self.rule], scope)
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """Return the symbolic output, of the shape of the inputs."""
@@ -110,18 +133,27 @@ class AttributionReLU(keras.layers.ReLU):
         return {**super().get_config(), "rule": self.rule}
 
 
-def _attribution_relu(inputs: tf.Tensor, own_rule: Rule, form: dict[str, Any]) -> tf.Tensor:
+def _attribution_relu(
+    inputs: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor], own_rule: Rule, scope: str
+) -> tf.Tensor:
     @tf.custom_gradient
     def relu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         # The inner tape yields the derivative of exactly what ran forward, in TensorFlow's own
         # kernel for it. It is persistent because several rules may share one forward pass.
-        with tf.name_scope(SITE_SCOPE), tf.GradientTape(persistent=True) as tape:
+        with tf.name_scope(scope), tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
-            y = keras.activations.relu(x, **form)
+            y = function(x)
         site = Site(y, lambda upstream: tape.gradient(y, x, output_gradients=upstream))
-        return y, lambda upstream: (_active_rule.get() or own_rule)(upstream, site)
+        return y, lambda upstream: _rule_at(y, own_rule)(upstream, site)
 
     return relu(inputs)
+
+
+def _rule_at(outputs: tf.Tensor, own_rule: Rule) -> Rule:
+    active = _active.get()
+    if active is None:
+        return own_rule
+    return gradient if active.gates and site_of(outputs.op.name) in active.gates else active.rule
 
 
 class Borrowed(keras.Operation):
@@ -150,12 +182,22 @@ class Borrowed(keras.Operation):
         return self.operation.compute_output_spec(*args, **kwargs)
 
 
+class BorrowedPReLU(Borrowed):
+    """A borrowed PReLU layer, with the active rule on its way back."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the PReLU of inputs, of any shape."""
+        if self.operation.autocast:  # out here, so that what comes back is of the dtype that went
+            inputs = tf.cast(inputs, self.operation.compute_dtype)
+        return _attribution_relu(inputs, self.operation, gradient, LEAKY_SCOPE)
+
+
 def inject(model: keras.Model) -> keras.Model:
     """Return a clone of a Sequential or Functional model with an AttributionReLU for each ReLU.
 
-    Reached are ReLU and LeakyReLU layers, Activation layers, the activation of any other layer,
-    and keras.ops.relu nodes; in nested models, too. What is not reached stays as it is, and the
-    census finds it.
+    Reached are ReLU, LeakyReLU and PReLU layers, Activation layers, the activation of any other
+    layer, and keras.ops.relu nodes; in nested models, too. What is not reached stays as it is,
+    and the census finds it.
 
     Raises
     ------
@@ -182,24 +224,6 @@ def inject(model: keras.Model) -> keras.Model:
         return keras.models.clone_model(view, clone_function=clone_operation)
 
     return clone(model)
-
-
-def has_visible_layers(model: keras.Model) -> bool:
-    """Tell whether calling the model is running its graph of layers, and nothing else."""
-    owner = next(c for c in type(model).__mro__ if "call" in vars(c))
-    if "call" in vars(model):  # set on this one model
-        return False
-    return owner.__module__.startswith("keras.") and owner.__name__ in ("Functional", "Sequential")
-
-
-def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
-    """Return the structures of symbolic inputs and outputs of a model with visible layers.
-
-    The `input` of a Sequential that was called is what it was called on.
-    """
-    if isinstance(model, keras.Sequential):
-        return model.inputs[0], model.outputs[0]
-    return model.input, model.output
 
 
 _RELU_PARAMETERS = ("max_value", "negative_slope", "threshold")
@@ -240,6 +264,8 @@ def _replace(operation: Any) -> Any:
         form = _relu_form(activation)
     if form is not None:
         return AttributionReLU(**form, name=operation.name, **_casting(operation))
+    if isinstance(operation, keras.layers.PReLU) and _calls(operation, keras.layers.PReLU):
+        return BorrowedPReLU(operation, operation.name)
     form = _relu_form(activation)
     if form is None:
         return Borrowed(operation, operation.name)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from .arrays import Array, batches, reduction_named, rescale
-from .census import Coverage
+from .census import Coverage, Coverages
+from .endpoints import Model
+from .engines import run
 from .errors import OptionError
 from .gradients import Trace
 from .methods import Method, resolve_methods
+from .models.ranges import trained_range
 from .prepared import Prepared, Preprocess, as_prepared
+from .problems import Problem, check_on_problem, check_range, find_problems, shifted, tell
 from .rules import gradient
 from .scores import Score, as_targets, check_labels, check_targets_in_range
 
@@ -47,6 +50,8 @@ class SaliencyMaps(Mapping[str, Array]):
         For each method, how many of the model's ReLUs its rule governs.
     names : tuple of str
         The images' names, for example of their files; empty if they have none.
+    problems : tuple of Problem
+        The causes for which some of the maps mean nothing.
 
     Examples
     --------
@@ -68,6 +73,7 @@ class SaliencyMaps(Mapping[str, Array]):
     score: str
     coverage: Mapping[str, Coverage]
     names: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     # Arrays have no one truth value, as Mapping's comparison would need: identity it is.
     __eq__ = object.__eq__
@@ -111,6 +117,7 @@ class SaliencyMaps(Mapping[str, Array]):
             "score": np.array(self.score),
             "coverage": np.array(json.dumps([asdict(c) for c in self.coverage.values()])),
             "names": np.array(self.names, dtype=str),
+            "problems": np.array(json.dumps(self.problems)),
             **{_PREFIX + name: array for name, array in self.maps.items()},
         }
         with open(path, "wb") as file:
@@ -130,15 +137,16 @@ class SaliencyMaps(Mapping[str, Array]):
         try:
             with np.load(path, allow_pickle=False) as file:
                 stored = dict(file)
-            coverage = [Coverage(**row) for row in json.loads(str(stored["coverage"]))]
+            coverage = [_read_coverage(row) for row in json.loads(str(stored["coverage"]))]
             return cls(
                 {k.removeprefix(_PREFIX): v for k, v in stored.items() if k.startswith(_PREFIX)},
                 stored["images"],
                 stored["targets"],
                 stored["scores"],
                 str(stored["score"]),
-                {row.rule: row for row in coverage},
+                Coverages({row.rule: row for row in coverage}),
                 tuple(map(str, stored["names"])),
+                tuple(_read_problem(row) for row in json.loads(str(stored["problems"]))),
             )
         except FileNotFoundError:
             raise
@@ -148,8 +156,19 @@ class SaliencyMaps(Mapping[str, Array]):
             ) from error
 
 
+def _read_coverage(row: dict[str, Any]) -> Coverage:
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    return Coverage(**known)
+
+
+def _read_problem(row: list[Any]) -> Problem:
+    cause, images, methods, detail = row
+    return Problem(cause, tuple(images), tuple(methods), detail)
+
+
 def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
     """Join maps of one model and the same methods, made a part of the images at a time."""
+    starts = np.cumsum([0, *(len(part.images) for part in parts)])
     return replace(
         parts[0],
         maps={name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
@@ -157,11 +176,16 @@ def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
         targets=np.concatenate([part.targets for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
         names=tuple(name for part in parts for name in part.names),
+        problems=tuple(
+            p
+            for part, start in zip(parts, starts, strict=False)
+            for p in shifted(part.problems, int(start))
+        ),
     )
 
 
 def attributions(
-    model: keras.Model | Prepared,
+    model: Model | Prepared,
     images: Any,
     methods: str | Method | Sequence[str | Method] = "gradient",
     *,
@@ -170,12 +194,13 @@ def attributions(
     score: str | Score | None = None,
     preprocess: Preprocess | None = None,
     batch_size: int = 32,
+    on_problem: str = "warn",
 ) -> SaliencyMaps:
     """Compute signed attributions (n, h, w, c), before the channels are reduced.
 
     Parameters
     ----------
-    model, images, methods, targets, labels, score, preprocess, batch_size
+    model, images, methods, targets, labels, score, preprocess, batch_size, on_problem
         As for gradient_map.
 
     Returns
@@ -204,11 +229,12 @@ def attributions(
     """
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, [method.rule for method in resolved], score, preprocess)
-    return _explain(prepared, images, resolved, (targets, labels), tf.identity, batch_size)
+    options = _Options(targets, labels, batch_size, check_on_problem(on_problem))
+    return _explain(prepared, images, resolved, None, options)
 
 
 def gradient_map(
-    model: keras.Model | Prepared,
+    model: Model | Prepared,
     images: Any,
     methods: str | Method | Sequence[str | Method] = "gradient",
     *,
@@ -218,17 +244,19 @@ def gradient_map(
     preprocess: Preprocess | None = None,
     reduction: str = "sum_abs",
     batch_size: int = 32,
+    on_problem: str = "warn",
 ) -> SaliencyMaps:
     """Compute saliency maps: how much each pixel changes the score of a class.
 
     Parameters
     ----------
     model
-        A built keras.Model of one input and one output, or what prepare made of it. It is not
-        changed; its present weights are read at every call.
+        A built keras.Model, any callable of TensorFlow operations from images to outputs, or what
+        prepare made of either. It is not changed; its present weights are read at every call.
     images
         One image (h, w, c) or a batch (n, h, w, c): NumPy, tf.Tensor, PIL, or a list of these.
-        Files are read by load_images.
+        Files are read by load_images. Sequences (n, t, c) and volumes (n, d, h, w, c) for models
+        of these. For a model of several inputs a dict or a tuple of them, see prepare.
     methods
         Keys of METHODS, Methods, or a sequence of these; all of them share one forward pass.
     targets
@@ -246,6 +274,9 @@ def gradient_map(
         (signed).
     batch_size
         How many images go through the model at a time.
+    on_problem
+        What to do about maps that mean nothing, see SaliencyWarning: "warn", "raise" or "ignore".
+        The result's problems has them in any case.
 
     Returns
     -------
@@ -257,6 +288,10 @@ def gradient_map(
         For images the model cannot take.
     NoReluError, UncoveredReluError, OpaqueModelError
         Where a modified rule cannot act, or not on every ReLU: no map is better than a wrong one.
+    ModelError
+        Where there is no derivative: an integer input, or a score that does not depend on it.
+    MeaninglessMapError
+        For what on_problem="warn" warns of, with on_problem="raise".
     OptionError
         For an unknown method, score, reduction or class.
 
@@ -276,45 +311,62 @@ def gradient_map(
     >>> maps["guided_backprop"].shape
     (2, 8, 8)
     >>> print(maps.coverage["guided_backprop"])
-    guided_backprop: 1 of 1 ReLUs
+    guided_backprop: 1 of 1 ReLUs (clone)
     """
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, [method.rule for method in resolved], score, preprocess)
     reduce = reduction_named(reduction)
-    return _explain(prepared, images, resolved, (targets, labels), reduce, batch_size)
+    options = _Options(targets, labels, batch_size, check_on_problem(on_problem))
+    return _explain(prepared, images, resolved, reduce, options)
+
+
+class _Options(NamedTuple):
+    targets: Any
+    labels: Sequence[str] | None
+    batch_size: int
+    on_problem: str
 
 
 def _explain(
     prepared: Prepared,
     images: Any,
     methods: tuple[Method, ...],
-    targets_and_labels: tuple[Any, Sequence[str] | None],
-    reduce: Any,
-    batch_size: int,
+    reduce: Callable[[tf.Tensor], tf.Tensor] | None,
+    options: _Options,
 ) -> SaliencyMaps:
-    batch, inputs = prepared.check(images)
-    trace = prepared.trace({method.name: method.rule for method in methods}, inputs)
-    check_labels(targets_and_labels[1], trace.classes)
-    targets = as_targets(targets_and_labels[0], len(batch), targets_and_labels[1])
+    batch = prepared.check(images)
+    trace = prepared.trace({method.name: method.rule for method in methods}, batch)
+    check_labels(options.labels, trace.classes)
+    targets = as_targets(options.targets, len(batch.images), options.labels)
     check_targets_in_range(targets, trace.classes)
     parts = []
-    for part in batches(len(batch), batch_size):
-        result = prepared.run(trace, inputs[part], targets[part])
-        maps = [reduce(attribution) for attribution in result.gradients]
+    for part in batches(len(batch.images), batch.inputs.batch or options.batch_size):
+        result = run(trace, batch, part, targets[part])
+        maps = [reduce(g) if reduce else g for g in result.gradients]
         parts.append([array.numpy() for array in (result.targets, result.scores, *maps)])
     chosen, scores, *arrays = (np.concatenate(column) for column in zip(*parts, strict=True))
+    by_method = {method.name: array for method, array in zip(methods, arrays, strict=True)}
+    probabilities = scores if trace.score == "probability" else None
+    problems = (
+        *check_range(batch.arrays[batch.inputs.explained], trained_range(prepared.model)),
+        *find_problems(by_method, reduce is None, probabilities, trace.epsilon),
+    )
+    tell(problems, options.on_problem, stacklevel=3)
     return SaliencyMaps(
-        {method.name: array for method, array in zip(methods, arrays, strict=True)},
-        np.array(batch),  # the caller's own array may change
+        by_method,
+        np.array(batch.images),  # the caller's own array may change
         chosen,
         scores,
         trace.score,
-        {method.name: _coverage(method, trace) for method in methods},
+        Coverages({method.name: _coverage(method, trace) for method in methods}),
+        problems=problems,
     )
 
 
 def _coverage(method: Method, trace: Trace) -> Coverage:
-    relus = len(trace.found.sites) + len(trace.found.others)
+    found = trace.found
+    relus = len(found.sites) + len(found.others)
     # The gradient is every ReLU's own derivative, with or without a clone.
-    reached = relus if method.rule is gradient else len(trace.found.sites)
-    return Coverage(method.name, relus, reached)
+    reached = relus if method.rule is gradient else len(found.sites)
+    leaky, gates, smooth = len(found.leaky), found.gates, found.smooth
+    return Coverage(method.name, relus, reached, trace.engine, leaky, gates, smooth)

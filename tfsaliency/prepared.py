@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,20 +10,28 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from .arrays import Array, Shape, as_batch
-from .errors import ModelError, OptionError
-from .gradients import Gradients, Trace, trace_gradients
-from .injection import has_visible_layers, inject, symbolic_ends
-from .rules import RULES, Rule, gradient
+from .arrays import Array, as_batch
+from .endpoints import (
+    Model,
+    check_others,
+    choose,
+    flat_inputs,
+    has_visible_layers,
+    inputs_of,
+    output_names,
+    says_inputs,
+    symbolic_ends,
+)
+from .engines import Batch, new_trace
+from .errors import ImageError, ModelError, OptionError
+from .gradients import Trace
+from .rules import RULES, Rule
 from .scores import Score, check_score
 
 Preprocess = Callable[[Array], Any]
 _KEPT_TRACES = 8  # a model
-# How far the outputs of a clone may be from those of the model, as a part of the largest.
-_SAME_OUTPUTS, _SAME_HALF_OUTPUTS = 1e-3, 5e-2
 
 
 @dataclass(eq=False)
@@ -35,6 +44,8 @@ class _Kept:
 
 # What was traced for models that the caller did not prepare.
 _kept: WeakKeyDictionary[keras.Model, _Kept] = WeakKeyDictionary()
+# Traces are made and kept by one thread at a time; they run in any.
+_tracing = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +54,14 @@ class Prepared:
 
     Parameters
     ----------
-    model : keras.Model
+    model : keras.Model or callable
         The caller's model, never changed.
     score : str or callable
         What is differentiated.
     preprocess : callable or None
         What is done to a copy of the images first.
+    input, output : str, int or None
+        Which of several inputs is explained, and which of several outputs is scored.
 
     Examples
     --------
@@ -59,103 +72,81 @@ class Prepared:
     'margin'
     """
 
-    model: keras.Model
+    model: Model
     score: str | Score = "logit"
     preprocess: Preprocess | None = None
+    input: str | int | None = None
+    output: str | int | None = None
     _kept: _Kept = field(default_factory=_Kept, repr=False)
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """The model's input shape with the batch axis first, as in Keras."""
-        return (None, *_image_shape(self.model))
+        """The shape of the input that is explained, with the batch axis first, as in Keras."""
+        inputs = inputs_of(self.model, self.input)
+        return (None, *inputs.shapes[inputs.explained])
 
-    def check(self, images: Any) -> tuple[Array, Array]:
-        """Return the checked images (n, h, w, c) as given, and as the model gets them.
+    def check(self, images: Any) -> Batch:
+        """Return the checked images (n, h, w, c) as given, and all inputs as the model gets them.
 
         Raises
         ------
         ImageError
             For images the model cannot take; see tfsaliency.arrays.as_batch.
         """
-        shape = _image_shape(self.model)
+        inputs = inputs_of(self.model, self.input, images)
+        index = inputs.explained
+        shape, dtype = inputs.shapes[index], inputs.dtypes[index]
+        arrays = check_others(inputs, flat_inputs(inputs, images))
         if self.preprocess is None:
-            batch = as_batch(images, shape)
-            return batch, batch.astype(self._dtype, copy=False)
-        batch = as_batch(images, (None,) * (len(shape) - 1) + shape[-1:])
-        output = self.preprocess(batch.astype(self._dtype, copy=True))
-        inputs = as_batch(output, shape, "preprocessed images")
-        if len(inputs) != len(batch):
-            raise OptionError(
-                f"Expected preprocess to return a batch of {len(batch)} images. "
-                f"Received: shape {inputs.shape}."
-            )
-        return batch, inputs.astype(self._dtype, copy=False)
+            batch = as_batch(arrays[index], shape)
+            arrays[index] = batch.astype(dtype, copy=False)
+        else:
+            batch = as_batch(arrays[index], (None,) * (len(shape) - 1) + shape[-1:])
+            output = self.preprocess(batch.astype(dtype, copy=True))
+            arrays[index] = as_batch(output, shape, "preprocessed images").astype(dtype, copy=False)
+            if len(arrays[index]) != len(batch):
+                raise OptionError(
+                    f"Expected preprocess to return a batch of {len(batch)} images. "
+                    f"Received: shape {arrays[index].shape}."
+                )
+        for name, array in zip(inputs.names, arrays, strict=True):
+            if len(array) != len(batch):
+                raise ImageError(
+                    f"Expected {len(batch)} entries in every input. Received: {len(array)} in "
+                    f"{name!r}."
+                )
+        return Batch(batch, tuple(arrays), inputs)
 
-    def trace(self, rules: Mapping[str, Rule], inputs: Array) -> Trace:
+    def trace(self, rules: Mapping[str, Rule], batch: Batch) -> Trace:
         """Return the trace for these rules and inputs of this shape, made or kept.
 
         Raises
         ------
         OpaqueModelError, NoReluError, UncoveredReluError, ModelError
         """
-        traces = self._kept.traces
-        if self._kept.structure != _structure(self.model):
-            traces.clear()
-        image = tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)
         # A callable score is that of this Prepared alone: as_prepared shares no traces of it.
-        key = (tuple(rules.items()), self.score if isinstance(self.score, str) else None, image)
-        if key not in traces:
-            traces[key] = self._new_trace(rules, inputs, image)
-            if len(traces) > _KEPT_TRACES:
-                traces.popitem(last=False)
-            self._kept.structure = _structure(self.model)
-        traces.move_to_end(key)
-        return traces[key]
-
-    def _new_trace(self, rules: Mapping[str, Rule], inputs: Array, image: tf.TensorSpec) -> Trace:
-        if all(rule is gradient for rule in rules.values()):
-            forward = _forward(self.model, self.model)
-            return trace_gradients(forward, self.model.weights, image, rules, self.score)
-        forward = _forward(self.model, inject(self.model))
-        trace = trace_gradients(forward, self.model.weights, image, rules, self.score)
-        self._check_clone(trace, inputs[:1])
-        return trace
-
-    def _check_clone(self, trace: Trace, inputs: Array) -> None:
-        """Raise ModelError where the clone does not compute what the model computes."""
-        cloned = self.run(trace, inputs, np.zeros(1, np.int32)).outputs
-        with tf.init_scope(), keras.StatelessScope(initialize_variables=False):
-            own = _forward(self.model, self.model)(tf.constant(inputs))
-        cloned, own = (tf.cast(outputs, tf.float64).numpy() for outputs in (cloned, own))
-        dtypes = {layer.compute_dtype for layer in self.model._flatten_layers()}
-        tolerance = _SAME_HALF_OUTPUTS if dtypes & {"float16", "bfloat16"} else _SAME_OUTPUTS
-        allowed = tolerance * np.nanmax(np.abs(own), initial=0.0)
-        if not np.allclose(cloned, own, rtol=0, atol=allowed, equal_nan=True):
-            raise ModelError(
-                f"The clone of {self.model.name!r} with modified ReLUs does not compute what the "
-                f"model computes: outputs differ by up to {np.abs(cloned - own).max():.3g}. "
-                "Expected layers that return the same each time they are called with "
-                "training=False. Use methods='gradient', which needs no clone."
-            )
-
-    def run(self, trace: Trace, inputs: Array, targets: Array) -> Gradients:
-        """Run a trace on inputs (n, h, w, c) and targets (n,) with the model's present weights."""
-        with tf.init_scope():  # not recorded by a tape that the caller may have open
-            return trace.run(tf.constant(inputs), tf.constant(targets))
-
-    @property
-    def _dtype(self) -> np.dtype[Any]:
-        """The floating dtype of the model's input."""
-        symbolic = _input(self.model)
-        dtype = tf.as_dtype("float32" if symbolic is None else symbolic.dtype)
-        return np.dtype(dtype.as_numpy_dtype if dtype.is_floating else np.float32)
+        score = self.score if isinstance(self.score, str) else None
+        key = (tuple(rules.items()), score, self.input, self.output, *batch.signature)
+        with _tracing:
+            traces = self._kept.traces
+            if self._kept.structure != _structure(self.model):
+                traces.clear()
+            if key not in traces:
+                traces[key] = new_trace(self.model, self.output, self.score, rules, batch)
+                if len(traces) > _KEPT_TRACES:
+                    traces.popitem(last=False)
+                self._kept.structure = _structure(self.model)
+            traces.move_to_end(key)
+            return traces[key]
 
 
 def prepare(
-    model: keras.Model,
+    model: Model,
     *,
     score: str | Score = "logit",
     preprocess: Preprocess | None = None,
+    input: str | int | None = None,
+    output: str | int | None = None,
 ) -> Prepared:
     """Choose what is differentiated, once; the result is accepted wherever a model is.
 
@@ -167,7 +158,8 @@ def prepare(
     Parameters
     ----------
     model
-        A built keras.Model of one input and one output.
+        A built keras.Model, or any callable of TensorFlow operations that takes a batch of
+        images and returns outputs (n, k) or (n,): a tf.function, an endpoint of a SavedModel.
     score
         "logit" (the value before a final softmax or sigmoid, if there is one), "probability",
         "log_probability", "margin" (the logit minus the largest other one), or a callable
@@ -175,6 +167,11 @@ def prepare(
     preprocess
         A function of a batch (n, h, w, c), for example that of a keras.applications model. It
         gets a copy, in the model's dtype; gradients are with respect to what it returns.
+    input
+        Of a model with several inputs, the one to explain: its name, its key in a dict, or its
+        index. The others are given beside it, as a dict or a tuple, and kept as they are.
+    output
+        Of a model with several outputs, the one to score: name, key or index.
 
     Returns
     -------
@@ -183,9 +180,9 @@ def prepare(
     Raises
     ------
     ModelError
-        For what is not a built Keras model of one input and one output.
+        For what is no built model, and where input or output is needed.
     OptionError
-        For an unknown score.
+        For an unknown score, input or output.
 
     References
     ----------
@@ -200,11 +197,14 @@ def prepare(
     >>> tfs.gradient_map(halved, np.ones((1, 4, 4, 3)))["gradient"].shape
     (1, 4, 4)
     """
-    return Prepared(_checked_model(model), check_score(score), _checked_callable(preprocess))
+    preprocess = _checked_callable(preprocess)
+    return Prepared(
+        _checked_model(model, input, output), check_score(score), preprocess, input, output
+    )
 
 
 def as_prepared(
-    model: keras.Model | Prepared,
+    model: Model | Prepared,
     rules: Iterable[Rule],
     score: str | Score | None = None,
     preprocess: Preprocess | None = None,
@@ -225,14 +225,22 @@ def as_prepared(
     _checked_model(model)
     score = check_score("logit" if score is None else score)
     known = isinstance(score, str) and all(rule in RULES.values() for rule in rules)
-    kept = _kept.setdefault(model, _Kept()) if known else _Kept()
-    return Prepared(model, score, _checked_callable(preprocess), kept)
+    kept = _Kept()
+    if known and isinstance(model, keras.Model):
+        with _tracing:
+            kept = _kept.setdefault(model, kept)
+    return Prepared(model, score, _checked_callable(preprocess), _kept=kept)
 
 
-def _checked_model(model: Any) -> keras.Model:
+def _checked_model(
+    model: Any, input: str | int | None = None, output: str | int | None = None
+) -> Model:
     if not isinstance(model, keras.Model):
+        if callable(model) and not isinstance(model, type):
+            return model
         raise ModelError(
-            f"Expected a built keras.Model. Received: {model!r:.100} (of type "
+            "Expected a built keras.Model, or a function of a batch of images, such as "
+            f"an endpoint of a SavedModel. Received: {model!r:.100} (of type "
             f"{type(model).__name__})."
         )
     if not model.built:
@@ -240,25 +248,11 @@ def _checked_model(model: Any) -> keras.Model:
             f"Expected a built keras.Model. Received: {model.name!r}, not built. "
             "Give it a keras.Input, or call it once on a batch."
         )
-    for what in ("input", "output"):
-        tensors = getattr(model, what + "s", None)
-        if tensors and len(tensors) > 1:
-            raise _not_one(what, model, len(tensors))
-    shape = _image_shape(model)
-    if len(shape) != 3:
-        raise ModelError(
-            f"Expected a model of images (h, w, c), channels last. Received: {model.name!r} of "
-            f"inputs {shape}. Wrap it in one that reshapes, keras.Sequential([keras.Input((h, w, "
-            f"c)), keras.layers.Reshape({shape}), model])."
-        )
+    if says_inputs(model):
+        inputs_of(model, input)
+        outputs = symbolic_ends(model)[1]
+        choose("output", output_names(model, outputs), output)
     return model
-
-
-def _not_one(what: str, model: keras.Model, count: int) -> ModelError:
-    return ModelError(
-        f"Expected a model of one {what}. Received: {model.name!r} with {count}. "
-        "Make one of a single input and output with keras.Model(inputs, outputs)."
-    )
 
 
 def _checked_callable(preprocess: Any) -> Any:
@@ -270,33 +264,7 @@ def _checked_callable(preprocess: Any) -> Any:
     return preprocess
 
 
-def _image_shape(model: keras.Model) -> Shape:
-    """Return the shape (h, w, c) of one input image, with None where any size will do."""
-    symbolic = _input(model)
-    return (None, None, None) if symbolic is None else tuple(symbolic.shape[1:])
-
-
-def _input(model: keras.Model) -> Any:
-    """Return the model's symbolic input; None for a subclassed model, which has none."""
-    return next(iter(getattr(model, "inputs", None) or []), None)
-
-
-def _forward(model: keras.Model, callee: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return images -> outputs of callee: the model, or its clone, which takes the same."""
-    visible = has_visible_layers(model)
-    structure = symbolic_ends(model)[0] if visible else None
-
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        packed = keras.tree.pack_sequence_as(structure, [images]) if visible else images
-        outputs = keras.tree.flatten(callee(packed, training=False))
-        if len(outputs) != 1:
-            raise _not_one("output", model, len(outputs))
-        return outputs[0]
-
-    return forward
-
-
-def _structure(model: keras.Model) -> tuple[int, ...]:
+def _structure(model: Model) -> tuple[int, ...]:
     """Return what changes when a layer's attribute is set: an activation, a slope, a statistic.
 
     Weights are variables, and those are read at every call. Everything else about a layer is
@@ -304,7 +272,7 @@ def _structure(model: keras.Model) -> tuple[int, ...]:
     or fitted, and say nothing about its graph.
     """
     ids: list[int] = []
-    for layer in model._flatten_layers():
+    for layer in model._flatten_layers() if isinstance(model, keras.Model) else ():
         if not isinstance(layer, keras.Model) or not has_visible_layers(layer):
             ids.extend(map(id, vars(layer).values()))
     return tuple(ids)

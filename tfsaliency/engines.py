@@ -1,0 +1,181 @@
+"""Which engine differentiates a model, and whether it computes what the model computes.
+
+The plain gradient is taken of the model as it is ("model"). For a modified rule, AttributionReLUs
+are put into a clone ("clone"); where that does not reach every ReLU, the ops of the traced graph
+are marked ("graph").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .arrays import Array
+from .endpoints import Inputs, Model, as_forward, has_visible_layers
+from .errors import ModelError, OpaqueModelError, UncoveredReluError
+from .gradients import Gradients, Subject, Trace, trace_gradients
+from .injection import inject
+from .rules import Rule, gradient
+from .scores import Score
+from .tracing import retrace
+
+# How far what an engine computes may be from what the model computes, as a part of the largest.
+_SAME, _SAME_HALF = 1e-3, 5e-2
+# float16 has no number below 6e-8, and none above 65504: backward passes are scaled up, by less
+# where something overflows.
+_HALF_SCALES = (2.0**15, 2.0**10, 2.0**5, 1.0, 2.0**-5)
+
+
+class Batch(NamedTuple):
+    """What the caller gave, checked.
+
+    Parameters
+    ----------
+    images
+        The images to explain as they were given, with a batch axis.
+    arrays
+        All inputs of the model as it gets them.
+    inputs
+        What the model takes.
+    """
+
+    images: Array
+    arrays: tuple[Array, ...]
+    inputs: Inputs
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What a trace is made for: the names and shapes of the inputs."""
+        return self.inputs.names, self.specs
+
+    @property
+    def specs(self) -> tuple[tf.TensorSpec, ...]:
+        """Shape, with n None, and dtype of each input."""
+        return tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in self.arrays)
+
+
+def new_trace(
+    model: Model,
+    output: str | int | None,
+    score: str | Score,
+    rules: Mapping[str, Rule],
+    batch: Batch,
+) -> Trace:
+    """Trace by the first engine that reaches every ReLU and sees the end of the model.
+
+    Parameters
+    ----------
+    model, output, score
+        What is differentiated, see prepare.
+    rules
+        The rule of each method, by the method's name.
+    batch
+        What the model gets.
+
+    Raises
+    ------
+    OpaqueModelError, NoReluError, UncoveredReluError, ModelError
+    """
+
+    def trace_by(engine: str) -> Trace:
+        weights = model.weights if isinstance(model, keras.Model) else []
+        callee = inject(model) if engine == "clone" else model
+        forward = as_forward(model, callee, batch.inputs, output, weights)
+        specs, explained = batch.specs, batch.inputs.explained
+        subject = Subject(forward, weights, specs, explained, score, engine)
+        if engine == "model":
+            return trace_gradients(subject, rules)
+        dropped = False
+        if engine == "graph":
+            values = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
+            retraced = retrace(forward, values, list(specs))
+            subject = subject._replace(forward=retraced.forward)
+            dropped = retraced.custom_gradients
+        trace = trace_gradients(subject, rules)
+        own = as_forward(model, model, batch.inputs, output, weights)
+        _check(trace, subject, subject._replace(forward=own, engine="model"), batch, dropped)
+        return trace
+
+    first = "model"
+    if any(rule is not gradient for rule in rules.values()):
+        first = "clone" if has_visible_layers(model) else "graph"
+    try:
+        return trace_by(first)
+    except (UncoveredReluError, OpaqueModelError):
+        if first == "graph":
+            raise
+    return trace_by("graph")
+
+
+def run(trace: Trace, batch: Batch, part: slice, targets: Array) -> Gradients:
+    """Run a trace on a part of a batch and its targets (n,), with the model's present weights."""
+    arrays = [array[part] for array in batch.arrays]
+    n = len(arrays[0])
+    missing = (batch.inputs.batch or n) - n
+    if missing:  # the model takes batches of one size only: the last image fills it up
+        arrays = [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for a in arrays]
+        targets = np.concatenate([targets, np.repeat(targets[-1:], missing)])
+    with tf.init_scope():  # not recorded by a tape that the caller may have open
+        given = [tf.constant(array) for array in arrays], tf.constant(targets)
+        for scale in _HALF_SCALES if trace.half else (1.0,):
+            result = trace.run(*given, tf.constant(scale))
+            if not trace.half or all(_is_finite(g) for g in result.gradients):
+                break
+    return tf.nest.map_structure(lambda t: t[:n], result) if missing else result
+
+
+def _check(trace: Trace, ours: Subject, own: Subject, batch: Batch, dropped: bool) -> None:
+    """Raise ModelError where an engine does not compute what the model computes, on one image.
+
+    The outputs are compared; and the gradient, where gradients of the model's own were dropped.
+    """
+
+    def run_one(trace: Trace) -> Gradients:
+        return run(trace, batch, slice(0, 1), np.zeros(1, np.int32))
+
+    compared = [("outputs", run_one(trace).outputs, _outputs(own, batch))]
+    if dropped:
+        pair = [
+            trace_gradients(subject._replace(score=_energy), {"gradient": gradient})
+            for subject in (ours, own)
+        ]
+        compared.append(("gradients", *(run_one(each).gradients[0] for each in pair)))
+    for what, mine, its in compared:
+        difference = _difference(mine, its)
+        if difference > (_SAME_HALF if trace.low else _SAME):
+            raise ModelError(
+                f"The {trace.engine} of the model with modified ReLUs does not compute what the "
+                f"model computes: {what} differ by {difference:.3g} of the largest. Expected "
+                "layers that return the same each time they are called with training=False, and "
+                "no gradient of their own by tf.custom_gradient behind what the clone cannot "
+                "reach. Use methods='gradient', which needs neither."
+            )
+
+
+def _outputs(own: Subject, batch: Batch) -> tf.Tensor:
+    """Run the model as it is on one image, eagerly."""
+    size = batch.inputs.batch or 1
+    with tf.init_scope():
+        arrays = [tf.constant(np.repeat(array[:1], size, axis=0)) for array in batch.arrays]
+        return own.forward([w.value for w in own.weights], arrays)[:1]
+
+
+def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Score what depends on every output; not their sum, which a softmax makes constant."""
+    return tf.reduce_sum(tf.square(outputs), axis=list(range(1, len(outputs.shape))))
+
+
+def _difference(a: tf.Tensor, b: tf.Tensor) -> float:
+    """Return the largest difference of two tensors as a part of the largest value of b."""
+    mine, its = (tf.cast(tensor, tf.float64).numpy() for tensor in (a, b))
+    if np.array_equal(mine, its, equal_nan=True):
+        return 0.0
+    return float(np.max(np.abs(mine - its)) / np.max(np.abs(its)))
+
+
+def _is_finite(tensor: tf.Tensor) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(tensor)))

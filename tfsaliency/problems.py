@@ -1,0 +1,212 @@
+"""Maps that mean nothing: the causes that can be told from numbers, and what to do about each.
+
+What has no derivative at all (an integer input, a score that does not depend on the images) is an
+error and raised where it is found; here is what has one that says nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import Array
+from .errors import MeaninglessMapError, unknown_option
+
+ON_PROBLEM = ("warn", "raise", "ignore")
+
+# Of each cause what is the case, and what to do.
+CAUSES: dict[str, tuple[str, str]] = {
+    "non_finite_map": (
+        "a map has values that are NaN or infinite",
+        "Look for NaN in model.get_weights(); a model of float16 may overflow, load it in float32.",
+    ),
+    "zero_map": (
+        "a map is zero everywhere",
+        "No ReLU on the way may be active, or the score may be saturated. Check what the model "
+        "returns for this image and how the image was preprocessed, and compare score='logit'.",
+    ),
+    "constant_map": (
+        "a map has the same value everywhere",
+        "The score depends on the mean of the image alone, and no pixel stands out.",
+    ),
+    "saturated_probability": (
+        "the probability is so close to 0 or 1 that its derivative is rounded away",
+        "Use score='logit' or 'log_probability'.",
+    ),
+    "unusual_range": (
+        "the images' values are far from those the model was trained on: preprocessing may be "
+        "missing, or applied twice",
+        "Pass the model's own preprocessing as preprocess=, once. If this model was trained on "
+        "such values, use on_problem='ignore'.",
+    ),
+}
+
+_FLAT = 1e-6  # of the largest value
+_SATURATED_EPSILONS = 10.0  # a rounding error of a tenth
+_VANISHED = 1e-30
+_FAR_OUTSIDE, _FAR_INSIDE = 0.1, 0.02  # of the range trained on
+
+
+class SaliencyWarning(UserWarning):
+    """A map that means nothing, with the cause and a remedy.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, warnings, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D(),
+    ...                           keras.layers.Dense(2)])
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     maps = tfs.gradient_map(model, np.ones((1, 4, 4, 3)))
+    >>> [problem.cause for problem in maps.problems], caught[0].category.__name__
+    (['constant_map'], 'SaliencyWarning')
+    """
+
+
+class Problem(NamedTuple):
+    """One cause for which maps mean nothing, and where.
+
+    Parameters
+    ----------
+    cause
+        A key of CAUSES.
+    images
+        The indices of the images.
+    methods
+        The methods whose maps it concerns; empty where it concerns all.
+    detail
+        What was measured.
+
+    Examples
+    --------
+    >>> print(Problem("constant_map", (0, 2), ("gradient",)))
+    constant_map (gradient, images 0 and 2): a map has the same value everywhere. The score depends on the mean of the image alone, and no pixel stands out.
+    """  # noqa: E501
+
+    cause: str
+    images: tuple[int, ...]
+    methods: tuple[str, ...] = ()
+    detail: str = ""
+
+    def __str__(self) -> str:
+        plural = "s" if len(self.images) > 1 else ""
+        return self.describe(f"image{plural} {_listed([str(i) for i in self.images])}")
+
+    def describe(self, where: str) -> str:
+        """Return the problem in words, with where it is in the caller's."""
+        what, remedy = CAUSES[self.cause]
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.cause} ({', '.join([*self.methods, where])}): {what}{detail}. {remedy}"
+
+
+def find_problems(
+    maps: Mapping[str, Array], channels: bool, probabilities: Array | None, epsilon: float
+) -> tuple[Problem, ...]:
+    """Return what is wrong with maps.
+
+    Parameters
+    ----------
+    maps
+        (n, h, w) by method, or (n, h, w, c) with channels.
+    channels
+        Whether the last axis is one of channels.
+    probabilities
+        The probabilities (n,) that were differentiated, None for another score.
+    epsilon
+        The distance from 1 to the next number in the dtype of the probabilities.
+    """
+    saturated = _saturated(probabilities, epsilon)
+    found = [Problem("saturated_probability", saturated)] if saturated else []
+    tables: dict[str, dict[str, tuple[int, ...]]] = {}
+    for method, array in maps.items():
+        for cause, where in _degenerate(array, channels, saturated).items():
+            tables.setdefault(cause, {})[method] = where
+    for cause, by_method in tables.items():
+        for where in dict.fromkeys(by_method.values()):
+            methods = tuple(method for method, images in by_method.items() if images == where)
+            found.append(Problem(cause, where, methods))
+    return tuple(found)
+
+
+def check_range(inputs: Array, trained: tuple[float, float] | None) -> tuple[Problem, ...]:
+    """Return what is wrong with the values that a model gets.
+
+    Parameters
+    ----------
+    inputs
+        (n, h, w, c), after preprocessing.
+    trained
+        The least and the largest value that the model was trained on, None if not known.
+    """
+    if trained is None:
+        return ()
+    low, high = trained
+    span = high - low
+    axes = tuple(range(1, inputs.ndim - 1))
+    least, largest = inputs.min(axis=axes), inputs.max(axis=axes)  # (n, c)
+    outside = np.maximum(low - least, largest - high).max(axis=-1) > _FAR_OUTSIDE * span
+    # All images hardly vary: one that does not may be of a plain wall.
+    hardly = np.all(largest - least < _FAR_INSIDE * span)
+    where = _indices(outside | hardly)
+    detail = f"from {inputs.min():.3g} to {inputs.max():.3g}, instead of {low:.3g} to {high:.3g}"
+    return (Problem("unusual_range", where, detail=detail),) if where else ()
+
+
+def check_on_problem(on_problem: str) -> str:
+    """Return on_problem if it is a known choice, else raise OptionError."""
+    if on_problem not in ON_PROBLEM:
+        raise unknown_option("on_problem", on_problem, ON_PROBLEM)
+    return on_problem
+
+
+def tell(problems: Sequence[Problem], on_problem: str, stacklevel: int) -> None:
+    """Warn of each problem, or raise MeaninglessMapError for all of them, or do nothing."""
+    if problems and on_problem == "raise":
+        raise MeaninglessMapError(" ".join(map(str, problems)))
+    if on_problem == "warn":
+        for problem in problems:
+            warnings.warn(str(problem), SaliencyWarning, stacklevel=stacklevel + 1)
+
+
+def shifted(problems: Iterable[Problem], by: int) -> tuple[Problem, ...]:
+    """Return problems with the indices of their images moved up."""
+    return tuple(p._replace(images=tuple(i + by for i in p.images)) for p in problems)
+
+
+def _saturated(probabilities: Array | None, epsilon: float) -> tuple[int, ...]:
+    if probabilities is None:
+        return ()
+    certain = 1 - probabilities < _SATURATED_EPSILONS * epsilon
+    return _indices(np.logical_or(certain, probabilities < _VANISHED))
+
+
+def _degenerate(
+    maps: Array, channels: bool, saturated: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """Return the images whose maps are not finite, zero or constant, by cause."""
+    n = len(maps)
+    flat = maps.reshape(n, -1, maps.shape[-1] if channels else 1)
+    finite = np.isfinite(flat).all(axis=(1, 2))
+    largest = np.abs(flat).max(axis=(1, 2))
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        varies = (flat.max(axis=1) - flat.min(axis=1)).max(axis=1) > _FLAT * largest
+    explained = np.isin(np.arange(n), saturated)
+    found = {
+        "non_finite_map": _indices(~finite),
+        "zero_map": _indices(finite & (largest == 0) & ~explained),
+        "constant_map": _indices(finite & (largest > 0) & ~varies & (flat.shape[1] > 1)),
+    }
+    return {cause: where for cause, where in found.items() if where}
+
+
+def _indices(condition: Any) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.flatnonzero(condition))
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > 6:
+        return f"{', '.join(names[:5])}, ... ({len(names)})"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

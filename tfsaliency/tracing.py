@@ -1,0 +1,182 @@
+"""The second engine: modified ReLUs in the traced graph of a model, however it was written.
+
+The forward pass is traced, the functions that it calls are inlined, and each ReLU op is marked
+with a gradient function of this module. Imported into another graph and differentiated there,
+marked ops follow the rule. Marks are honoured in loops and branches, too, because each backward
+pass builds their gradients anew; they are not in functions that cannot be inlined, and the census
+counts those as not reached.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tensorflow.python.framework import ops as _tf_ops
+from tensorflow.python.grappler import tf_optimizer as _grappler
+
+from .census import CONTROL_FLOW, MARK, MARKED, site_of
+from .errors import ModelError
+from .injection import active_rule
+from .patterns import RELU, kind, of_definitions
+from .rules import Site
+
+_CUSTOM = "CustomGradient-"  # how TensorFlow names the gradients of tf.custom_gradient
+# What keeps a function from being inlined: it is compiled as a whole, or is to stay as it is.
+_KEEPS_WHOLE = ("_XlaMustCompile", "_noinline", "api_implements")
+_LOWER = "_lower_using_switch_merge"  # run a loop or a branch in the graph that it is in
+
+
+class Retraced(NamedTuple):
+    """The forward pass of a model as a graph in which each ReLU op is marked.
+
+    Parameters
+    ----------
+    forward
+        (weights, inputs) -> outputs, inside a graph that is being traced.
+    custom_gradients
+        Whether functions of tf.custom_gradient were found. Theirs cannot be carried over: the
+        operations inside are differentiated.
+    """
+
+    forward: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor]
+    custom_gradients: bool
+
+
+def retrace(
+    forward: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor],
+    weights: Sequence[tf.TensorSpec],
+    inputs: Sequence[tf.TensorSpec],
+) -> Retraced:
+    """Trace a forward pass, inline what it calls and mark its ReLUs.
+
+    Parameters
+    ----------
+    forward
+        (weights, inputs) -> outputs; variables that it reads otherwise are read at every call.
+    weights, inputs
+        What it is called with.
+    """
+    traced = tf.function(forward, autograph=False).get_concrete_function(weights, inputs)
+    forget_custom_gradients(traced.graph)  # this graph is not differentiated
+    graph = _inlined(traced)
+    custom = any([_mark(body) for body in _bodies(graph)])
+    output = traced.outputs[0]
+
+    def imported(values: Sequence[tf.Tensor], arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+        # Variables are captured again: what is imported reads them at every call.
+        capture = tf.compat.v1.get_default_graph().capture
+        given = [*tf.nest.flatten((values, arrays)), *map(capture, traced.captured_inputs)]
+        names = [tensor.name for tensor in traced.inputs]
+        known = dict(zip(names, given, strict=True))
+        (outputs,) = tf.graph_util.import_graph_def(
+            graph, input_map=known, return_elements=[output.name], name=""
+        )
+        outputs.set_shape(output.shape)
+        return outputs
+
+    return Retraced(imported, custom)
+
+
+def marked_gradients(scores: tf.Tensor, images: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor | None:
+    """Differentiate scores by images where marks are honoured; a tape does not honour them."""
+    return tf.gradients(scores, images, grad_ys=upstream)[0]
+
+
+def forget_custom_gradients(graph: tf.Graph) -> None:
+    """Drop a graph's entries from TensorFlow's registry of gradient functions.
+
+    tf.custom_gradient leaves one there for each call, for good, and each holds the whole graph:
+    some 3 MB for a model of ten ReLUs. Nothing may differentiate the graph after this.
+    """
+    registered = _tf_ops.gradient_registry._registry
+    for op in graph.get_operations():
+        if op.type == "IdentityN":
+            name = op.node_def.attr[MARK].s.decode()
+            if name.startswith(_CUSTOM):
+                registered.pop(name, None)
+
+
+@tf.RegisterGradient(MARKED.decode())
+def _gradient_of_marked(op: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
+    """Apply the rule of the backward pass that is being built to a marked op."""
+    rule = active_rule()
+    if rule is None:
+        raise ModelError(
+            "Expected this graph, made for attribution, to be differentiated by tfsaliency. "
+            "Differentiate the model itself."
+        )
+    return rule(upstream, Site(op.outputs[0], lambda u: _RELU_GRADIENTS[op.type](op, u)))
+
+
+_RELU_GRADIENTS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
+    "Relu": lambda op, u: tf.raw_ops.ReluGrad(gradients=u, features=op.outputs[0]),
+    "Relu6": lambda op, u: tf.raw_ops.Relu6Grad(gradients=u, features=op.outputs[0]),
+    "LeakyRelu": lambda op, u: tf.raw_ops.LeakyReluGrad(
+        gradients=u, features=op.inputs[0], alpha=op.get_attr("alpha")
+    ),
+}
+
+
+def _inlined(traced: Any) -> Any:
+    """Return the GraphDef of a concrete function with what it calls put in its place.
+
+    Loops and branches stay; their bodies get names of their own, as they are about to change.
+    """
+    graph = traced.graph.as_graph_def()
+    functions = graph.library.function
+    for owner in (*functions, *(node for body in _bodies(graph) for node in body)):
+        for name in _KEEPS_WHOLE:
+            owner.attr.pop(name, None)
+    _set_lowering(graph, False)  # or they are taken apart, and cannot be differentiated
+    meta = tf.compat.v1.train.export_meta_graph(graph_def=graph, graph=traced.graph)
+    ends = meta.collection_def["train_op"].node_list.value
+    ends.extend(tensor.name for tensor in (*traced.inputs, *traced.outputs))
+    config = tf.compat.v1.ConfigProto()
+    rewrite = config.graph_options.rewrite_options
+    rewrite.min_graph_nodes = -1  # small graphs, too
+    rewrite.optimizers.append("function")
+    rewrite.function_optimization = rewrite.AGGRESSIVE
+    graph = _grappler.OptimizeGraph(config, meta)
+    _set_lowering(graph, True)
+    _rename_functions(graph)
+    return graph
+
+
+def _set_lowering(graph: Any, lowered: bool) -> None:
+    for node in (node for body in _bodies(graph) for node in body):
+        if node.op in CONTROL_FLOW:
+            node.attr[_LOWER].b = lowered
+
+
+def _rename_functions(graph: Any) -> None:
+    suffix = f"_tfsaliency_{uuid.uuid4().hex}"
+    known = {function.signature.name for function in graph.library.function}
+    for function in graph.library.function:
+        function.signature.name += suffix
+    for node in (node for body in _bodies(graph) for node in body):
+        for attribute in node.attr.values():
+            for reference in (attribute.func, *attribute.list.func):
+                if reference.name in known:
+                    reference.name += suffix
+
+
+def _bodies(graph: Any) -> list[Any]:
+    return [graph.node, *(function.node_def for function in graph.library.function)]
+
+
+def _mark(body: Iterable[Any]) -> bool:
+    """Mark the ReLUs of a GraphDef's or a function's nodes; tell of gradients that were dropped."""
+    dropped = False
+    definitions = {definition.name: definition for definition in body}
+    for node in list(of_definitions(definitions.values())):
+        attributes = definitions[node.name].attr
+        if kind(node) == RELU:
+            attributes[MARK].s = MARKED
+        elif MARK in attributes and attributes[MARK].s.startswith(_CUSTOM.encode()):
+            del attributes[MARK]
+            # Inside an AttributionReLU is its ReLU, which is marked: nothing is lost.
+            dropped |= site_of(definitions[node.name].input[0]) is None
+    return dropped
