@@ -288,7 +288,7 @@ def test_float16_does_not_underflow():
         model = zoo.random_weights(keras.Model(i, layers.Dense(4, dtype=dtype)(h)))
         # Float16 has nothing below 6e-8: bare gradients of this model are all zero in it. Its
         # activations are of ordinary size, because its biases are.
-        model.set_weights([w * 1e-3 if w.ndim > 1 else w for w in model.get_weights()])
+        model.set_weights([w * 1e-3 if w.ndim > 1 else abs(w) for w in model.get_weights()])
         return model
 
     x = zoo.images()
