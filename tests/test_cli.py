@@ -137,6 +137,28 @@ def test_options_reach_the_maps(suffix, photo, tmp_path, capsys):
     assert ours.score == "margin (before the final softmax)"
 
 
+def test_maps_that_mean_nothing_are_said_by_the_names_of_the_photos(
+    photo, model_file, tmp_path, capsys
+):
+    model = keras.saving.load_model(model_file)
+    model.set_weights([w * 0 for w in model.get_weights()])
+    dead = tmp_path / "dead.keras"
+    model.save(dead)
+    out = tmp_path / "o"
+    code, lines, errors = _run(capsys, "map", photo, "--model", dead, "--out", out)
+    assert code == 0 and lines[-1].startswith("Wrote 1 of 1 pictures")
+    assert lines[1:4] == [
+        "gradient: 2 of 2 ReLUs (clone)",
+        "guided_backprop: 2 of 2 ReLUs (clone)",
+        "zeiler_fergus: 2 of 2 ReLUs (clone)",
+    ]
+    (warning,) = errors
+    assert warning.startswith("tfsaliency: warning: zero_map (gradient, guided_backprop, ")
+    assert f"{photo}): a map is zero everywhere" in warning
+    saved = tfs.SaliencyMaps.load(out / "maps.npz")
+    assert [problem.cause for problem in saved.problems] == ["zero_map"]
+
+
 def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
     weights = tmp_path / "mobilenet.weights.h5"
     model = keras.applications.MobileNetV2(weights=None)

@@ -4,6 +4,21 @@ A rule takes the gradient that arrives from above and the site it arrives at, an
 gradient to pass down. In the formulas u is that upstream gradient, z and y are the ReLU's
 input and output, and s = dy/dz is the ReLU's own slope at z: 0 or 1 for a plain ReLU, 0 above
 the ceiling of a ReLU6, the negative slope of a leaky one.
+
+What counts as a ReLU is a choice where the papers, which know plain ReLUs only, say nothing:
+
+- Leaky ReLUs (LeakyReLU, PReLU, ReLU with a negative slope) are ReLUs. Guided backpropagation
+  restricts the chain rule to positive signals (Springenberg et al. 2014, section 3.4), and the
+  chain rule through a leaky ReLU is u * s: with s = 0 it is the paper's formula, and paths that
+  the network uses are not cut. The deconvnet rectifies the signal on its way down whatever the
+  ReLU let through on the way up (Zeiler and Fergus 2014, section 2.1), which asks nothing of s.
+- ELU, SELU, CELU, GELU, SiLU are none. Both papers argue with a rectifier that is on or off;
+  these bend, and have no off. They keep their own derivative.
+- A ReLU(6) that is the clip of a hard sigmoid, max(0, min(6, x + 3)) / 6, as in hard_silu and in
+  squeeze-and-excite blocks, is a gate: it weighs another signal, and rectifies none. It keeps its
+  own derivative.
+
+A result's coverage counts each kind.
 """
 
 from __future__ import annotations
