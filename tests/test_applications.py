@@ -38,7 +38,8 @@ def test_a_model_of_keras_applications(name):
         with pytest.raises(tfs.NoReluError):
             tfs.gradient_map(model, x, "guided_backprop")
     maps = tfs.attributions(model, x, methods)
-    expected = benchmark.reference(model, x.astype("float32"), int(maps.targets[0]), name)
+    x = x.astype("float32")
+    expected = benchmark.reference(model, x, int(maps.targets[0]), name, methods)
     for method in methods:
         largest = np.abs(expected[method]).max()
         assert largest > 0

@@ -1,5 +1,8 @@
 """Models of every shape: several inputs and outputs, sequences, volumes, dtypes, files."""
 
+import warnings
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -374,6 +377,21 @@ def test_the_models_own_preprocessing_is_in_inference_mode():
         for rule in RULES:
             upstream = kernel[:, 1].reshape(4, 4, 3)
             assert_close(maps[rule], _relu_dense(upstream, z, rule) * chain, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_files_that_tf_keras_wrote(kind):
+    """Whole models in the legacy HDF5 format, written by tf_keras 2.20."""
+    path = Path(__file__).parent / "files" / f"tf_keras_{kind}.h5"
+    with warnings.catch_warnings():  # Keras's own, of input_shape given to a layer
+        warnings.simplefilter("ignore")
+        model = keras.saving.load_model(path, compile=False)
+    x = zoo.images()
+    maps = tfs.attributions(model, x, RULES, targets=1)
+    for rule in RULES:
+        _, reference = zoo.reference_gradient(model, x[0], 1, rule, {})
+        assert_close(maps[rule][0], reference, 1e-4)
+        assert maps.coverage[rule].reached == 2
 
 
 @pytest.mark.parametrize("ending", ["keras", "h5", "weights.h5"])
