@@ -346,7 +346,7 @@ def _explain(
         parts.append([array.numpy() for array in (result.targets, result.scores, *maps)])
     chosen, scores, *arrays = (np.concatenate(column) for column in zip(*parts, strict=True))
     by_method = {method.name: array for method, array in zip(methods, arrays, strict=True)}
-    probabilities = scores if trace.score == "probability" else None
+    probabilities = scores if prepared.score == "probability" else None
     problems = (
         *check_range(batch.arrays[batch.inputs.explained], trained_range(prepared.model)),
         *find_problems(by_method, reduce is None, probabilities, trace.epsilon),

@@ -21,7 +21,8 @@ class Method(NamedTuple):
     name
         The key of its maps in the result.
     rule
-        (upstream, site) -> gradient; see RULES.
+        (upstream, site) -> gradient; see RULES. On a model that computes in float16 it gets the
+        upstream gradient times a power of two, and should return its result times the same.
 
     Examples
     --------

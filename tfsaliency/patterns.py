@@ -33,14 +33,14 @@ class Node(NamedTuple):
     name, type
         As in the graph.
     value
-        Of what is constant, else None.
+        A function that returns the value of what is constant, else None.
     inputs, consumers
         Functions that return the nodes it computes from, and those that compute from it.
     """
 
     name: str
     type: str
-    value: Any
+    value: Callable[[], Any]
     inputs: Callable[[], list[Node]]
     consumers: Callable[[], list[Node]]
 
@@ -50,7 +50,7 @@ def of_operation(op: tf.Operation) -> Node:
     return Node(
         op.name,
         op.type,
-        tf.get_static_value(op.outputs[0]) if op.outputs else None,
+        lambda: tf.get_static_value(op.outputs[0]) if op.outputs else None,
         lambda: [of_operation(tensor.op) for tensor in op.inputs],
         lambda: [of_operation(c) for tensor in op.outputs for c in tensor.consumers()],
     )
@@ -67,13 +67,14 @@ def of_definitions(definitions: Iterable[Any]) -> Iterator[Node]:
 
     def node(name: str) -> Node:
         if name not in body:  # an argument of the function: not known, but there
-            return Node(name, "Arg", None, list, lambda: [node(n) for n in below.get(name, [])])
+            beneath = below.get(name, [])
+            return Node(name, "Arg", lambda: None, list, lambda: [node(n) for n in beneath])
         definition = body[name]
-        constant = definition.op == "Const"
+        tensor = definition.attr["value"].tensor if definition.op == "Const" else None
         return Node(
             name,
             definition.op,
-            tf.make_ndarray(definition.attr["value"].tensor) if constant else None,
+            lambda: None if tensor is None else tf.make_ndarray(tensor),
             lambda: [node(n) for n in above[name]],
             lambda: [node(n) for n in below.get(name, [])],
         )
@@ -108,8 +109,9 @@ def _is_written_relu(node: Node) -> bool:
 
 
 def _is_zero(node: Node) -> bool:
-    if node.value is not None:
-        return not np.any(node.value)
+    value = node.value()
+    if value is not None:
+        return not np.any(value)
     if node.type == "Fill":
         return _is_zero(node.inputs()[1])
     passed_on = node.type in ("Identity", "Cast", "BroadcastTo") and bool(node.inputs())
@@ -120,7 +122,7 @@ def _is_comparison(node: Node) -> bool:
     """Tell whether a node compares something that varies with a constant."""
     if node.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
         return False
-    return sum(n.value is None and not _is_zero(n) for n in node.inputs()) == 1
+    return sum(n.value() is None and not _is_zero(n) for n in node.inputs()) == 1
 
 
 def _is_hard_sigmoid(node: Node) -> bool:
@@ -151,11 +153,12 @@ def _has_constant(node: Node, value: float) -> bool:
 
 
 def _is_constant(node: Node, value: float) -> bool:
-    while node.value is None and node.type in ("Identity", "Cast") and node.inputs():
+    while node.type in ("Identity", "Cast") and node.inputs():
         node = node.inputs()[0]
-    if node.value is None or np.size(node.value) == 0:
+    found = node.value()
+    if found is None or np.size(found) == 0:
         return False
-    number = np.asarray(node.value)
+    number = np.asarray(found)
     if number.dtype.kind not in "uif" and number.dtype.name != "bfloat16":
         return False
     # bfloat16 has eight binary digits.

@@ -82,7 +82,13 @@ def retrace(
 
 def marked_gradients(scores: tf.Tensor, images: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor | None:
     """Differentiate scores by images where marks are honoured; a tape does not honour them."""
-    return tf.gradients(scores, images, grad_ys=upstream)[0]
+    try:
+        return tf.gradients(scores, images, grad_ys=upstream)[0]
+    except LookupError as error:  # what TensorFlow raises for an op that has no gradient
+        raise ModelError(
+            f"Cannot differentiate the traced graph of the model: {error} Use methods='gradient', "
+            "or write the model of layers that a clone can be made of."
+        ) from error
 
 
 def forget_custom_gradients(graph: tf.Graph) -> None:
