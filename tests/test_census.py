@@ -22,7 +22,7 @@ def test_an_unreached_relu_is_refused_by_name(case, rule):
     assert rule in str(caught.value)
 
 
-@pytest.mark.parametrize("case", zoo.REFUSED)
+@pytest.mark.parametrize("case", sorted(set(zoo.REFUSED) - {"MapDefun"}))  # has no gradient
 def test_the_gradient_needs_no_reach(case):
     model = zoo.REFUSED[case][0]("float32")
     x = tf.constant(zoo.images(), tf.float32)

@@ -147,6 +147,16 @@ def test_a_gradient_of_the_models_own_is_carried_over_or_refused():
         tfs.attributions(models[2], x, "guided_backprop", targets=1)
 
 
+def test_an_op_without_a_gradient_is_named():
+    def unbatch(x):
+        return tf.raw_ops.Unbatch(
+            batched_tensor=tf.nn.relu(x), batch_index=[[0]], id=0, timeout_micros=1
+        )
+
+    with pytest.raises(tfs.ModelError, match="No gradient defined.*Unbatch"):
+        tfs.gradient_map(zoo._calls(unbatch).build("float32"), zoo.images(), "guided_backprop")
+
+
 def test_marks_change_no_other_models_gradient():
     model = zoo.HIDDEN["custom layer, tf.nn.relu"].build("float32")
     x = tf.constant(zoo.images(), tf.float32)

@@ -421,6 +421,14 @@ def _partly(function: Callable[[Any], Any]):
     return _body(lambda x, d: function(layers.ReLU(dtype=d)(x)))
 
 
+def _map_defun(x):
+    """A ReLU in a function that TensorFlow does not inline."""
+    function = in_function(tf.nn.relu).get_concrete_function(tf.TensorSpec(x.shape[1:], x.dtype))
+    function.add_to_graph()
+    options = {"output_types": [x.dtype], "output_shapes": [x.shape[1:]], "f": function}
+    return tf.raw_ops.MapDefun(arguments=[x], captured_inputs=[], **options)[0]
+
+
 def _in_layer(function: Callable[[Any], Any]):
     return _partly(lambda x: Calls(function, name=f"hidden_{id(x)}")(x))
 
@@ -459,6 +467,11 @@ REFUSED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
         ),
         "while",
     ),
+    "py_function": (
+        _in_layer(lambda x: tf.ensure_shape(tf.py_function(tf.nn.relu, [x], x.dtype), x.shape)),
+        "EagerPyFunc",
+    ),
+    "MapDefun": (_in_layer(_map_defun), "MapDefun"),
     "AttributionReLU(threshold) in a tf.function": (
         _in_layer(in_function(tfs.AttributionReLU("gradient", threshold=0.5))),
         "hidden",

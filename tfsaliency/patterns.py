@@ -15,11 +15,16 @@ import tensorflow as tf
 # Ops that are ReLUs, with the ReLU's slope as their derivative.
 RELU_OPS = ("Relu", "Relu6", "LeakyRelu")
 
-# A ReLU that a rule can govern; one written in other ops; one that switches something else on
-# and off; and an activation with a kink or a bend that is no ReLU.
+# A ReLU that a rule can govern; one written in other ops, or hidden; one that switches something
+# else on and off; and an activation with a kink or a bend that is no ReLU.
 RELU, WRITTEN, GATE, SMOOTH = "relu", "written", "gate", "smooth"
 
 _SMOOTH_OPS = ("Elu", "Selu")
+# Nobody can tell what these compute: a ReLU, for all that is known.
+_OPAQUE_OPS = (
+    "PyFunc", "PyFuncStateless", "EagerPyFunc", "XlaCallModule", "XlaLaunch", "TPUPartitionedCall",
+    "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3",
+)  # fmt: skip
 _SAME_VALUE_OPS = ("Identity", "IdentityN", "Cast", "Reshape", "StopGradient", "Snapshot")
 _HARD_SIGMOID_SHIFT, _HARD_SIGMOID_SPAN = 3.0, 6.0
 _GATE_REACH = 8  # how many ops a hard sigmoid is written in, at most, on either side
@@ -84,17 +89,14 @@ def of_definitions(definitions: Iterable[Any]) -> Iterator[Node]:
 
 def kind(node: Node) -> str | None:
     """Return RELU, WRITTEN, GATE or SMOOTH for what is or resembles a ReLU, else None."""
-    if node.type in RELU_OPS:
-        if _is_hard_sigmoid(node):
-            return GATE
-        return WRITTEN if _is_half_of_prelu(node) else RELU
-    if node.type in _SMOOTH_OPS:
-        return SMOOTH
-    if not _is_written_relu(node):
-        return None
+    written = _is_written_relu(node)
+    if node.type not in RELU_OPS and not written:
+        return SMOOTH if node.type in _SMOOTH_OPS else WRITTEN if node.type in _OPAQUE_OPS else None
     if _is_hard_sigmoid(node):
         return GATE
-    return SMOOTH if _is_part_of_elu(node) else WRITTEN
+    if written:
+        return SMOOTH if _is_part_of_elu(node) else WRITTEN
+    return WRITTEN if _is_half_of_prelu(node) else RELU
 
 
 def _is_written_relu(node: Node) -> bool:
