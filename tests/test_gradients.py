@@ -26,8 +26,12 @@ def test_other_weights_are_arguments():
     other = zoo.random_weights(keras.models.clone_model(model), seed=9)
     x, targets = zoo.images(), np.array([1, 2], "int32")
     kept = model.get_weights()
-    weights = [tf.constant(w) for w in other.get_weights()]
-    result = _trace(model, x).run_with(weights, [x], targets, SCALE)
+    trace = _trace(model, x)
+    own = trace.run_with([None] * len(kept), [x], targets, SCALE)
+    result = trace.run_with(other.get_weights(), [x], targets, SCALE)
+    unchanged = tfs.attributions(model, x, list(RULES), targets=targets)
+    for ours, name in zip(own.gradients, RULES, strict=True):
+        np.testing.assert_array_equal(ours, unchanged[name])
     expected = tfs.attributions(other, x, list(RULES), targets=targets)
     for ours, name in zip(result.gradients, RULES, strict=True):
         np.testing.assert_allclose(ours, expected[name], rtol=1e-12, atol=1e-14)

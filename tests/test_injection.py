@@ -50,6 +50,108 @@ def test_the_callers_model_is_left_as_it_was(spelling):
     assert config is None or config == repr(model.get_config())
 
 
+class Plain(keras.Model):
+    """A subclassed model."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layers.Conv2D(5, 3, activation="relu")
+        self.dense = layers.Dense(zoo.CLASSES, activation="softmax")
+
+    def call(self, x):
+        return self.dense(tf.reduce_mean(self.conv(x), axis=(1, 2)))
+
+
+class Decorated(Plain):
+    """The same, with a call that is a tf.function, which keeps what it was traced with."""
+
+    @tf.function
+    def call(self, x):
+        return self.dense(tf.reduce_mean(self.conv(x), axis=(1, 2)))
+
+
+class PlainLayer(layers.Layer):
+    """A layer with weights."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, x):
+        return tf.nn.relu(x * self.scale)
+
+
+class DecoratedLayer(PlainLayer):
+    """The same, with a call that is a tf.function."""
+
+    @tf.function
+    def call(self, x):
+        return tf.nn.relu(x * self.scale)
+
+
+def _with(layer):
+    return keras.Sequential(
+        [
+            keras.Input((zoo.SIZE, zoo.SIZE, zoo.CHANNELS)),
+            layer(),
+            layers.Flatten(),
+            layers.Dense(zoo.CLASSES, activation="softmax"),
+        ]
+    )
+
+
+DECORATED = {
+    "model": (Decorated, Plain),
+    "layer": (lambda: _with(DecoratedLayer), lambda: _with(PlainLayer)),
+}
+
+
+def _pair(kind):
+    """A model with a tf.function in it, and one without, of the same weights."""
+    models = [build() for build in DECORATED[kind]]
+    for model in models:
+        model(zoo.images().astype("float32"))
+        zoo.random_weights(model)
+    return models
+
+
+@pytest.mark.parametrize("kind", DECORATED)
+def test_a_tf_function_in_a_model_is_left_as_it_was(kind, tmp_path):
+    x = zoo.images().astype("float32")
+    model, plain = _pair(kind)
+    before = [tfs.attributions(model, x, ALL, targets=1) for _ in range(2)]
+    tfs.gradient_map(model, x)
+    tfs.gradient_map(model, x, score=lambda y, t: tf.gather(y, t, batch_dims=1))
+    for each in (model, plain):
+        each.compile("sgd", "sparse_categorical_crossentropy")
+        each.fit(x, np.array([0, 1]), epochs=2, verbose=0)
+    for a, b in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(x, verbose=0), plain(x), rtol=1e-5)
+    model.export(tmp_path / "exported", verbose=False)
+    after = tfs.attributions(model, x, ALL, targets=1)
+    expected = tfs.attributions(plain, x, ALL, targets=1)
+    for method in ALL:
+        np.testing.assert_array_equal(before[0][method], before[1][method])
+        np.testing.assert_allclose(after[method], expected[method], rtol=1e-4, atol=1e-7)
+        assert not np.allclose(after[method], before[0][method], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", DECORATED)
+@pytest.mark.parametrize("called_first", [False, True])
+def test_other_weights_reach_into_a_tf_function(kind, called_first):
+    x, targets = zoo.images().astype("float32"), np.array([1, 2], "int32")
+    model, other = _pair(kind)
+    other.set_weights([w * 0.5 + 0.1 for w in model.get_weights()])
+    if called_first:
+        model.predict(x, verbose=0)
+    prepared = tfs.prepare(model)
+    trace = prepared.trace(tfs.RULES, prepared.check(x))
+    result = trace.run_with(other.get_weights(), [x], targets, tf.constant(1.0))
+    expected = tfs.attributions(other, x, ALL, targets=targets)
+    for ours, method in zip(result.gradients, ALL, strict=True):
+        np.testing.assert_allclose(ours, expected[method], rtol=1e-4, atol=1e-7)
+
+
 def test_seeds_and_layer_names_are_left_alone():
     def draws():
         keras.utils.set_random_seed(3)

@@ -99,7 +99,7 @@ def test_other_weights_are_arguments():
     trace = prepared.trace(tfs.RULES, prepared.check(x))
     kept = model.get_weights()
     other = [w * 0.5 + 0.1 for w in kept]
-    result = trace.run_with([tf.constant(w) for w in other], [x], targets, tf.constant(1.0))
+    result = trace.run_with(other, [x], targets, tf.constant(1.0))
     assert all(np.array_equal(a, b) for a, b in zip(kept, model.get_weights(), strict=True))
     model.set_weights(other)
     for rule, ours in zip(RULES, result.gradients, strict=True):

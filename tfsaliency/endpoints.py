@@ -17,6 +17,8 @@ from .arrays import Array, Shape, as_batch
 from .errors import ImageError, ModelError, OptionError, unknown_option
 
 Model: TypeAlias = keras.Model | Callable[..., Any]
+# Flat inputs -> outputs.
+Forward: TypeAlias = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 _RANK_OF_AN_IMAGE = 3
 
 
@@ -226,9 +228,8 @@ def as_forward(
     callee: Model,
     inputs: Inputs,
     output: str | int | None,
-    weights: Sequence[keras.Variable],
-) -> Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor]:
-    """Return (values of weights, flat inputs) -> the chosen output, (n, k) if it was (n,).
+) -> Forward:
+    """Return flat inputs -> the chosen output, (n, k) if it was (n,).
 
     Parameters
     ----------
@@ -240,16 +241,15 @@ def as_forward(
         What it takes.
     output
         The output wanted.
-    weights
-        The variables whose values are given.
     """
     known = isinstance(callee, keras.Model)
 
-    def forward(values: Sequence[tf.Tensor], arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+    def forward(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
         single = inputs.structure is None
         packed = arrays[0] if single else keras.tree.pack_sequence_as(inputs.structure, [*arrays])
-        state = list(zip(weights, values, strict=True))
-        with keras.StatelessScope(state, initialize_variables=False):
+        # No state of the model is updated. Nor is any replaced: a tf.function inside the model
+        # would keep what it was traced with, for the caller's own next call.
+        with keras.StatelessScope(initialize_variables=False):
             outputs = callee(packed, training=False) if known else _call(callee, packed)
         flat = keras.tree.flatten(outputs)
         chosen = flat[choose("output", output_names(model, outputs), output)]
@@ -277,7 +277,7 @@ def _as_outputs(chosen: Any) -> tf.Tensor:
             "Expected a model or a function that returns floating-point outputs (n, k) or (n,). "
             f"Received: {received}."
         )
-    return tensor[:, tf.newaxis] if tensor.shape.rank == 1 else tensor
+    return tf.expand_dims(tensor, -1) if tensor.shape.rank == 1 else tensor
 
 
 def _names(structure: Any, otherwise: Sequence[str]) -> tuple[str, ...]:

@@ -84,19 +84,18 @@ def new_trace(
     def trace_by(engine: str) -> Trace:
         weights = model.weights if isinstance(model, keras.Model) else []
         callee = inject(model) if engine == "clone" else model
-        forward = as_forward(model, callee, batch.inputs, output, weights)
+        forward = as_forward(model, callee, batch.inputs, output)
         specs, explained = batch.specs, batch.inputs.explained
         subject = Subject(forward, weights, specs, explained, score, engine)
         if engine == "model":
             return trace_gradients(subject, rules)
         dropped = False
         if engine == "graph":
-            values = [tf.TensorSpec(w.shape, w.dtype) for w in weights]
-            retraced = retrace(forward, values, list(specs))
+            retraced = retrace(forward, specs)
             subject = subject._replace(forward=retraced.forward)
             dropped = retraced.custom_gradients
         trace = trace_gradients(subject, rules)
-        own = as_forward(model, model, batch.inputs, output, weights)
+        own = as_forward(model, model, batch.inputs, output)
         _check(trace, subject, subject._replace(forward=own, engine="model"), batch, dropped)
         return trace
 
@@ -161,7 +160,7 @@ def _outputs(own: Subject, batch: Batch) -> tf.Tensor:
     size = batch.inputs.batch or 1
     with tf.init_scope():
         arrays = [tf.constant(np.repeat(array[:1], size, axis=0)) for array in batch.arrays]
-        return own.forward([w.value for w in own.weights], arrays)[:1]
+        return own.forward(arrays)[:1]
 
 
 def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

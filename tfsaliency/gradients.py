@@ -1,19 +1,22 @@
 """Scores and their gradients with respect to the images: one forward pass, one backward a rule.
 
-A Trace has a pure function of (weights, images, targets), and the same bound to the variables of
-the model, which it reads at every call: a map after fit or set_weights is never stale. It holds
-no Python object of the model, so it can be kept without keeping the model alive.
+A Trace reads the variables of the model at every call: a map after fit or set_weights is never
+stale. It can also run with other values in their place. It holds no Python object of the model,
+so it can be kept without keeping the model alive.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from .arrays import Array
 from .census import Found, check_coverage, find_relus
+from .endpoints import Forward
 from .errors import ModelError
 from .injection import backward_rule
 from .rules import Rule, gradient
@@ -55,8 +58,8 @@ class Trace(NamedTuple):
     run
         (inputs, targets, scale) -> Gradients, with the present values of the model's variables.
     run_with
-        (weights, inputs, targets, scale) -> Gradients, with other values, in the order of the
-        variables.
+        (weights, inputs, targets, scale) -> Gradients, with other values in the order of the
+        model's weights; None for one that keeps its own.
     found
         The census of its ReLUs.
     engine
@@ -77,7 +80,9 @@ class Trace(NamedTuple):
     """
 
     run: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]
-    run_with: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]
+    run_with: Callable[
+        [Sequence[Array | None], Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients
+    ]
     found: Found
     engine: str
     score: str
@@ -94,10 +99,10 @@ class Subject(NamedTuple):
     Parameters
     ----------
     forward
-        (weights, inputs) -> outputs. For modified rules with an AttributionReLU for each ReLU
-        (engine "clone"), or with marked ReLU ops (engine "graph").
+        Flat inputs -> outputs. For modified rules with an AttributionReLU for each ReLU (engine
+        "clone"), or with marked ReLU ops (engine "graph").
     weights
-        The variables whose values forward gets.
+        The model's, for which other values may be given.
     inputs
         Shape, with n None, and dtype of each input.
     explained
@@ -108,7 +113,7 @@ class Subject(NamedTuple):
         "model", "clone" or "graph".
     """
 
-    forward: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor]
+    forward: Forward
     weights: Sequence[keras.Variable]
     inputs: Sequence[tf.TensorSpec]
     explained: int
@@ -136,13 +141,11 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
     known: dict[str, Any] = {}
     marks = subject.engine == "graph"
 
-    def run_with(
-        values: list[tf.Tensor], inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor
-    ) -> Gradients:
+    def run(inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor) -> Gradients:
         images = inputs[subject.explained]
         with tf.GradientTape(persistent=len(rules) > 1, watch_accessed_variables=False) as tape:
             tape.watch(images)
-            head = find_head(subject.forward(values, inputs))
+            head = find_head(subject.forward(inputs))
             targets = choose_targets(head, targets)
             scores = score_values(subject.score, head, targets)
         found = find_relus(images, scores, marks)
@@ -169,19 +172,50 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
             slopes.append(slope / tf.cast(scale, slope.dtype) if half else slope)
         return Gradients(targets, _wide(scores), head.outputs, tuple(slopes))
 
-    values = [tf.TensorSpec(w.shape, w.dtype) for w in subject.weights]
-    rest = list(subject.inputs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
-    pure = _compiled(run_with, values, *rest)
-    forget_custom_gradients(pure.graph)
-    # Reading the variables inside of one function is ten times faster than reading them one by
-    # one to pass their values: of ResNet50's 320, 2 ms instead of 26.
-    bound = _compiled(lambda x, t, s: pure([w.value for w in subject.weights], x, t, s), *rest)
-    return Trace(bound, pure, engine=subject.engine, **known)
-
-
-def _compiled(function: Callable[..., Gradients], *specs: Any) -> Any:
     # Keras does not use autograph either; without it errors come out as they were raised.
-    return tf.function(function, autograph=False).get_concrete_function(*specs)
+    compiled = tf.function(run, autograph=False).get_concrete_function(
+        list(subject.inputs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
+    )
+    forget_custom_gradients(compiled.graph)
+    return Trace(
+        compiled, _with_other_weights(compiled, subject.weights), engine=subject.engine, **known
+    )
+
+
+def _with_other_weights(
+    compiled: Any, weights: Sequence[keras.Variable]
+) -> Callable[[Sequence[Array | None], Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]:
+    """Return compiled with variables of its own in the place of some of the model's.
+
+    A function gets the handles of the variables that it reads as inputs, those read in loops and
+    inner functions included; so it can be called with the handles of others.
+    """
+    captured = list(compiled.captured_inputs)
+    places = {id(tensor): place for place, tensor in enumerate(captured)}
+    own = [places.get(id(getattr(weight.value, "handle", None))) for weight in weights]
+    stand_ins: dict[int, tf.Variable] = {}
+    lock = threading.Lock()
+
+    def run_with(
+        values: Sequence[Array | None],
+        inputs: Sequence[tf.Tensor],
+        targets: tf.Tensor,
+        scale: tf.Tensor,
+    ) -> Gradients:
+        with lock:
+            handles = list(captured)
+            for place, value in zip(own, values, strict=True):
+                if place is None or value is None:  # no score depends on it, or it stays
+                    continue
+                if place in stand_ins:
+                    stand_ins[place].assign(value)
+                else:
+                    stand_ins[place] = tf.Variable(value, trainable=False)
+                handles[place] = stand_ins[place].handle
+            given = map(tf.convert_to_tensor, (*inputs, targets, scale))
+            return compiled._call_flat(list(given), handles)
+
+    return run_with
 
 
 def _connected(slope: tf.Tensor | None) -> tf.Tensor:
@@ -195,7 +229,12 @@ def _connected(slope: tf.Tensor | None) -> tf.Tensor:
 
 
 def _computes_in(dtype: tf.DType, graph: tf.Graph) -> bool:
-    return any(output.dtype == dtype for op in graph.get_operations() for output in op.outputs)
+    """Tell whether any op of a graph, or of a function in it, is of a dtype."""
+    if any(output.dtype == dtype for op in graph.get_operations() for output in op.outputs):
+        return True
+    bodies = (function.node_def for function in graph.as_graph_def().library.function)
+    attributes = (a for body in bodies for node in body for a in node.attr.values())
+    return any(attribute.type == dtype.as_datatype_enum for attribute in attributes)
 
 
 def _wide(tensor: tf.Tensor) -> tf.Tensor:

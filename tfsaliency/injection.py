@@ -189,7 +189,14 @@ class BorrowedPReLU(Borrowed):
         """Return the PReLU of inputs, of any shape."""
         if self.operation.autocast:  # out here, so that what comes back is of the dtype that went
             inputs = tf.cast(inputs, self.operation.compute_dtype)
-        return _attribution_relu(inputs, self.operation, gradient, LEAKY_SCOPE)
+        alpha = self.operation.alpha
+        slope = tf.identity(alpha.value)  # tf.custom_gradient lets no variable be read inside
+
+        def prelu(x: tf.Tensor) -> tf.Tensor:
+            with keras.StatelessScope([(alpha, slope)], initialize_variables=False):
+                return self.operation(x)
+
+        return _attribution_relu(inputs, prelu, gradient, LEAKY_SCOPE)
 
 
 def inject(model: keras.Model) -> keras.Model:

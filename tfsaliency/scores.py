@@ -22,7 +22,7 @@ Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 TOP_CLASS = -1
 
 # Ops that may follow the final activation without changing a value.
-_TRANSPARENT_OPS = ("Identity", "Cast", "Reshape", "Squeeze")
+_TRANSPARENT_OPS = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")
 _CALL_OPS = ("PartitionedCall", "StatefulPartitionedCall")
 
 

@@ -18,6 +18,7 @@ from tensorflow.python.framework import ops as _tf_ops
 from tensorflow.python.grappler import tf_optimizer as _grappler
 
 from .census import CONTROL_FLOW, MARK, MARKED, site_of
+from .endpoints import Forward
 from .errors import ModelError
 from .injection import active_rule
 from .patterns import RELU, kind, of_definitions
@@ -35,40 +36,36 @@ class Retraced(NamedTuple):
     Parameters
     ----------
     forward
-        (weights, inputs) -> outputs, inside a graph that is being traced.
+        Flat inputs -> outputs, inside a graph that is being traced.
     custom_gradients
         Whether functions of tf.custom_gradient were found. Theirs cannot be carried over: the
         operations inside are differentiated.
     """
 
-    forward: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor]
+    forward: Forward
     custom_gradients: bool
 
 
-def retrace(
-    forward: Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor],
-    weights: Sequence[tf.TensorSpec],
-    inputs: Sequence[tf.TensorSpec],
-) -> Retraced:
+def retrace(forward: Forward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
     """Trace a forward pass, inline what it calls and mark its ReLUs.
 
     Parameters
     ----------
     forward
-        (weights, inputs) -> outputs; variables that it reads otherwise are read at every call.
-    weights, inputs
-        What it is called with.
+        Flat inputs -> outputs.
+    inputs
+        Shape and dtype of each input.
     """
-    traced = tf.function(forward, autograph=False).get_concrete_function(weights, inputs)
+    traced = tf.function(forward, autograph=False).get_concrete_function(list(inputs))
     forget_custom_gradients(traced.graph)  # this graph is not differentiated
     graph = _inlined(traced)
     custom = any([_mark(body) for body in _bodies(graph)])
     output = traced.outputs[0]
 
-    def imported(values: Sequence[tf.Tensor], arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+    def imported(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
         # Variables are captured again: what is imported reads them at every call.
         capture = tf.compat.v1.get_default_graph().capture
-        given = [*tf.nest.flatten((values, arrays)), *map(capture, traced.captured_inputs)]
+        given = [*arrays, *map(capture, traced.captured_inputs)]
         names = [tensor.name for tensor in traced.inputs]
         known = dict(zip(names, given, strict=True))
         (outputs,) = tf.graph_util.import_graph_def(
