@@ -57,6 +57,9 @@ class Plain(keras.Model):
         super().__init__()
         self.conv = layers.Conv2D(5, 3, activation="relu")
         self.dense = layers.Dense(zoo.CLASSES, activation="softmax")
+        # Built here: in a tf.function Keras would build them with weights that never change.
+        self.conv.build((None, zoo.SIZE, zoo.SIZE, zoo.CHANNELS))
+        self.dense.build((None, 5))
 
     def call(self, x):
         return self.dense(tf.reduce_mean(self.conv(x), axis=(1, 2)))
