@@ -8,14 +8,26 @@ the images to the score count.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from .errors import NoReluError, UncoveredReluError
-from .patterns import GATE, RELU, SMOOTH, WRITTEN, Node, kind, of_definitions, of_operation
+from .patterns import (
+    GATE,
+    RELU,
+    SMOOTH,
+    WRITTEN,
+    Inner,
+    Node,
+    influenced_by,
+    inside,
+    kind,
+    of_operation,
+    other_halves,
+)
 
 # Every op of an AttributionReLU has this in its name, and so the census knows it; the second is
 # for one with a slope of its own below zero.
@@ -26,8 +38,6 @@ _SITE = re.compile(rf"(?:.*/)?(?:{SITE_SCOPE}|{LEAKY_SCOPE})(?:_\d+)?(?=/)")
 # The second engine sets this attribute of a ReLU op to the name of the gradient function that
 # obeys the rule.
 MARK, MARKED = "_gradient_op_type", b"TfsaliencyRelu"
-# Loops and branches: their bodies are functions, differentiated op by op.
-CONTROL_FLOW = ("While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase")
 
 
 class Found(NamedTuple):
@@ -48,6 +58,8 @@ class Found(NamedTuple):
     hidden
         AttributionReLUs inside functions, which would follow no rule or the wrong one: those of
         the others that even the plain gradient does not pass as it should.
+    direct
+        Those of the sites that are in the graph itself, and not in a loop or a branch.
     """
 
     sites: tuple[str, ...]
@@ -56,6 +68,7 @@ class Found(NamedTuple):
     smooth: tuple[str, ...]
     leaky: tuple[str, ...]
     hidden: tuple[str, ...]
+    direct: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -133,15 +146,25 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Fou
         Whether the rule acts on marked ops, and not on AttributionReLUs.
     """
     found = _Finds()
-    functions: list[tuple[str, str, bool]] = []
+    callers: list[Inner] = []
+    influenced = influenced_by(images)
     for op in _between(images, scores):
+        node = of_operation(op, influenced)
         site = None if marks else site_of(op.name)
         if site:
-            found.add_site(site, of_operation(op))
+            found.add_site(site, node)
         else:
-            found.add(op.name, of_operation(op), is_marked(op.node_def))
-        functions += [(name, op.name, flows) for name, flows in _called(op.node_def)]
-    _search_functions(scores.graph, functions, found, marks)
+            found.add(op.name, node, is_marked(op.node_def))
+        callers.append(Inner(op.name, node, op.node_def, True))
+    found.direct = tuple(found.sites)
+    if any(_calls_functions(caller.definition) for caller in callers):
+        functions = scores.graph.as_graph_def().library.function
+        for inner in inside(callers, {f.signature.name: f for f in functions}):
+            site = None if marks else site_of(inner.name)
+            if site:
+                found.add_unreached(site)
+            else:
+                found.add(inner.name, inner.node, inner.flows and is_marked(inner.definition))
     return found.sorted()
 
 
@@ -173,10 +196,32 @@ def check_coverage(found: Found, modified: Iterable[str]) -> None:
         total = len(found.sites) + len(found.others)
         raise UncoveredReluError(
             f"{names or 'The gradient'} cannot reach {len(left)} of {total} ReLUs: {_some(left)}. "
-            "Expected each ReLU as a layer, as the activation of a layer, as keras.ops.relu or "
-            "tf.nn.relu; a maximum, a where or a mask that does the same is not changed. "
-            "Write it as a keras.layers.ReLU"
-            f"{', or use methods=' + repr('gradient') if names else ''}."
+            "Reached are relu, relu6 and leaky_relu wherever they are called, and any ReLU or PReLU "
+            "layer of a Sequential or Functional model. Move such a layer out of a custom layer, "
+            "a function or a subclassed model; write a maximum, a where or a mask as a "
+            f"keras.layers.ReLU{', or use methods=' + repr('gradient') if names else ''}."
+        )
+
+
+def check_passed(found: Found, passed: Collection[str], method: str) -> None:
+    """Raise UncoveredReluError where the backward pass of a rule left out a ReLU it should govern.
+
+    Parameters
+    ----------
+    found
+        The census.
+    passed
+        The names of the ReLUs at which the rule was asked.
+    method
+        The method's name.
+    """
+    left = tuple(name for name in found.direct if name not in passed)
+    if left:
+        raise UncoveredReluError(
+            f"{method!r} was not asked at {len(left)} of {len(found.direct)} ReLUs: {_some(left)}. "
+            "The gradient does not pass there as the operations say: a tf.custom_gradient around "
+            "the ReLU, or an operation behind it without a derivative. Write it as a "
+            "keras.layers.ReLU that nothing of that kind follows, or use methods='gradient'."
         )
 
 
@@ -200,10 +245,17 @@ class _Finds:
         self.names: dict[str, list[str]] = {WRITTEN: [], GATE: [], SMOOTH: []}
         self.leaky: list[str] = []
         self.hidden: list[str] = []
+        self.direct: tuple[str, ...] = ()
 
     def add_site(self, site: str, node: Node) -> None:
-        """Count an op of an AttributionReLU; one that clips a hard sigmoid makes it a gate."""
+        """Count an op of an AttributionReLU.
+
+        One that clips a hard sigmoid makes it a gate. Half of a PReLU whose other half is
+        elsewhere is not reached: together they are one ReLU.
+        """
         self.sites[site] = self.sites.get(site, False) or kind(node) == GATE
+        if any(site_of(name) != site for name in other_halves(node)):
+            self.names[WRITTEN].append(site)
 
     def add_unreached(self, site: str) -> None:
         """Count an AttributionReLU inside a function, where rules cannot be told apart."""
@@ -223,7 +275,8 @@ class _Finds:
 
     def sorted(self) -> Found:
         """Return the census."""
-        sites = tuple(name for name, gate in self.sites.items() if not gate)
+        kept = set(self.names[WRITTEN])
+        sites = tuple(name for name, gate in self.sites.items() if not gate and name not in kept)
         gates = [name for name, gate in self.sites.items() if gate]
         return Found(
             sites,
@@ -232,61 +285,35 @@ class _Finds:
             tuple(self.names[SMOOTH]),
             (*self.leaky, *(name for name in sites if LEAKY_SCOPE in name)),
             tuple(self.hidden),
+            tuple(name for name in self.direct if name in sites),
         )
 
 
 def _between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
-    """Yield the operations on a path from source to target, in the order of the graph."""
+    """Yield the operations that a gradient of target by source may pass, in the graph's order."""
     above = set()
     pending = [target.op]
     while pending:
         op = pending.pop()
         if op not in above:
             above.add(op)
-            pending.extend(tensor.op for tensor in op.inputs)
+            pending.extend(tensor.op for tensor in _differentiable_inputs(op))
     reached = {source.op}
     for op in source.graph.get_operations():  # in the order of creation: inputs come first
-        if op in above and any(tensor.op in reached for tensor in op.inputs):
+        if op in above and any(tensor.op in reached for tensor in _differentiable_inputs(op)):
             reached.add(op)
             yield op
 
 
-def _called(node: Any) -> set[tuple[str, bool]]:
-    """Return the functions that a node calls: (name, whether it is a loop's or a branch's)."""
-    attributes = node.attr.values()
-    names = {a.func.name for a in attributes} | {f.name for a in attributes for f in a.list.func}
-    return {(name, node.op in CONTROL_FLOW) for name in names - {""}}
+def _differentiable_inputs(op: tf.Operation) -> list[tf.Tensor]:
+    """Return the inputs of an op through which a gradient may pass."""
+    if op.type in ("StopGradient", "PreventGradient"):
+        return []
+    return [t for t in op.inputs if not (t.dtype.is_integer or t.dtype.is_bool)]
 
 
-def _search_functions(
-    graph: tf.Graph, callers: list[tuple[str, str, bool]], found: _Finds, marks: bool
-) -> None:
-    """Count what is inside the functions that a graph calls, under the names of the callers.
-
-    A loop's body and a branch are differentiated op by op, so that a mark counts in them. Any
-    other function is differentiated as a whole, by TensorFlow, without regard to marks.
-    """
-    if not callers:
-        return
-    library = {f.signature.name: f for f in graph.as_graph_def().library.function}
-    pending = list(callers)
-    seen = {(name, flows) for name, _, flows in callers}
-    while pending:
-        name, caller, flows = pending.pop()
-        if name not in library:
-            continue
-        body = {node.name: node for node in library[name].node_def}
-        for node in of_definitions(body.values()):
-            definition, full = body[node.name], f"{caller}/{node.name}"
-            site = None if marks else site_of(full)
-            if site:
-                found.add_unreached(site)
-            else:
-                found.add(full, node, flows and is_marked(definition))
-            for called, controlled in _called(definition):
-                if (called, flows and controlled) not in seen:
-                    seen.add((called, flows and controlled))
-                    pending.append((called, full, flows and controlled))
+def _calls_functions(definition: Any) -> bool:
+    return any(a.HasField("func") or a.list.func for a in definition.attr.values())
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from .arrays import Array
-from .census import Found, check_coverage, find_relus
+from .census import Found, check_coverage, check_passed, find_relus
 from .endpoints import Forward
 from .errors import ModelError
 from .injection import backward_rule
@@ -162,13 +162,15 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
         )
         upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if half else 1)
         slopes = []
-        for rule in rules.values():
-            with backward_rule(rule, found.gates):
+        for name, rule in rules.items():
+            with backward_rule(rule, found.gates) as passed:
                 if marks:
                     slope = marked_gradients(scores, images, upstream)
                 else:
                     slope = tape.gradient(scores, images, output_gradients=upstream)
             slope = _wide(_connected(slope))
+            if rule is not gradient:
+                check_passed(found, passed, name)
             slopes.append(slope / tf.cast(scale, slope.dtype) if half else slope)
         return Gradients(targets, _wide(scores), head.outputs, tuple(slopes))
 

@@ -27,14 +27,15 @@ from .rules import RULES, Rule, Site, gradient
 class _Active(NamedTuple):
     rule: Rule
     gates: Collection[str]
+    passed: set[str]
 
 
 _active: ContextVar[_Active | None] = ContextVar("tfsaliency_active_rule", default=None)
 
 
 @contextmanager
-def backward_rule(rule: Rule, gates: Collection[str] = ()) -> Iterator[None]:
-    """Make every ReLU whose backward pass is built inside obey this rule.
+def backward_rule(rule: Rule, gates: Collection[str] = ()) -> Iterator[set[str]]:
+    """Make every ReLU whose backward pass is built inside obey this rule; yield their names.
 
     Parameters
     ----------
@@ -43,17 +44,21 @@ def backward_rule(rule: Rule, gates: Collection[str] = ()) -> Iterator[None]:
     gates
         The names of the AttributionReLUs that keep their own derivative, see census.
     """
-    token = _active.set(_Active(rule, gates))
+    active = _Active(rule, gates, set())
+    token = _active.set(active)
     try:
-        yield
+        yield active.passed
     finally:
         _active.reset(token)
 
 
-def active_rule() -> Rule | None:
-    """Return the rule of the backward pass that is being built, None outside of any."""
+def active_rule(name: str) -> Rule | None:
+    """Return the rule for a ReLU of the backward pass that is being built, None outside of any."""
     active = _active.get()
-    return None if active is None else active.rule
+    if active is None:
+        return None
+    active.passed.add(name)
+    return gradient if name in active.gates else active.rule
 
 
 @keras.saving.register_keras_serializable(package="tfsaliency")
@@ -150,10 +155,9 @@ def _attribution_relu(
 
 
 def _rule_at(outputs: tf.Tensor, own_rule: Rule) -> Rule:
-    active = _active.get()
-    if active is None:
+    if _active.get() is None:  # not for gradient_map
         return own_rule
-    return gradient if active.gates and site_of(outputs.op.name) in active.gates else active.rule
+    return active_rule(site_of(outputs.op.name) or "") or own_rule
 
 
 class Borrowed(keras.Operation):

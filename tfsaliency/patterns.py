@@ -6,7 +6,7 @@ function that it calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +25,17 @@ _OPAQUE_OPS = (
     "PyFunc", "PyFuncStateless", "EagerPyFunc", "XlaCallModule", "XlaLaunch", "TPUPartitionedCall",
     "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3",
 )  # fmt: skip
-_SAME_VALUE_OPS = ("Identity", "IdentityN", "Cast", "Reshape", "StopGradient", "Snapshot")
+_SAME_VALUE_OPS = (
+    "Identity", "IdentityN", "Cast", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "Snapshot",
+    "BroadcastTo", "Tile",
+)  # fmt: skip
+_SHAPE_OPS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")
+_COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual")
+_LOGIC = ("LogicalNot", "LogicalAnd", "LogicalOr")
+_LOOPS, _BRANCHES = ("While", "StatelessWhile"), ("If", "StatelessIf", "Case", "StatelessCase")
+CONTROL_FLOW = (*_LOOPS, *_BRANCHES)  # their bodies are functions, differentiated op by op
 _HARD_SIGMOID_SHIFT, _HARD_SIGMOID_SPAN = 3.0, 6.0
-_GATE_REACH = 8  # how many ops a hard sigmoid is written in, at most, on either side
+_NEAR = 32  # how many nodes around one are looked at, at most
 
 
 class Node(NamedTuple):
@@ -37,6 +45,8 @@ class Node(NamedTuple):
     ----------
     name, type
         As in the graph.
+    varies
+        Whether its value depends on the images.
     value
         A function that returns the value of what is constant, else None.
     inputs, consumers
@@ -45,46 +55,135 @@ class Node(NamedTuple):
 
     name: str
     type: str
+    varies: bool
     value: Callable[[], Any]
     inputs: Callable[[], list[Node]]
     consumers: Callable[[], list[Node]]
 
 
-def of_operation(op: tf.Operation) -> Node:
-    """Return the node of an operation of a graph that is being traced."""
+class Inner(NamedTuple):
+    """A node inside a function that a graph calls, directly or not.
+
+    Parameters
+    ----------
+    name
+        Its name, under that of what calls the function.
+    node, definition
+        The node, and the NodeDef it was made of.
+    flows
+        Whether only loops and branches are between it and the graph: these are differentiated op
+        by op, other functions as a whole.
+    """
+
+    name: str
+    node: Node
+    definition: Any
+    flows: bool
+
+
+def of_operation(op: tf.Operation, influenced: Collection[tf.Operation]) -> Node:
+    """Return the node of an operation of a graph that is being traced.
+
+    Parameters
+    ----------
+    op
+        The operation.
+    influenced
+        The operations that depend on the images.
+    """
     return Node(
         op.name,
         op.type,
+        op in influenced,
         lambda: tf.get_static_value(op.outputs[0]) if op.outputs else None,
-        lambda: [of_operation(tensor.op) for tensor in op.inputs],
-        lambda: [of_operation(c) for tensor in op.outputs for c in tensor.consumers()],
+        lambda: [of_operation(tensor.op, influenced) for tensor in op.inputs],
+        lambda: [of_operation(c, influenced) for t in op.outputs for c in t.consumers()],
     )
 
 
-def of_definitions(definitions: Iterable[Any]) -> Iterator[Node]:
-    """Yield the nodes of a GraphDef or of a function's body."""
+def influenced_by(source: tf.Tensor) -> set[tf.Operation]:
+    """Return the operations whose values depend on a tensor, and not only on its shape."""
+    influenced = {source.op}
+    for op in source.graph.get_operations():  # in the order of creation: inputs come first
+        if op.type not in _SHAPE_OPS and any(tensor.op in influenced for tensor in op.inputs):
+            influenced.add(op)
+    return influenced
+
+
+def of_definitions(
+    definitions: Iterable[Any], arguments: Mapping[str, Node] | None = None
+) -> list[Node]:
+    """Return the nodes of a GraphDef or of a function's body.
+
+    Parameters
+    ----------
+    definitions
+        The NodeDefs.
+    arguments
+        What is known of the function's arguments: what the caller passes as each.
+    """
     body = {definition.name: definition for definition in definitions}
+    known = arguments or {}
     above = {name: _input_names(definition) for name, definition in body.items()}
     below: dict[str, list[str]] = {}
     for name, names in above.items():
         for other in names:
             below.setdefault(other, []).append(name)
 
+    pending = [name for name in below if name not in body and _may_vary(known.get(name))]
+    pending += [name for name, definition in body.items() if definition.op == "Placeholder"]
+    varying = set(pending)
+    while pending:
+        for name in below.get(pending.pop(), []):
+            if name not in varying and body[name].op not in _SHAPE_OPS:
+                varying.add(name)
+                pending.append(name)
+
     def node(name: str) -> Node:
-        if name not in body:  # an argument of the function: not known, but there
-            beneath = below.get(name, [])
-            return Node(name, "Arg", lambda: None, list, lambda: [node(n) for n in beneath])
+        def consumers() -> list[Node]:
+            return [node(n) for n in below.get(name, [])]
+
+        if name not in body:
+            passed = [known[name]] if name in known else []
+            return Node(name, "Identity", name in varying, lambda: None, lambda: passed, consumers)
         definition = body[name]
         tensor = definition.attr["value"].tensor if definition.op == "Const" else None
         return Node(
             name,
             definition.op,
+            name in varying,
             lambda: None if tensor is None else tf.make_ndarray(tensor),
             lambda: [node(n) for n in above[name]],
-            lambda: [node(n) for n in below.get(name, [])],
+            consumers,
         )
 
-    return map(node, body)
+    return list(map(node, body))
+
+
+def inside(callers: Iterable[Inner], library: Mapping[str, Any]) -> Iterator[Inner]:
+    """Yield the nodes of all functions that some nodes call, and of those that these call.
+
+    Parameters
+    ----------
+    callers
+        Nodes of a graph, under their own names, with flows=True.
+    library
+        The graph's functions by name.
+    """
+    pending = list(callers)
+    seen: set[tuple[str, bool]] = set()
+    while pending:
+        caller = pending.pop()
+        flows = caller.flows and caller.definition.op in CONTROL_FLOW
+        for name in sorted(_called(caller.definition)):
+            if name not in library or (name, flows) in seen:
+                continue
+            seen.add((name, flows))
+            body = {definition.name: definition for definition in library[name].node_def}
+            for node in of_definitions(body.values(), _passed(library[name], caller)):
+                inner = Inner(f"{caller.name}/{node.name}", node, body[node.name], flows)
+                pending.append(inner)
+                yield inner
 
 
 def kind(node: Node) -> str | None:
@@ -96,17 +195,67 @@ def kind(node: Node) -> str | None:
         return GATE
     if written:
         return SMOOTH if _is_part_of_elu(node) else WRITTEN
-    return WRITTEN if _is_half_of_prelu(node) else RELU
+    return WRITTEN if other_halves(node) else RELU
+
+
+def other_halves(node: Node) -> set[str]:
+    """Return the names of the ReLUs that make a PReLU with this one, max(x, 0) - a max(-x, 0)."""
+    if node.type != "Relu" or not node.inputs():
+        return set()
+    source = _bare(node.inputs()[0])
+    base = _bare(_negated(source) or source)
+    near = _walk(base, lambda n: n.consumers(), (*_SAME_VALUE_OPS, "Neg", "Mul"))
+    ends = _sums(node)
+    return {
+        n.name for n in near if n.type == "Relu" and n.name != node.name
+        and _is_negation(source) != _is_negation(_bare(n.inputs()[0])) and ends & _sums(n)
+    }  # fmt: skip
+
+
+def _called(definition: Any) -> set[str]:
+    attributes = definition.attr.values()
+    names = {a.func.name for a in attributes} | {f.name for a in attributes for f in a.list.func}
+    return names - {""}
+
+
+def _passed(function: Any, caller: Inner) -> dict[str, Node]:
+    """Return what a caller passes as each argument of a function, where that stays what it is."""
+    names = [argument.name for argument in function.signature.input_arg]
+    operands = caller.node.inputs()[caller.definition.op in _BRANCHES :]
+    if len(operands) != len(names):
+        return {}
+    passed = dict(zip(names, operands, strict=True))
+    if caller.definition.op not in _LOOPS:
+        return passed
+    body = {definition.name: definition for definition in function.node_def}
+    kept = {}
+    for name, output in zip(names, function.signature.output_arg, strict=False):
+        end = function.ret[output.name].split(":")[0]
+        while end in body and body[end].op == "Identity":
+            end = body[end].input[0].split(":")[0]
+        if end == name:  # each turn of the loop hands it on as it is
+            kept[name] = passed[name]
+    return kept
+
+
+def _may_vary(passed: Node | None) -> bool:
+    return passed is None or passed.varies
 
 
 def _is_written_relu(node: Node) -> bool:
     """Tell whether a node is a maximum with zero, a choice or a mask by a comparison."""
     if node.type in ("Maximum", "Minimum"):
-        return any(_is_zero(n) for n in node.inputs())
+        a, b = node.inputs()
+        return _is_zero(a) or _is_zero(b) or _is_multiple(a, b) or _is_multiple(b, a)
+    if node.type == "ClipByValue":
+        return any(map(_is_zero, node.inputs()[1:]))
+    if node.type in ("Max", "Min"):
+        stacked = _bare(node.inputs()[0])
+        return stacked.type in ("Pack", "ConcatV2") and any(map(_is_zero, stacked.inputs()))
     if node.type in ("Select", "SelectV2"):
-        return _is_comparison(node.inputs()[0])
-    if node.type == "Mul":
-        return any(n.type == "Cast" and _is_comparison(n.inputs()[0]) for n in node.inputs())
+        return _compares(node.inputs()[0])
+    if node.type in ("Mul", "MulNoNan"):
+        return any(map(_compares, node.inputs()))
     return False
 
 
@@ -114,40 +263,69 @@ def _is_zero(node: Node) -> bool:
     value = node.value()
     if value is not None:
         return not np.any(value)
+    inputs = node.inputs()
     if node.type == "Fill":
-        return _is_zero(node.inputs()[1])
-    passed_on = node.type in ("Identity", "Cast", "BroadcastTo") and bool(node.inputs())
-    return node.type == "ZerosLike" or (passed_on and _is_zero(node.inputs()[0]))
+        return _is_zero(inputs[1])
+    if node.type == "Mul":
+        return any(map(_is_zero, inputs))
+    if node.type in ("Add", "AddV2", "Sub"):
+        return all(map(_is_zero, inputs))
+    return node.type == "ZerosLike" or (
+        node.type in _SAME_VALUE_OPS and bool(inputs) and _is_zero(inputs[0])
+    )
 
 
-def _is_comparison(node: Node) -> bool:
-    """Tell whether a node compares something that varies with a constant."""
-    if node.type not in ("Greater", "GreaterEqual", "Less", "LessEqual"):
+def _is_multiple(node: Node, other: Node) -> bool:
+    """Tell whether a node is another one times something that does not vary."""
+    node, other = _bare(node), _bare(other)
+    if node.type != "Mul" or not other.varies:
         return False
-    return sum(n.value() is None and not _is_zero(n) for n in node.inputs()) == 1
+    a, b = map(_bare, node.inputs())
+    return (a.name == other.name and not b.varies) or (b.name == other.name and not a.varies)
+
+
+def _compares(node: Node) -> bool:
+    """Tell whether a node comes of a comparison of what varies with what does not."""
+    found = _walk_from(node, lambda n: n.inputs(), (*_SAME_VALUE_OPS, *_LOGIC))
+    return any(
+        n.type in _COMPARISONS
+        and n.varies
+        and any(not side.varies or _is_zero(side) for side in n.inputs())
+        for n in found
+    )
 
 
 def _is_hard_sigmoid(node: Node) -> bool:
     """Tell whether a node is the clip of clip(x + 3, 0, 6) / 6, alone or times something."""
-    above = _walk(node, lambda n: n.inputs(), (*_SAME_VALUE_OPS, "Maximum", "Minimum"))
+    if node.type not in ("Relu", "Relu6", "Maximum", "Minimum", "ClipByValue"):
+        return False
+    steps = (*_SAME_VALUE_OPS, "Relu", "Maximum", "Minimum")
+    above = _walk(node, lambda n: n.inputs(), steps)
     if not any(_adds(n, _HARD_SIGMOID_SHIFT) for n in above):
         return False
-    steps = (*_SAME_VALUE_OPS, "Maximum", "Minimum", "Mul")
-    below = list(_walk(node, lambda n: n.consumers(), steps))
+    below = _walk(node, lambda n: n.consumers(), (*steps, "Mul"))
+    clips = ("Minimum", "ClipByValue")
     clipped = node.type == "Relu6" or any(
-        n.type == "Minimum" and _has_constant(n, _HARD_SIGMOID_SPAN) for n in [node, *below, *above]
+        n.type in clips and _has_constant(n, _HARD_SIGMOID_SPAN) for n in (node, *below, *above)
     )
     return clipped and any(_divides(n, _HARD_SIGMOID_SPAN) for n in below)
 
 
 def _adds(node: Node, value: float) -> bool:
+    if node.type == "Sub":
+        return _is_constant(node.inputs()[1], -value)
     return node.type in ("Add", "AddV2", "BiasAdd") and _has_constant(node, value)
 
 
-def _divides(node: Node, value: float) -> bool:
+def _divides(node: Node, value: float, factors: bool = True) -> bool:
+    """Tell whether a node divides by a value, itself or in a factor of its product."""
     if node.type in ("RealDiv", "Div", "DivNoNan"):
         return _is_constant(node.inputs()[1], value)
-    return node.type == "Mul" and _has_constant(node, 1 / value)
+    if node.type != "Mul":
+        return False
+    return _has_constant(node, 1 / value) or (
+        factors and any(_divides(_bare(n), value, factors=False) for n in node.inputs())
+    )
 
 
 def _has_constant(node: Node, value: float) -> bool:
@@ -155,16 +333,49 @@ def _has_constant(node: Node, value: float) -> bool:
 
 
 def _is_constant(node: Node, value: float) -> bool:
+    number = _number(node)
+    # bfloat16 has eight binary digits.
+    return number is not None and bool(np.allclose(number, value, rtol=2**-8))
+
+
+def _number(node: Node) -> Any:
+    """Return the value of a constant number or array of them, else None."""
     while node.type in ("Identity", "Cast") and node.inputs():
         node = node.inputs()[0]
     found = node.value()
     if found is None or np.size(found) == 0:
-        return False
+        return None
     number = np.asarray(found)
-    if number.dtype.kind not in "uif" and number.dtype.name != "bfloat16":
-        return False
-    # bfloat16 has eight binary digits.
-    return bool(np.allclose(number.astype(np.float64), value, rtol=2**-8))
+    numeric = number.dtype.kind in "uif" or number.dtype.name == "bfloat16"
+    return number.astype(np.float64) if numeric else None
+
+
+def _bare(node: Node) -> Node:
+    """Return the node whose value a node passes on."""
+    while node.inputs():
+        if node.type in ("Add", "AddV2") and any(map(_is_zero, node.inputs())):
+            node = next((n for n in node.inputs() if not _is_zero(n)), node.inputs()[0])
+        elif node.type in _SAME_VALUE_OPS:
+            node = node.inputs()[0]
+        else:
+            break
+    return node
+
+
+def _negated(node: Node) -> Node | None:
+    """Return what a node is the negative of, times something positive or not, else None."""
+    if node.type == "Neg":
+        return node.inputs()[0]
+    if node.type == "Mul":
+        for factor, other in (node.inputs(), node.inputs()[::-1]):
+            number = _number(factor)
+            if number is not None and np.all(number < 0):
+                return other
+    return None
+
+
+def _is_negation(node: Node) -> bool:
+    return _negated(node) is not None
 
 
 def _walk(
@@ -173,8 +384,8 @@ def _walk(
     """Return the nodes reached from node by steps that go on through ops of some types only."""
     found: dict[str, Node] = {}
     pending = list(step(node))
-    while pending and len(found) < _GATE_REACH * 4:
-        near = pending.pop()
+    while pending and len(found) < _NEAR:
+        near = pending.pop(0)
         if near.name not in found:
             found[near.name] = near
             if near.type in through:
@@ -182,18 +393,11 @@ def _walk(
     return list(found.values())
 
 
-def _is_half_of_prelu(node: Node) -> bool:
-    """Tell whether a ReLU is one of the two of max(x, 0) - alpha * max(-x, 0)."""
-    if node.type != "Relu" or not node.inputs():
-        return False
-    (source,) = node.inputs()[:1]
-    negated = source.type == "Neg"
-    if negated:
-        partners = source.inputs()[0].consumers()
-    else:
-        partners = [r for n in source.consumers() if n.type == "Neg" for r in n.consumers()]
-    ends = _sums(node)
-    return any(p.type == "Relu" and p.name != node.name and ends & _sums(p) for p in partners)
+def _walk_from(
+    node: Node, step: Callable[[Node], Sequence[Node]], through: tuple[str, ...]
+) -> list[Node]:
+    """Return what _walk returns, and the node; from the node alone if it cannot be gone through."""
+    return [node, *(_walk(node, step, through) if node.type in through else [])]
 
 
 def _sums(node: Node) -> set[str]:

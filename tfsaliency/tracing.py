@@ -10,18 +10,18 @@ counts those as not reached.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.framework import ops as _tf_ops
 from tensorflow.python.grappler import tf_optimizer as _grappler
 
-from .census import CONTROL_FLOW, MARK, MARKED, site_of
+from .census import MARK, MARKED, site_of
 from .endpoints import Forward
 from .errors import ModelError
 from .injection import active_rule
-from .patterns import RELU, kind, of_definitions
+from .patterns import CONTROL_FLOW, RELU, Inner, inside, kind, of_definitions
 from .rules import Site
 
 _CUSTOM = "CustomGradient-"  # how TensorFlow names the gradients of tf.custom_gradient
@@ -59,7 +59,7 @@ def retrace(forward: Forward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
     traced = tf.function(forward, autograph=False).get_concrete_function(list(inputs))
     forget_custom_gradients(traced.graph)  # this graph is not differentiated
     graph = _inlined(traced)
-    custom = any([_mark(body) for body in _bodies(graph)])
+    custom = _mark(graph)
     output = traced.outputs[0]
 
     def imported(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -105,7 +105,7 @@ def forget_custom_gradients(graph: tf.Graph) -> None:
 @tf.RegisterGradient(MARKED.decode())
 def _gradient_of_marked(op: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
     """Apply the rule of the backward pass that is being built to a marked op."""
-    rule = active_rule()
+    rule = active_rule(op.name)
     if rule is None:
         raise ModelError(
             "Expected this graph, made for attribution, to be differentiated by tfsaliency. "
@@ -170,16 +170,21 @@ def _bodies(graph: Any) -> list[Any]:
     return [graph.node, *(function.node_def for function in graph.library.function)]
 
 
-def _mark(body: Iterable[Any]) -> bool:
-    """Mark the ReLUs of a GraphDef's or a function's nodes; tell of gradients that were dropped."""
+def _mark(graph: Any) -> bool:
+    """Mark the ReLUs of a GraphDef; tell whether gradients were dropped."""
     dropped = False
-    definitions = {definition.name: definition for definition in body}
-    for node in list(of_definitions(definitions.values())):
-        attributes = definitions[node.name].attr
-        if kind(node) == RELU:
+    definitions = {definition.name: definition for definition in graph.node}
+    main = [
+        Inner(node.name, node, definitions[node.name], True)
+        for node in of_definitions(definitions.values())
+    ]
+    library = {function.signature.name: function for function in graph.library.function}
+    for inner in [*main, *inside(main, library)]:
+        attributes = inner.definition.attr
+        if kind(inner.node) == RELU:
             attributes[MARK].s = MARKED
         elif MARK in attributes and attributes[MARK].s.startswith(_CUSTOM.encode()):
             del attributes[MARK]
             # Inside an AttributionReLU is its ReLU, which is marked: nothing is lost.
-            dropped |= site_of(definitions[node.name].input[0]) is None
+            dropped |= site_of(inner.definition.input[0]) is None
     return dropped
