@@ -89,6 +89,13 @@ def _ops(function):
     return lambda x: zoo.Calls(function)(x)
 
 
+def _captured_gate(x):
+    three, six = tf.constant(3.0), tf.constant(6.0)
+    return tf.while_loop(
+        lambda i, h: i < 1, lambda i, h: (i + 1, h * tf.nn.relu6(h + three) / six), [0, x]
+    )[1]
+
+
 # Hard sigmoids and their like: left alone on purpose, and reported.
 GATES = {
     "Activation('hard_silu')": layers.Activation("hard_silu"),
@@ -104,6 +111,15 @@ GATES = {
     "hard sigmoid in a tf.function": _ops(
         zoo.in_function(lambda x: x * tf.nn.relu6(x + 3.0) * (1.0 / 6.0))
     ),
+    "(x / 6) * relu6(x + 3)": lambda x: (x / 6.0) * keras.ops.relu6(x + 3.0),
+    "x / 6 by a Rescaling layer": lambda x: layers.Multiply()(
+        [layers.Rescaling(1 / 6)(x), layers.ReLU(6.0)(x + 3.0)]
+    ),
+    "relu6(x - -3) / 6 in a layer": _ops(lambda x: tf.nn.relu6(x - (-3.0)) / 6.0),
+    "hard sigmoid with other dimensions": _ops(
+        lambda x: x * tf.squeeze(tf.nn.relu6(tf.expand_dims(x + 3.0, 0)), 0) / 6.0
+    ),
+    "hard sigmoid of captured numbers in a loop": _ops(_captured_gate),
     "min(relu(x + 3), 6) / 6 in a layer": _ops(
         lambda x: x * tf.minimum(tf.nn.relu(x + 3.0), 6.0) / 6.0
     ),
@@ -208,6 +224,58 @@ def test_leaky_relus_are_reported(leaky):
     for method in MODIFIED:
         assert (coverage[method].relus, coverage[method].leaky) == (2, 1)
         assert "2 of 2 ReLUs, 1 of them leaky" in str(coverage[method])
+
+
+# What only looks like a mask or a ReLU: its condition does not come of the image.
+NO_MASKS = {
+    "a mask of weights": _ops(lambda x: x * tf.cast(tf.abs(_WEIGHT) > 0.1, x.dtype)),
+    "a choice by weights": _ops(lambda x: tf.where(_WEIGHT > 0.0, x, -x)),
+    "dropout": _ops(lambda x: tf.nn.dropout(x, 1e-6, seed=1)),
+    "a running maximum": _ops(
+        lambda x: tf.scan(tf.maximum, x, initializer=tf.zeros_like(x[0]) - 9.0)
+    ),
+    "maximum of two": _ops(lambda x: tf.maximum(x, tf.roll(x, 1, axis=1))),
+}
+_WEIGHT = tf.constant([0.5, -0.05, 1.0])
+
+
+@pytest.mark.parametrize("case", NO_MASKS)
+def test_what_only_looks_like_a_mask_is_left_alone(case):
+    model = _gated(NO_MASKS[case])
+    coverage = tfs.gradient_map(model, zoo.images(), MODIFIED, targets=0).coverage
+    assert (coverage["guided_backprop"].relus, coverage["guided_backprop"].reached) == (1, 1)
+
+
+def test_a_relu_that_no_gradient_passes_is_none():
+    x = i = keras.Input((4, 4, 3))
+    gate = zoo.Calls(tf.stop_gradient)(layers.ReLU()(layers.Conv2D(3, 1)(x)))
+    h = layers.Conv2D(3, 1, activation="gelu")(x) * gate
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(h)))
+    with pytest.raises(tfs.NoReluError):
+        tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop")
+
+
+@pytest.mark.parametrize("rule", MODIFIED)
+def test_a_gradient_put_over_that_of_a_relu_is_refused(rule):
+    model = zoo._partly(lambda x: zoo.OwnGradient()(x))("float32")
+    with pytest.raises(tfs.ModelError, match="tf.custom_gradient"):
+        tfs.gradient_map(model, zoo.images(), rule)
+
+
+def test_a_relu_in_a_vectorized_map_is_reached():
+    layer = _ops(lambda x: tf.vectorized_map(tf.nn.relu, x))
+    coverage = tfs.gradient_map(_gated(layer), zoo.images(), "guided_backprop").coverage
+    assert (coverage["guided_backprop"].relus, coverage["guided_backprop"].reached) == (2, 2)
+
+
+def test_a_layer_that_is_called_like_ours_is_not_taken_for_it():
+    model = zoo._body(
+        lambda x, d: zoo.Calls(tf.nn.relu, dtype=d, name=f"tfsaliency_attribution_relu_{id(x)}")(x)
+    )("float64")
+    x = zoo.images()
+    ours = tfs.attributions(model, x, "guided_backprop", targets=1)
+    _, reference = zoo.reference_gradient(model, x[0], 1, "guided_backprop", {})
+    np.testing.assert_allclose(ours["guided_backprop"][0], reference, rtol=1e-7, atol=1e-12)
 
 
 def test_crelu_is_two_relus_and_no_prelu():

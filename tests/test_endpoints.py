@@ -152,6 +152,71 @@ def test_regression_differentiates_the_output_itself(flat):
     np.testing.assert_allclose(maps.scores, np.ravel(model(PHOTO)), rtol=1e-5)
 
 
+def test_a_flat_sigmoid_has_a_logit():
+    i = keras.Input((4, 4, 3))
+    h = layers.Dense(1, "sigmoid")(layers.Flatten()(layers.ReLU()(i)))
+    model = zoo.random_weights(keras.Model(i, layers.Reshape(())(h)))
+    kernel = model.get_weights()[0][:, 0].reshape(4, 4, 3)
+    p = model(PHOTO).numpy().reshape(2, 1, 1, 1)
+    for score, slope in {"logit": 1.0, "probability": p * (1 - p)}.items():
+        maps = tfs.attributions(model, PHOTO, RULES, score=score)
+        for rule in RULES:
+            assert_close(maps[rule], _relu_dense(slope * kernel, PHOTO, rule), 1e-4)
+
+
+def test_several_outputs_of_a_sequential_model():
+    class Halves(layers.Layer):
+        def call(self, x):
+            return x[:, :2], x[:, 2:]
+
+    model = keras.Sequential(
+        [keras.Input((4, 4, 3)), layers.ReLU(), layers.Flatten(), layers.Dense(4), Halves()]
+    )
+    kernel = model.get_weights()[0]
+    with pytest.raises(tfs.ModelError, match="one output"):
+        tfs.prepare(model)
+    for index in (0, 1):
+        maps = tfs.attributions(tfs.prepare(model, output=index), PHOTO, RULES, targets=1)
+        for rule in RULES:
+            expected = _relu_dense(kernel[:, 2 * index + 1].reshape(4, 4, 3), PHOTO, rule)
+            assert_close(maps[rule], expected)
+
+
+def test_float16_inside_a_function_does_not_underflow():
+    i = keras.Input((4, 4, 3))
+    h = layers.Conv2D(4, 3, activation="relu", dtype="mixed_float16")(i)
+    h = layers.GlobalAveragePooling2D(dtype="mixed_float16")(h)
+    low = zoo.random_weights(keras.Model(i, layers.Dense(2, dtype="float32")(h)))
+    low.set_weights([w * 1e-4 if w.ndim > 1 else abs(w) for w in low.get_weights()])
+    kernel, _, dense, _ = low.get_weights()
+    active = np.einsum("hwck,k->hwc", kernel, dense[:, 1] / 4)  # every ReLU is on
+    expected = np.zeros((4, 4, 3))
+    for row in range(2):
+        for column in range(2):
+            expected[row : row + 3, column : column + 3] += active
+    ours = tfs.attributions(
+        tf.function(lambda x: low(x)), PHOTO, targets=1, score=lambda y, t: y[:, 1]
+    )
+    assert_close(ours["gradient"][0], expected, 0.02)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x.numpy().sum(axis=(1, 2)), lambda x: np.sum(x, axis=(1, 2, 3)),
+                 lambda x: x.reshape(len(x), -1)]
+)  # fmt: skip
+def test_a_function_of_numpy_is_refused_in_one_sentence(function):
+    with pytest.raises(tfs.ModelError, match="function of TensorFlow operations"):
+        tfs.gradient_map(function, PHOTO)
+
+
+def test_a_loaded_saved_model_is_refused_with_its_endpoints(tmp_path):
+    model = zoo.SPELLINGS["ReLU layer"].build("float32")
+    model.export(tmp_path / "saved", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    with pytest.raises(tfs.ModelError, match=r"endpoints: .*signatures\['serving_default'\]"):
+        tfs.gradient_map(loaded, PHOTO)
+
+
 def test_a_single_sigmoid():
     i = keras.Input((4, 4, 3))
     h = layers.Flatten()(layers.ReLU()(i))

@@ -205,6 +205,39 @@ def test_a_layer_changed_in_place_is_seen():
     assert tfs.gradient_map(model, x, "guided_backprop").score == "logit"
 
 
+def test_a_layer_changed_in_place_twice_is_seen():
+    model = zoo.SPELLINGS["ReLU(negative_slope=.125)"].build("float64")
+    x = zoo.images()
+    relus = [layer for layer in model.layers if isinstance(layer, layers.ReLU)]
+    for turn in range(1, 8):
+        for relu in relus:
+            relu.negative_slope = 0.5 * turn  # its address is free again after the next line,
+            relu.negative_slope = 0.25 * turn  # and may be this one's
+        ours = tfs.attributions(model, x, "gradient", targets=1)["gradient"][0]
+        form = {"negative_slope": 0.25 * turn}
+        _, reference = zoo.reference_gradient(model, x[0], 1, "gradient", form)
+        np.testing.assert_allclose(ours, reference, rtol=1e-7, atol=1e-12)
+
+
+def test_a_setting_inside_a_dict_of_a_layer_is_seen():
+    class Scaled(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.settings = {"scale": 1.0}
+
+        def call(self, x):
+            return keras.ops.relu(x) * self.settings["scale"]
+
+    layer = Scaled()
+    i = keras.Input((4, 4, 3))
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(layer(i))))
+    x = np.ones((1, 4, 4, 3), "float32")
+    first = tfs.attributions(model, x, "guided_backprop", targets=0)["guided_backprop"]
+    layer.settings["scale"] = 2.0
+    second = tfs.attributions(model, x, "guided_backprop", targets=0)["guided_backprop"]
+    np.testing.assert_allclose(second, 2 * first, rtol=1e-6)
+
+
 def test_adapted_normalization_keeps_its_statistics():
     x = zoo.images(4).astype("float32")
     normalization = layers.Normalization()

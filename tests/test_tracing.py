@@ -147,6 +147,46 @@ def test_a_gradient_of_the_models_own_is_carried_over_or_refused():
         tfs.attributions(models[2], x, "guided_backprop", targets=1)
 
 
+def _hidden_with(gradient_of):
+    """A ReLU and a gradient of the model's own, where no clone reaches; zero at a black image."""
+
+    @tf.custom_gradient
+    def own(x):
+        return x, gradient_of
+
+    i = keras.Input((4, 4, 3))
+    h = zoo.Calls(lambda x: own(tf.nn.relu(x)))(layers.Conv2D(3, 1, use_bias=False)(i))
+    return zoo.random_weights(keras.Model(i, layers.Dense(2)(layers.Flatten()(h))))
+
+
+@pytest.mark.parametrize(
+    "gradient_of", [lambda u: -u, lambda u: tf.clip_by_value(u, -0.5, 0.5), lambda u: u / 0.0],
+    ids=["reversed", "clipped", "NaN"],
+)  # fmt: skip
+def test_another_gradient_is_noticed_behind_a_black_image_and_whatever_its_size(gradient_of):
+    images = np.stack([np.zeros((4, 4, 3)), np.random.default_rng(0).normal(0, 1, (4, 4, 3))])
+    with pytest.raises(tfs.ModelError, match="custom_gradient"):
+        tfs.gradient_map(_hidden_with(gradient_of), images, "guided_backprop")
+
+
+def test_a_clone_that_differs_is_noticed_behind_a_black_image():
+    class Looks(layers.Layer):
+        """A layer that does something else if its activation is another one."""
+
+        def __init__(self):
+            super().__init__()
+            self.activation = keras.activations.relu
+
+        def call(self, x):
+            scale = 1.0 if self.activation is keras.activations.relu else 2.0
+            return scale * self.activation(x)
+
+    i = keras.Input((4, 4, 3))
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(Looks()(i))))
+    with pytest.raises(tfs.ModelError, match="does not compute what the model computes"):
+        tfs.gradient_map(model, np.zeros((1, 4, 4, 3)), "guided_backprop")
+
+
 def test_an_op_without_a_gradient_is_named():
     def unbatch(x):
         return tf.raw_ops.Unbatch(

@@ -429,6 +429,32 @@ def _map_defun(x):
     return tf.raw_ops.MapDefun(arguments=[x], captured_inputs=[], **options)[0]
 
 
+def _captured_in_loop(x):
+    zero = tf.constant(0.0)
+    return tf.while_loop(lambda i, h: i < 2, lambda i, h: (i + 1, tf.maximum(h, zero)), [0, x])[1]
+
+
+def _captured_in_branch(x):
+    zero = tf.constant(0.0)
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: tf.maximum(x, zero), lambda: x + 0.0)
+
+
+@keras.saving.register_keras_serializable("zoo")
+class OwnGradient(layers.Layer):
+    """A layer with a ReLU that a clone sees, inside a gradient of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = keras.activations.relu
+
+    def call(self, x):
+        @tf.custom_gradient
+        def function(h):
+            return self.activation(h), lambda upstream: 2.0 * upstream
+
+        return function(x)
+
+
 def _in_layer(function: Callable[[Any], Any]):
     return _partly(lambda x: Calls(function, name=f"hidden_{id(x)}")(x))
 
@@ -466,6 +492,62 @@ REFUSED: dict[str, tuple[Callable[[str], keras.Model], str]] = {
             )[1]
         ),
         "while",
+    ),
+    "maximum(h, .2 h)": (_partly(lambda x: keras.ops.maximum(x, 0.2 * x)), "Maximum"),
+    "maximum(h, 0 h)": (_partly(lambda x: keras.ops.maximum(x, 0.0 * x)), "Maximum"),
+    "max of a stack with zeros": (
+        _in_layer(lambda x: tf.reduce_max(tf.stack([x, tf.zeros_like(x)]), axis=0)),
+        "Max",
+    ),
+    "clip_by_value op": (
+        _in_layer(lambda x: tf.raw_ops.ClipByValue(t=x, clip_value_min=0.0, clip_value_max=6.0)),
+        "ClipByValue",
+    ),
+    "where(not h <= 0)": (
+        _in_layer(lambda x: tf.where(tf.logical_not(x <= 0), x, 0.0)),
+        "Select",
+    ),
+    "where(h > 0 and h < 6)": (
+        _in_layer(lambda x: tf.where((x > 0) & (x < 6), x, 0.0)),
+        "Select",
+    ),
+    "h * stop_gradient(h > 0)": (
+        _in_layer(lambda x: x * tf.stop_gradient(tf.cast(x > 0, x.dtype))),
+        "hidden",
+    ),
+    "a mask cast twice": (
+        _in_layer(lambda x: x * tf.cast(tf.cast(x > 0, tf.int32), x.dtype)),
+        "hidden",
+    ),
+    "a mask reshaped": (
+        _in_layer(lambda x: x * tf.reshape(tf.cast(x > 0, x.dtype), tf.shape(x))),
+        "hidden",
+    ),
+    "multiply_no_nan by a mask": (
+        _in_layer(lambda x: tf.math.multiply_no_nan(x, tf.cast(x > 0, x.dtype))),
+        "multiply_no_nan",
+    ),
+    "maximum with an argument of a tf.function": (
+        _in_layer(lambda x: in_function(tf.maximum)(x, tf.constant(0.0))),
+        "hidden",
+    ),
+    "mask as an argument of a tf.function": (
+        _in_layer(lambda x: in_function(tf.multiply)(x, tf.cast(x > 0, x.dtype))),
+        "hidden",
+    ),
+    "maximum with a captured zero in a loop": (_in_layer(_captured_in_loop), "while"),
+    "maximum with a captured zero in a branch": (_in_layer(_captured_in_branch), "cond"),
+    "PReLU of two calls": (
+        _partly(lambda x: keras.ops.relu(x) - 0.1 * keras.ops.relu(-x)),
+        "relu",
+    ),
+    "PReLU of two calls in a layer": (
+        _in_layer(lambda x: tf.nn.relu(x) - 0.1 * tf.nn.relu(-1.0 * tf.identity(x))),
+        "hidden",
+    ),
+    "PReLU of two functions": (
+        _in_layer(lambda x: in_function(tf.nn.relu)(x) - 0.1 * in_function(tf.nn.relu)(-x)),
+        "hidden",
     ),
     "py_function": (
         _in_layer(lambda x: tf.ensure_shape(tf.py_function(tf.nn.relu, [x], x.dtype), x.shape)),

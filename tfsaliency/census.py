@@ -149,15 +149,16 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Fou
     callers: list[Inner] = []
     influenced = influenced_by(images)
     for op in _between(images, scores):
-        node = of_operation(op, influenced)
+        node, definition = of_operation(op, influenced), op.node_def
         site = None if marks else site_of(op.name)
         if site:
             found.add_site(site, node)
         else:
-            found.add(op.name, node, is_marked(op.node_def))
-        callers.append(Inner(op.name, node, op.node_def, True))
+            found.add(op.name, node, is_marked(definition))
+        if _calls_functions(definition):
+            callers.append(Inner(op.name, node, definition, True))
     found.direct = tuple(found.sites)
-    if any(_calls_functions(caller.definition) for caller in callers):
+    if callers:
         functions = scores.graph.as_graph_def().library.function
         for inner in inside(callers, {f.signature.name: f for f in functions}):
             site = None if marks else site_of(inner.name)
@@ -196,9 +197,9 @@ def check_coverage(found: Found, modified: Iterable[str]) -> None:
         total = len(found.sites) + len(found.others)
         raise UncoveredReluError(
             f"{names or 'The gradient'} cannot reach {len(left)} of {total} ReLUs: {_some(left)}. "
-            "Reached are relu, relu6 and leaky_relu wherever they are called, and any ReLU or PReLU "
-            "layer of a Sequential or Functional model. Move such a layer out of a custom layer, "
-            "a function or a subclassed model; write a maximum, a where or a mask as a "
+            "Reached are relu, relu6 and leaky_relu wherever they are called, and any ReLU or "
+            "PReLU layer of a Sequential or Functional model. Move such a layer out of a custom "
+            "layer, a function or a subclassed model; write a maximum, a where or a mask as a "
             f"keras.layers.ReLU{', or use methods=' + repr('gradient') if names else ''}."
         )
 

@@ -63,7 +63,8 @@ def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
     The `input` of a Sequential that was called is what it was called on.
     """
     if isinstance(model, keras.Sequential):
-        return model.inputs[0], model.outputs[0]
+        several = len(model.outputs) > 1
+        return model.inputs[0], model.outputs if several else model.outputs[0]
     return model.input, model.output
 
 
@@ -101,10 +102,18 @@ def inputs_of(model: Model, wanted: str | int | None = None, images: Any = None)
     if len(shape) < 2:
         raise ModelError(
             "Expected an input of positions with channels last: (h, w, c), (t, c) or (d, h, w, "
-            f"c). Received: {name!r} of shape {shape}. Wrap the model in one that reshapes, "
-            f"keras.Sequential([keras.Input((h, w, c)), keras.layers.Reshape({shape}), model])."
+            f"c). Received: {name!r} of shape {shape}. {_reshaped(inputs)}"
         )
     return inputs
+
+
+def _reshaped(inputs: Inputs) -> str:
+    if len(inputs.names) > 1:
+        return "Explain another input."
+    return (
+        "Wrap the model in one that reshapes, keras.Sequential([keras.Input((h, w, c)), "
+        f"keras.layers.Reshape({inputs.shapes[0]}), model])."
+    )
 
 
 def _said(model: keras.Model, wanted: str | int | None) -> Inputs:
@@ -202,7 +211,7 @@ def choose(what: str, names: Sequence[str], wanted: str | int | None) -> int:
             return 0
         raise ModelError(
             f"Expected a model of one {what}, or a choice. Received: one with {len(names)}: "
-            f"{listed}. Choose with tfsaliency.prepare(model, {what}={names[0]!r})."
+            f"{listed}. Choose with tfsaliency.prepare(model, ..., {what}={names[0]!r})."
         )
     if isinstance(wanted, str):
         if wanted not in names:
@@ -261,9 +270,18 @@ def as_forward(
 def _call(function: Callable[..., Any], packed: Any) -> Any:
     """Call a function; the signatures of a SavedModel take their inputs by name only."""
     positional, named = getattr(function, "structured_input_signature", None) or ((None,), {})
-    if positional or not named:
-        return function(packed)
-    return function(**(packed if isinstance(packed, Mapping) else {min(named): packed}))
+    by_name = packed if isinstance(packed, Mapping) else {min(named, default=""): packed}
+    try:
+        return function(packed) if positional or not named else function(**by_name)
+    except (TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
+        # What NumPy, .numpy() and predict() raise when they are given a tensor without a value.
+        name = getattr(function, "__name__", type(function).__name__)
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"Cannot trace {name}: {reason} Expected a function of TensorFlow operations from a "
+            "batch to outputs, without NumPy, .numpy() or predict(). Pass the Keras model itself, "
+            "or lambda x: model(x)."
+        ) from error
 
 
 def _as_outputs(chosen: Any) -> tf.Tensor:

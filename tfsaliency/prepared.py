@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import keras
 import tensorflow as tf
@@ -32,13 +32,14 @@ from .scores import Score, check_score
 
 Preprocess = Callable[[Array], Any]
 _KEPT_TRACES = 8  # a model
+_PLAIN = (int, float, str, bool, bytes, complex, type(None))
 
 
 @dataclass(eq=False)
 class _Kept:
     """The traces of a model, and the structure it had when they were made. It holds no model."""
 
-    structure: tuple[int, ...] = ()
+    structure: list[Any] = field(default_factory=list)
     traces: OrderedDict[Any, Trace] = field(default_factory=OrderedDict)
 
 
@@ -129,7 +130,7 @@ class Prepared:
         key = (tuple(rules.items()), score, self.input, self.output, *batch.signature)
         with _tracing:
             traces = self._kept.traces
-            if self._kept.structure != _structure(self.model):
+            if not _is_same(self._kept.structure, _structure(self.model)):
                 traces.clear()
             if key not in traces:
                 traces[key] = new_trace(self.model, self.output, self.score, rules, batch)
@@ -239,9 +240,8 @@ def _checked_model(
         if callable(model) and not isinstance(model, type):
             return model
         raise ModelError(
-            "Expected a built keras.Model, or a function of a batch of images, such as "
-            f"an endpoint of a SavedModel. Received: {model!r:.100} (of type "
-            f"{type(model).__name__})."
+            "Expected a built keras.Model, or a function of a batch of images. "
+            f"Received: {_shown(model)}."
         )
     if not model.built:
         raise ModelError(
@@ -255,6 +255,14 @@ def _checked_model(
     return model
 
 
+def _shown(model: Any) -> str:
+    if hasattr(model, "signatures"):
+        names = ", ".join(f"signatures[{name!r}]" for name in model.signatures)
+        return f"a loaded SavedModel. Pass one of its endpoints: {names}"
+    text = type(model).__name__ if hasattr(model, "shape") else f"{model!r:.100}"
+    return f"{text} (of type {type(model).__name__})"
+
+
 def _checked_callable(preprocess: Any) -> Any:
     if preprocess is not None and not callable(preprocess):
         raise OptionError(
@@ -264,15 +272,44 @@ def _checked_callable(preprocess: Any) -> Any:
     return preprocess
 
 
-def _structure(model: Model) -> tuple[int, ...]:
+def _structure(model: Model) -> list[Any]:
     """Return what changes when a layer's attribute is set: an activation, a slope, a statistic.
 
     Weights are variables, and those are read at every call. Everything else about a layer is
     written into a trace as it is. The attributes of a Functional model change when it is compiled
     or fitted, and say nothing about its graph.
     """
-    ids: list[int] = []
+    found: list[Any] = []
     for layer in model._flatten_layers() if isinstance(model, keras.Model) else ():
         if not isinstance(layer, keras.Model) or not has_visible_layers(layer):
-            ids.extend(map(id, vars(layer).values()))
-    return tuple(ids)
+            for value in vars(layer).values():
+                _append(found, value)
+    return found
+
+
+def _append(found: list[Any], value: Any, depth: int = 2) -> None:
+    """Append what tells a value from another, without keeping a model alive.
+
+    That is the value itself if it is a number or a text, and else a weak reference, which is
+    another one where the value is; an id may come again.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        found.append(value)
+    elif isinstance(value, (dict, list, tuple)) and depth:
+        found.append(len(value))
+        for item in value.items() if isinstance(value, dict) else value:
+            _append(found, item, depth if kind is tuple else depth - 1)
+    else:
+        try:
+            found.append(ref(value))
+        except TypeError:
+            found.append(id(value))
+
+
+def _is_same(a: list[Any], b: list[Any]) -> bool:
+    # References are compared as objects: what they refer to may have an equality of its own.
+    return len(a) == len(b) and all(
+        x is y or (type(x) is type(y) and type(x) in _PLAIN and x == y)
+        for x, y in zip(a, b, strict=True)
+    )
