@@ -137,6 +137,23 @@ def test_options_reach_the_maps(suffix, photo, tmp_path, capsys):
     assert ours.score == "margin (before the final softmax)"
 
 
+def test_files_that_are_no_models_or_need_more_than_keras(photo, tmp_path, capsys):
+    class Unknown(keras.layers.Layer):
+        def call(self, x):
+            return x * 2.0
+
+    inputs = keras.Input((4, 4, 3))
+    keras.Model(inputs, Unknown()(inputs)).save(tmp_path / "custom.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    for name, message in (
+        ("custom.keras", "needs 'Unknown', which is not part of Keras. Load the model in Python"),
+        ("text.keras", "is not a .keras file"),
+    ):
+        out = tmp_path / "o"
+        code, _, errors = _run(capsys, "map", photo, "--model", tmp_path / name, "--out", out)
+        assert code == 2 and len(errors) == 1 and message in errors[0]
+
+
 def test_maps_that_mean_nothing_are_said_by_the_names_of_the_photos(
     photo, model_file, tmp_path, capsys
 ):

@@ -141,9 +141,29 @@ MODULES = {
 }  # fmt: skip
 
 
+def test_the_names_are_those_that_keras_gives(monkeypatch):
+    # EfficientNets and the like by name only: building all 40 takes minutes.
+    for name in ("MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "VGG16",
+                 "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny"):  # fmt: skip
+        model = getattr(keras.applications, name)(
+            weights=None, include_top=False, input_shape=(32, 32, 3)
+        )
+        assert trained_range(model) is not None, model.name
+    for name in ("resnet18_cifar", "my_vgg16", "mobilenet", "vgg16_small"):
+        assert trained_range(keras.Sequential([keras.Input((4, 4, 3))], name=name)) is None
+
+
 def _stem(name):
     """A model of the name that a constructor gives, of a layer that scales if that has one."""
-    names = {"NASNetMobile": "NASNet", "MobileNet": "mobilenet_1.00_224"}
+    names = {
+        "NASNetMobile": "NASNet",
+        "MobileNet": "mobilenet_1.00_224",
+        "MobileNetV2": "mobilenetv2_1.00_224",
+        "InceptionV3": "inception_v3",
+        "InceptionResNetV2": "inception_resnet_v2",
+        "EfficientNetV2B0": "efficientnetv2-b0",
+        "ConvNeXtTiny": "convnext_tiny",
+    }
     name = names.get(name, name.lower())
     steps = [keras.Input((4, 4, 3)), layers.Flatten(), layers.Dense(2)]
     if name.startswith(("mobilenetv3", "efficientnet", "convnext")):
@@ -179,7 +199,37 @@ def test_a_model_that_hands_its_input_on_is_known_too():
     assert trained_range(direct) == trained_range(backbone) is not None
     assert trained_range(keras.Sequential([backbone, layers.Dense(1)])) is not None
     assert trained_range(scaled) is None
+    j = keras.Input((4, 4, 3))
+    two = keras.Model([j, i], layers.Add()([layers.Flatten()(j)[:, :2], backbone(i)]))
+    assert trained_range(two, 0) is None and trained_range(two, 1) is not None
     assert trained_range(keras.Model(i, layers.Dense(1)(x), name="mine")) is None
+
+
+def test_images_of_one_colour_are_not_taken_for_unprocessed_ones():
+    images = np.stack([np.full((4, 4, 3), v, "float32") for v in (0.0, 60.0, 255.0)])
+    model = _stem("ResNet50")
+    assert _causes(model, images, preprocess=keras.applications.resnet50.preprocess_input) == []
+
+
+def test_channels_that_come_first_are_said():
+    i = keras.Input((3, 8, 8))
+    h = layers.Flatten()(layers.ReLU()(layers.Permute((2, 3, 1))(i)))
+    model = keras.Model(i, layers.Dense(2)(h))
+    images = np.random.default_rng(0).uniform(0, 1, (2, 3, 8, 8))
+    assert _causes(model, images) == [("channels_first", (0, 1), ())]
+    # What the warning says helps, does.
+    last = np.moveaxis(images, 1, -1)
+    moved = tfs.prepare(lambda x: model(tf.transpose(x, (0, 3, 1, 2))))
+    assert _causes(moved, last) == []
+    signed = tfs.attributions(model, images, on_problem="ignore")["gradient"]
+    ours = tfs.attributions(moved, last)["gradient"]
+    np.testing.assert_allclose(np.moveaxis(ours, -1, 1), signed, rtol=1e-5)
+
+
+def test_problems_print_a_line_each():
+    assert str(tfs.gradient_map(_dense(WEIGHTS), IMAGES).problems) == "no problems"
+    maps = tfs.gradient_map(_dense(WEIGHTS * 0), IMAGES, on_problem="ignore")
+    assert str(maps.problems).startswith("zero_map (gradient, images 0, 1 and 2): a map is zero")
 
 
 def test_squeezenet_without_its_preprocessing(squeezenet, data):

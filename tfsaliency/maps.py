@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -21,7 +21,15 @@ from .gradients import Trace
 from .methods import Method, resolve_methods
 from .models.ranges import trained_range
 from .prepared import Prepared, Preprocess, as_prepared
-from .problems import Problem, check_on_problem, check_range, find_problems, shifted, tell
+from .problems import (
+    Problem,
+    Problems,
+    check_images,
+    check_on_problem,
+    find_problems,
+    shifted,
+    tell,
+)
 from .rules import gradient
 from .scores import Score, as_targets, check_labels, check_targets_in_range
 
@@ -50,7 +58,7 @@ class SaliencyMaps(Mapping[str, Array]):
         For each method, how many of the model's ReLUs its rule governs.
     names : tuple of str
         The images' names, for example of their files; empty if they have none.
-    problems : tuple of Problem
+    problems : Problems, a tuple of Problem
         The causes for which some of the maps mean nothing.
 
     Examples
@@ -73,7 +81,7 @@ class SaliencyMaps(Mapping[str, Array]):
     score: str
     coverage: Mapping[str, Coverage]
     names: tuple[str, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: Problems = field(default_factory=Problems)
 
     # Arrays have no one truth value, as Mapping's comparison would need: identity it is.
     __eq__ = object.__eq__
@@ -146,7 +154,7 @@ class SaliencyMaps(Mapping[str, Array]):
                 str(stored["score"]),
                 Coverages({row.rule: row for row in coverage}),
                 tuple(map(str, stored["names"])),
-                tuple(_read_problem(row) for row in json.loads(str(stored["problems"]))),
+                Problems(_read_problem(row) for row in json.loads(str(stored["problems"]))),
             )
         except FileNotFoundError:
             raise
@@ -176,7 +184,7 @@ def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
         targets=np.concatenate([part.targets for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
         names=tuple(name for part in parts for name in part.names),
-        problems=tuple(
+        problems=Problems(
             p
             for part, start in zip(parts, starts, strict=False)
             for p in shifted(part.problems, int(start))
@@ -347,9 +355,12 @@ def _explain(
     chosen, scores, *arrays = (np.concatenate(column) for column in zip(*parts, strict=True))
     by_method = {method.name: array for method, array in zip(methods, arrays, strict=True)}
     probabilities = scores if prepared.score == "probability" else None
-    problems = (
-        *check_range(batch.arrays[batch.inputs.explained], trained_range(prepared.model)),
-        *find_problems(by_method, reduce is None, probabilities, trace.epsilon),
+    trained = trained_range(prepared.model, batch.inputs.explained)
+    problems = Problems(
+        (
+            *check_images(batch.images_in, trained),
+            *find_problems(by_method, reduce is None, probabilities, trace.epsilon),
+        )
     )
     tell(problems, options.on_problem, stacklevel=3)
     return SaliencyMaps(

@@ -25,8 +25,8 @@ CAUSES: dict[str, tuple[str, str]] = {
     ),
     "zero_map": (
         "a map is zero everywhere",
-        "No ReLU on the way may be active, or the score may be saturated. Check what the model "
-        "returns for this image and how the image was preprocessed, and compare score='logit'.",
+        "No ReLU on the way may be active. Check what the model returns for this image, and how "
+        "the image was preprocessed.",
     ),
     "constant_map": (
         "a map has the same value everywhere",
@@ -35,6 +35,10 @@ CAUSES: dict[str, tuple[str, str]] = {
     "saturated_probability": (
         "the probability is so close to 0 or 1 that its derivative is rounded away",
         "Use score='logit' or 'log_probability'.",
+    ),
+    "channels_first": (
+        "the images look as if their channels came first, and a map sums over the last axis",
+        "Explain a function that moves them: lambda x: model(tf.transpose(x, (0, 3, 1, 2))).",
     ),
     "unusual_range": (
         "the images' values are far from those the model was trained on: preprocessing may be "
@@ -47,6 +51,7 @@ CAUSES: dict[str, tuple[str, str]] = {
 _FLAT = 1e-6  # of the largest value
 _SATURATED_EPSILONS = 10.0  # a rounding error of a tenth
 _VANISHED = 1e-30
+_AXES_OF_AN_IMAGE, _FEW_CHANNELS, _MANY_COLUMNS = 3, (1, 3), 4
 _FAR_OUTSIDE, _FAR_INSIDE = 0.1, 0.02  # of the range trained on
 
 
@@ -64,6 +69,19 @@ class SaliencyWarning(UserWarning):
     >>> [problem.cause for problem in maps.problems], caught[0].category.__name__
     (['constant_map'], 'SaliencyWarning')
     """
+
+
+class Problems(tuple["Problem", ...]):
+    """The problems of a result, which print a line each.
+
+    Examples
+    --------
+    >>> print(Problems())
+    no problems
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "no problems"
 
 
 class Problem(NamedTuple):
@@ -131,8 +149,8 @@ def find_problems(
     return tuple(found)
 
 
-def check_range(inputs: Array, trained: tuple[float, float] | None) -> tuple[Problem, ...]:
-    """Return what is wrong with the values that a model gets.
+def check_images(inputs: Array, trained: tuple[float, float] | None) -> tuple[Problem, ...]:
+    """Return what looks wrong with the images that a model gets.
 
     Parameters
     ----------
@@ -141,6 +159,14 @@ def check_range(inputs: Array, trained: tuple[float, float] | None) -> tuple[Pro
     trained
         The least and the largest value that the model was trained on, None if not known.
     """
+    found = _check_range(inputs, trained)
+    n, *shape = inputs.shape
+    if len(shape) == _AXES_OF_AN_IMAGE and shape[0] in _FEW_CHANNELS and shape[2] > _MANY_COLUMNS:
+        found += (Problem("channels_first", tuple(range(n)), detail=f"shape {inputs.shape}"),)
+    return found
+
+
+def _check_range(inputs: Array, trained: tuple[float, float] | None) -> tuple[Problem, ...]:
     if trained is None:
         return ()
     low, high = trained
@@ -148,8 +174,9 @@ def check_range(inputs: Array, trained: tuple[float, float] | None) -> tuple[Pro
     axes = tuple(range(1, inputs.ndim - 1))
     least, largest = inputs.min(axis=axes), inputs.max(axis=axes)  # (n, c)
     outside = np.maximum(low - least, largest - high).max(axis=-1) > _FAR_OUTSIDE * span
-    # All images hardly vary: one that does not may be of a plain wall.
-    hardly = np.all(largest - least < _FAR_INSIDE * span)
+    # All images hardly vary: one that does not may be of a plain wall, or of one colour.
+    varies = largest - least
+    hardly = np.all(varies < _FAR_INSIDE * span) and np.all(varies.max(axis=-1) > 0)
     where = _indices(outside | hardly)
     detail = f"from {inputs.min():.3g} to {inputs.max():.3g}, instead of {low:.3g} to {high:.3g}"
     return (Problem("unusual_range", where, detail=detail),) if where else ()

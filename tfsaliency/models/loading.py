@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,9 +123,17 @@ def _read_model(path: Path, weights: str | None) -> keras.Model:
         )
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Expected a model that model.save(path) wrote.")
+    if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
+        raise ModelError(f"{path}: is not a .keras file. Expected what model.save(path) wrote.")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever h5py, zipfile, json or a layer's from_config raise
+        unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
+        if unknown:
+            raise ModelError(
+                f"{path}: needs {unknown.group(1)!r}, which is not part of Keras. Load the model "
+                "in Python with custom_objects, and call tfsaliency.gradient_map."
+            ) from error
         raise ModelError(
             f"{path}: cannot be loaded as a Keras model ({_one_line(error)}). "
             "Expected a file that model.save(path) wrote, without custom layers."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -12,53 +13,57 @@ _TF = (-1.0, 1.0)
 _TORCH = (-0.485 / 0.229, (1 - 0.406) / 0.225)
 _RAW = (0.0, 255.0)
 
-# By the beginning of a model's name in lower case; longer beginnings first.
+# By what the whole of a model's name is, in lower case.
 _RANGES: dict[str, tuple[float, float]] = {
-    "vgg": _CAFFE,
-    "resnet50v2": _TF,
-    "resnet101v2": _TF,
-    "resnet152v2": _TF,
-    "resnet": _CAFFE,
-    "xception": _TF,
-    "inception": _TF,
-    "mobilenetv3": _RAW,
-    "mobilenet": _TF,
-    "densenet": _TORCH,
-    "nasnet": _TF,
-    "efficientnet": _RAW,
-    "convnext": _RAW,
-    "squeezenet": _CAFFE,
+    r"vgg(16|19)": _CAFFE,
+    r"resnet(50|101|152)": _CAFFE,
+    r"resnet(50|101|152)v2": _TF,
+    r"xception": _TF,
+    r"inception_(v3|resnet_v2)": _TF,
+    r"mobilenet(v2)?_\d\.\d+_\d+": _TF,
+    r"mobilenetv3(small|large)": _RAW,
+    r"densenet(121|169|201)": _TORCH,
+    r"nasnet(_mobile|_large|mobile|large)?": _TF,
+    r"efficientnet(b\d|v2-(b\d|s|m|l))": _RAW,
+    r"convnext_(tiny|small|base|large|xlarge)": _RAW,
+    r"squeezenet": _CAFFE,
 }
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
-def trained_range(model: Any) -> tuple[float, float] | None:
+def trained_range(model: Any, index: int = 0) -> tuple[float, float] | None:
     """Return the least and the largest value that a model was trained on, None if not known.
 
     Known are SqueezeNet and the models of keras.applications, and models that give their input
     to one of these as it is. They are known by their names: one that was trained on something
     else cannot be told apart.
 
+    Parameters
+    ----------
+    model
+        A Keras model; nothing is known of anything else.
+    index
+        Which of its inputs.
+
     >>> trained_range(keras.applications.MobileNetV2(weights=None))
     (-1.0, 1.0)
     """
-    for candidate in (model, *_fed_directly(model)):
+    for candidate in (model, *_fed_directly(model, index)):
         if not isinstance(candidate, keras.Model):
             continue
-        name = candidate.name.lower()
-        for beginning, values in _RANGES.items():
-            if name.startswith(beginning):
+        for pattern, values in _RANGES.items():
+            if re.fullmatch(pattern, candidate.name.lower()):
                 scales = any(isinstance(layer, _SCALING) for layer in candidate.layers)
                 return values if scales or values != _RAW else None
     return None
 
 
-def _fed_directly(model: Any) -> list[Any]:
-    """Return the nested models that get the model's input as it is."""
+def _fed_directly(model: Any, index: int) -> list[Any]:
+    """Return the nested models that get one of the model's inputs as it is."""
     if isinstance(model, keras.Sequential):
         return model.layers[:1]
-    inputs = {id(tensor) for tensor in getattr(model, "inputs", None) or []}
+    inputs = (getattr(model, "inputs", None) or [])[index : index + 1]
     # The nodes of this model: a layer may have some in others, too.
     rows = getattr(model, "_nodes_by_depth", {}).values()
     nodes = [node for row in rows for node in row]
-    return [n.operation for n in nodes if any(id(tensor) in inputs for tensor in n.input_tensors)]
+    return [n.operation for n in nodes if any(t is i for t in n.input_tensors for i in inputs)]
