@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfsaliency"
 # Each row imports only rows above it.
 ROWS = [
     ["errors", "version"],
-    ["arrays", "patterns"],
-    ["scores", "rules", "census", "endpoints", "problems", "photos", "models"],
+    ["arrays", "nodes"],
+    ["scores", "rules", "patterns", "endpoints", "problems", "photos", "models"],
+    ["census"],
     ["injection"],
     ["tracing"],
     ["gradients"],

@@ -15,19 +15,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from .errors import NoReluError, UncoveredReluError
-from .patterns import (
-    GATE,
-    RELU,
-    SMOOTH,
-    WRITTEN,
-    Inner,
-    Node,
-    influenced_by,
-    inside,
-    kind,
-    of_operation,
-    other_halves,
-)
+from .nodes import Inner, Node, influenced_by, inside, of_operation
+from .patterns import GATE, RELU, SMOOTH, WRITTEN, kind, other_halves
 
 # Every op of an AttributionReLU has this in its name, and so the census knows it; the second is
 # for one with a slope of its own below zero.

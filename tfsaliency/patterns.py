@@ -6,11 +6,12 @@ function that it calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
+
+from .nodes import Node
 
 # Ops that are ReLUs, with the ReLU's slope as their derivative.
 RELU_OPS = ("Relu", "Relu6", "LeakyRelu")
@@ -29,161 +30,10 @@ _SAME_VALUE_OPS = (
     "Identity", "IdentityN", "Cast", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "Snapshot",
     "BroadcastTo", "Tile",
 )  # fmt: skip
-_SHAPE_OPS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")
 _COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual")
 _LOGIC = ("LogicalNot", "LogicalAnd", "LogicalOr")
-_LOOPS, _BRANCHES = ("While", "StatelessWhile"), ("If", "StatelessIf", "Case", "StatelessCase")
-CONTROL_FLOW = (*_LOOPS, *_BRANCHES)  # their bodies are functions, differentiated op by op
 _HARD_SIGMOID_SHIFT, _HARD_SIGMOID_SPAN = 3.0, 6.0
 _NEAR = 32  # how many nodes around one are looked at, at most
-
-
-class Node(NamedTuple):
-    """An operation and its neighbours.
-
-    Parameters
-    ----------
-    name, type
-        As in the graph.
-    varies
-        Whether its value depends on the images.
-    value
-        A function that returns the value of what is constant, else None.
-    inputs, consumers
-        Functions that return the nodes it computes from, and those that compute from it.
-    """
-
-    name: str
-    type: str
-    varies: bool
-    value: Callable[[], Any]
-    inputs: Callable[[], list[Node]]
-    consumers: Callable[[], list[Node]]
-
-
-class Inner(NamedTuple):
-    """A node inside a function that a graph calls, directly or not.
-
-    Parameters
-    ----------
-    name
-        Its name, under that of what calls the function.
-    node, definition
-        The node, and the NodeDef it was made of.
-    flows
-        Whether only loops and branches are between it and the graph: these are differentiated op
-        by op, other functions as a whole.
-    """
-
-    name: str
-    node: Node
-    definition: Any
-    flows: bool
-
-
-def of_operation(op: tf.Operation, influenced: Collection[tf.Operation]) -> Node:
-    """Return the node of an operation of a graph that is being traced.
-
-    Parameters
-    ----------
-    op
-        The operation.
-    influenced
-        The operations that depend on the images.
-    """
-    return Node(
-        op.name,
-        op.type,
-        op in influenced,
-        lambda: tf.get_static_value(op.outputs[0]) if op.outputs else None,
-        lambda: [of_operation(tensor.op, influenced) for tensor in op.inputs],
-        lambda: [of_operation(c, influenced) for t in op.outputs for c in t.consumers()],
-    )
-
-
-def influenced_by(source: tf.Tensor) -> set[tf.Operation]:
-    """Return the operations whose values depend on a tensor, and not only on its shape."""
-    influenced = {source.op}
-    for op in source.graph.get_operations():  # in the order of creation: inputs come first
-        if op.type not in _SHAPE_OPS and any(tensor.op in influenced for tensor in op.inputs):
-            influenced.add(op)
-    return influenced
-
-
-def of_definitions(
-    definitions: Iterable[Any], arguments: Mapping[str, Node] | None = None
-) -> list[Node]:
-    """Return the nodes of a GraphDef or of a function's body.
-
-    Parameters
-    ----------
-    definitions
-        The NodeDefs.
-    arguments
-        What is known of the function's arguments: what the caller passes as each.
-    """
-    body = {definition.name: definition for definition in definitions}
-    known = arguments or {}
-    above = {name: _input_names(definition) for name, definition in body.items()}
-    below: dict[str, list[str]] = {}
-    for name, names in above.items():
-        for other in names:
-            below.setdefault(other, []).append(name)
-
-    pending = [name for name in below if name not in body and _may_vary(known.get(name))]
-    pending += [name for name, definition in body.items() if definition.op == "Placeholder"]
-    varying = set(pending)
-    while pending:
-        for name in below.get(pending.pop(), []):
-            if name not in varying and body[name].op not in _SHAPE_OPS:
-                varying.add(name)
-                pending.append(name)
-
-    def node(name: str) -> Node:
-        def consumers() -> list[Node]:
-            return [node(n) for n in below.get(name, [])]
-
-        if name not in body:
-            passed = [known[name]] if name in known else []
-            return Node(name, "Identity", name in varying, lambda: None, lambda: passed, consumers)
-        definition = body[name]
-        tensor = definition.attr["value"].tensor if definition.op == "Const" else None
-        return Node(
-            name,
-            definition.op,
-            name in varying,
-            lambda: None if tensor is None else tf.make_ndarray(tensor),
-            lambda: [node(n) for n in above[name]],
-            consumers,
-        )
-
-    return list(map(node, body))
-
-
-def inside(callers: Iterable[Inner], library: Mapping[str, Any]) -> Iterator[Inner]:
-    """Yield the nodes of all functions that some nodes call, and of those that these call.
-
-    Parameters
-    ----------
-    callers
-        Nodes of a graph, under their own names, with flows=True.
-    library
-        The graph's functions by name.
-    """
-    pending = list(callers)
-    seen: set[tuple[str, bool]] = set()
-    while pending:
-        caller = pending.pop()
-        flows = caller.flows and caller.definition.op in CONTROL_FLOW
-        for name in sorted(_called(caller.definition)):
-            if name not in library or (name, flows) in seen:
-                continue
-            seen.add((name, flows))
-            body = {definition.name: definition for definition in library[name].node_def}
-            for node in of_definitions(body.values(), _passed(library[name], caller)):
-                inner = Inner(f"{caller.name}/{node.name}", node, body[node.name], flows)
-                pending.append(inner)
-                yield inner
 
 
 def kind(node: Node) -> str | None:
@@ -210,36 +60,6 @@ def other_halves(node: Node) -> set[str]:
         n.name for n in near if n.type == "Relu" and n.name != node.name
         and _is_negation(source) != _is_negation(_bare(n.inputs()[0])) and ends & _sums(n)
     }  # fmt: skip
-
-
-def _called(definition: Any) -> set[str]:
-    attributes = definition.attr.values()
-    names = {a.func.name for a in attributes} | {f.name for a in attributes for f in a.list.func}
-    return names - {""}
-
-
-def _passed(function: Any, caller: Inner) -> dict[str, Node]:
-    """Return what a caller passes as each argument of a function, where that stays what it is."""
-    names = [argument.name for argument in function.signature.input_arg]
-    operands = caller.node.inputs()[caller.definition.op in _BRANCHES :]
-    if len(operands) != len(names):
-        return {}
-    passed = dict(zip(names, operands, strict=True))
-    if caller.definition.op not in _LOOPS:
-        return passed
-    body = {definition.name: definition for definition in function.node_def}
-    kept = {}
-    for name, output in zip(names, function.signature.output_arg, strict=False):
-        end = function.ret[output.name].split(":")[0]
-        while end in body and body[end].op == "Identity":
-            end = body[end].input[0].split(":")[0]
-        if end == name:  # each turn of the loop hands it on as it is
-            kept[name] = passed[name]
-    return kept
-
-
-def _may_vary(passed: Node | None) -> bool:
-    return passed is None or passed.varies
 
 
 def _is_written_relu(node: Node) -> bool:
@@ -422,7 +242,3 @@ def _is_part_of_elu(node: Node) -> bool:
         for n in _walk(c, lambda n: n.consumers(), (*_SAME_VALUE_OPS, "Mul", "RealDiv"))
     ]
     return any(n.type in ("Exp", "Expm1") for n in below)
-
-
-def _input_names(definition: Any) -> list[str]:
-    return [name.split(":")[0] for name in definition.input if not name.startswith("^")]

@@ -21,7 +21,8 @@ from .census import MARK, MARKED, site_of
 from .endpoints import Forward
 from .errors import ModelError
 from .injection import active_rule
-from .patterns import CONTROL_FLOW, RELU, Inner, inside, kind, of_definitions
+from .nodes import CONTROL_FLOW, Inner, inside, of_definitions
+from .patterns import RELU, kind
 from .rules import Site
 
 _CUSTOM = "CustomGradient-"  # how TensorFlow names the gradients of tf.custom_gradient
