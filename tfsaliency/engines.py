@@ -142,8 +142,7 @@ def _check(trace: Trace, ours: Subject, own: Subject, batch: Batch, dropped: boo
     """Raise ModelError where an engine does not compute what the model computes.
 
     The outputs are compared, for the first image and for noise (a black image may hide what
-    differs); and the gradient, where gradients of the model's own were dropped, for scores of
-    different size (they may depend on that).
+    differs); and the gradient, where gradients of the model's own were dropped.
     """
     samples = (batch.only(batch.images_in[:1]), batch.only(_noise(batch.images_in[:1])))
     target = np.zeros(1, np.int32)
@@ -151,9 +150,9 @@ def _check(trace: Trace, ours: Subject, own: Subject, batch: Batch, dropped: boo
     for sample in samples:
         mine = run(trace, sample, slice(0, 1), target).outputs
         compared.append(("outputs", mine, _outputs(own, sample)))
-    for score in (_energy, _large_energy) if dropped else ():
+    if dropped:
         pair = [
-            trace_gradients(subject._replace(score=score), {"gradient": gradient})
+            trace_gradients(subject._replace(score=_energy), {"gradient": gradient})
             for subject in (ours, own)
         ]
         for sample in samples:
@@ -189,10 +188,6 @@ def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """Score what depends on every output; not their sum, which a softmax makes constant."""
     squares = tf.square(tf.cast(outputs, tf.float32))
     return tf.reduce_sum(squares, axis=list(range(1, len(outputs.shape))))
-
-
-def _large_energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    return 1e3 * _energy(outputs, targets)
 
 
 def _difference(a: tf.Tensor, b: tf.Tensor) -> float:
