@@ -11,13 +11,6 @@ from reference import backprop
 import tfsaliency as tfs
 
 RULES = list(tfs.RULES)
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # of the largest value
-
-
-def assert_equal_maps(ours, reference, tolerance):
-    largest = np.abs(reference).max()
-    assert largest > 0
-    assert np.abs(ours - reference).max() <= tolerance * largest
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -35,9 +28,9 @@ def test_rules_equal_the_numpy_reference(spelling, dtype):
         ]
         references[rule] = np.stack([g for _, g in pairs])
         assert ours[rule].dtype == dtype
-        assert_equal_maps(ours[rule], references[rule], TOLERANCE[dtype])
+        zoo.assert_equal_maps(ours[rule], references[rule], zoo.TOLERANCE[dtype])
         logits = [logits[t] for (logits, _), t in zip(pairs, targets, strict=True)]
-        np.testing.assert_allclose(ours.scores, logits, rtol=TOLERANCE[dtype])
+        np.testing.assert_allclose(ours.scores, logits, rtol=zoo.TOLERANCE[dtype])
     # The rules differ on this model, so that none could stand in for another unseen.
     for a, b in [("gradient", "guided_backprop"), ("guided_backprop", "zeiler_fergus")]:
         largest = np.abs(references[a]).max()
@@ -51,7 +44,7 @@ def test_three_rules_in_one_call_equal_three_calls(spelling):
     together = tfs.attributions(model, x, RULES, targets=2)
     for rule in reversed(RULES):
         alone = tfs.attributions(model, x, rule, targets=2)[rule]
-        assert_equal_maps(together[rule], alone, 1e-6)
+        zoo.assert_equal_maps(together[rule], alone, 1e-6)
 
 
 def _residual(dtype):
@@ -86,7 +79,7 @@ def test_residual_block_with_batch_normalization(rule):
         lambda h: backprop.dense(h, k3, b3),
     )
     ours = tfs.attributions(model, x, rule, targets=0, on_problem="ignore")[rule][0]
-    assert_equal_maps(ours, backward(np.eye(zoo.CLASSES)[0]), 1e-9)
+    zoo.assert_equal_maps(ours, backward(np.eye(zoo.CLASSES)[0]), 1e-9)
 
 
 def test_rules_by_hand():
@@ -108,4 +101,4 @@ def test_a_rule_of_ones_own():
     x = zoo.images()
     doubled = tfs.Method("doubled", lambda upstream, site: 2.0 * site.backward(upstream))
     maps = tfs.attributions(model, x, ["gradient", doubled], targets=0)
-    assert_equal_maps(maps["doubled"], 4.0 * maps["gradient"], 1e-12)  # two ReLUs
+    zoo.assert_equal_maps(maps["doubled"], 4.0 * maps["gradient"], 1e-12)  # two ReLUs

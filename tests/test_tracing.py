@@ -14,13 +14,6 @@ from keras import layers
 import tfsaliency as tfs
 
 RULES = list(tfs.RULES)
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # of the largest value
-
-
-def assert_equal_maps(ours, reference, tolerance):
-    largest = np.abs(reference).max()
-    assert largest > 0
-    assert np.abs(ours - reference).max() <= tolerance * largest
 
 
 def _reference(model, x, targets, rule, form):
@@ -36,14 +29,14 @@ def test_hidden_relus_equal_the_numpy_reference(spelling, dtype):
     x, targets = zoo.images(), [1, 3]
     together = tfs.attributions(model, x, RULES, targets=targets)
     for rule in RULES:
-        assert_equal_maps(
-            together[rule], _reference(model, x, targets, rule, form), TOLERANCE[dtype]
+        zoo.assert_equal_maps(
+            together[rule], _reference(model, x, targets, rule, form), zoo.TOLERANCE[dtype]
         )
         coverage = together.coverage[rule]
         assert coverage.engine == "graph" and coverage.reached == coverage.relus >= 2
     for rule in reversed(RULES):
         alone = tfs.attributions(model, x, rule, targets=targets)[rule]
-        assert_equal_maps(together[rule], alone, 1e-6)
+        zoo.assert_equal_maps(together[rule], alone, 1e-6)
 
 
 @pytest.mark.parametrize("wrapping", zoo.WRAPPED)
@@ -53,10 +46,10 @@ def test_what_is_no_model_of_layers_equals_the_numpy_reference(wrapping, tmp_pat
     x, targets = zoo.images(), [1, 3]
     ours = tfs.attributions(wrapped, x, RULES, targets=targets)
     for rule in RULES:
-        assert_equal_maps(ours[rule], _reference(model, x, targets, rule, {}), 1e-4)
+        zoo.assert_equal_maps(ours[rule], _reference(model, x, targets, rule, {}), 1e-4)
         assert ours.coverage[rule].relus == 2
         alone = tfs.attributions(wrapped, x, rule, targets=targets)
-        assert_equal_maps(alone[rule], ours[rule], 1e-6)
+        zoo.assert_equal_maps(alone[rule], ours[rule], 1e-6)
         # The value before the softmax is seen through the wrapping, for the plain gradient, too.
         assert alone.score == "logit (before the final softmax)"
 
@@ -77,7 +70,7 @@ def test_a_relu_in_a_recurrent_cell():
             z = u if rule == "zeiler_fergus" else u * (states[t + 1] > 0)
             expected[t], upstream = kernel @ z, recurrent @ z
         ours = tfs.attributions(model, sequence[None], RULES, targets=1)
-        assert_equal_maps(ours[rule][0], expected, 1e-9)
+        zoo.assert_equal_maps(ours[rule][0], expected, 1e-9)
         assert ours.coverage[rule].engine == "graph"
 
 
@@ -89,7 +82,7 @@ def test_the_present_weights_are_used():
         model.set_weights([w + change for w in model.get_weights()])
         ours = tfs.attributions(prepared, x, RULES, targets=[1, 3])
         for rule in RULES:
-            assert_equal_maps(ours[rule], _reference(model, x, [1, 3], rule, {}), 1e-9)
+            zoo.assert_equal_maps(ours[rule], _reference(model, x, [1, 3], rule, {}), 1e-9)
 
 
 def test_other_weights_are_arguments():
@@ -103,7 +96,7 @@ def test_other_weights_are_arguments():
     assert all(np.array_equal(a, b) for a, b in zip(kept, model.get_weights(), strict=True))
     model.set_weights(other)
     for rule, ours in zip(RULES, result.gradients, strict=True):
-        assert_equal_maps(ours, _reference(model, x, targets, rule, {}), 1e-9)
+        zoo.assert_equal_maps(ours, _reference(model, x, targets, rule, {}), 1e-9)
 
 
 def test_the_weights_of_a_saved_model_are_read_at_every_call(tmp_path):
@@ -120,7 +113,7 @@ def test_the_weights_of_a_saved_model_are_read_at_every_call(tmp_path):
     model.set_weights(changed)
     ours = tfs.attributions(wrapped, x, RULES, targets=[1, 3])
     for rule in RULES:
-        assert_equal_maps(ours[rule], _reference(model, x, [1, 3], rule, {}), 1e-4)
+        zoo.assert_equal_maps(ours[rule], _reference(model, x, [1, 3], rule, {}), 1e-4)
 
 
 def test_a_gradient_of_the_models_own_is_carried_over_or_refused():
@@ -142,7 +135,7 @@ def test_a_gradient_of_the_models_own_is_carried_over_or_refused():
     method = tfs.Method("rule of one's own", lambda upstream, site: site.backward(upstream))
     maps = tfs.attributions(models[1], x, method, targets=1)
     assert maps.coverage[method.name].engine == "graph"
-    assert_equal_maps(maps[method.name], expected, 1e-12)
+    zoo.assert_equal_maps(maps[method.name], expected, 1e-12)
     with pytest.raises(tfs.ModelError, match="custom_gradient"):
         tfs.attributions(models[2], x, "guided_backprop", targets=1)
 

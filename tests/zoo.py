@@ -19,6 +19,14 @@ from reference import backprop
 import tfsaliency as tfs
 
 SIZE, CHANNELS, CLASSES = 7, 3, 4
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # of the largest value
+
+
+def assert_equal_maps(ours: np.ndarray, reference: np.ndarray, tolerance: float) -> None:
+    """Compare maps at a tolerance that is a part of the largest value, which is not zero."""
+    largest = np.abs(reference).max()
+    assert largest > 0
+    assert np.abs(ours - reference).max() <= tolerance * largest
 
 
 class Spelling(NamedTuple):
