@@ -103,7 +103,11 @@ def test_the_weights_of_a_saved_model_are_read_at_every_call(tmp_path):
     model = zoo.SPELLINGS["Conv2D(activation='relu')"].build("float32")
     wrapped = zoo.WRAPPED["TFSMLayer"](model, tmp_path / "saved")
     x = zoo.images()
-    tfs.attributions(wrapped, x, RULES, targets=[1, 3])
+    prepared = tfs.prepare(wrapped)
+    trace = prepared.trace(tfs.RULES, prepared.check(x))
+    others = [w * 0.5 + 0.1 for w in wrapped.get_weights()]
+    targets = np.array([1, 3], "int32")
+    given = trace.run_with(others, [x.astype("float32")], targets, tf.constant(1.0))
     changed = [w * 0.5 + 0.1 for w in model.get_weights()]
     for variable in wrapped.weights:
         (index,) = [
@@ -111,9 +115,11 @@ def test_the_weights_of_a_saved_model_are_read_at_every_call(tmp_path):
         ]
         variable.assign(changed[index])
     model.set_weights(changed)
-    ours = tfs.attributions(wrapped, x, RULES, targets=[1, 3])
-    for rule in RULES:
-        zoo.assert_equal_maps(ours[rule], _reference(model, x, [1, 3], rule, {}), 1e-4)
+    ours = tfs.attributions(prepared, x, RULES, targets=[1, 3])
+    for rule, by_weights in zip(RULES, given.gradients, strict=True):
+        reference = _reference(model, x, [1, 3], rule, {})
+        zoo.assert_equal_maps(ours[rule], reference, 1e-4)
+        zoo.assert_equal_maps(by_weights.numpy(), reference, 1e-4)
 
 
 def test_a_gradient_of_the_models_own_is_carried_over_or_refused():

@@ -194,7 +194,9 @@ def _with_other_weights(
     """
     captured = list(compiled.captured_inputs)
     places = {id(tensor): place for place, tensor in enumerate(captured)}
-    own = [places.get(id(getattr(weight.value, "handle", None))) for weight in weights]
+    own = [
+        (places.get(id(getattr(weight.value, "handle", None))), weight.dtype) for weight in weights
+    ]
     stand_ins: dict[int, tf.Variable] = {}
     lock = threading.Lock()
 
@@ -206,13 +208,13 @@ def _with_other_weights(
     ) -> Gradients:
         with lock:
             handles = list(captured)
-            for place, value in zip(own, values, strict=True):
+            for (place, dtype), value in zip(own, values, strict=True):
                 if place is None or value is None:  # no score depends on it, or it stays
                     continue
                 if place in stand_ins:
-                    stand_ins[place].assign(value)
+                    stand_ins[place].assign(tf.cast(value, dtype))
                 else:
-                    stand_ins[place] = tf.Variable(value, trainable=False)
+                    stand_ins[place] = tf.Variable(tf.cast(value, dtype), trainable=False)
                 handles[place] = stand_ins[place].handle
             given = map(tf.convert_to_tensor, (*inputs, targets, scale))
             return compiled._call_flat(list(given), handles)
