@@ -43,6 +43,13 @@ class _Kept:
     traces: OrderedDict[Any, Trace] = field(default_factory=OrderedDict)
 
 
+# What Keras keeps in every layer for itself: its lists of weights, losses and nodes.
+_KERAS_OWN = frozenset(
+    name
+    for name in vars(keras.layers.Layer(name="tfsaliency"))
+    if name.startswith("_") and "dtype" not in name
+)
+
 # What was traced for models that the caller did not prepare.
 _kept: WeakKeyDictionary[keras.Model, _Kept] = WeakKeyDictionary()
 # Traces are made and kept by one thread at a time; they run in any.
@@ -282,8 +289,9 @@ def _structure(model: Model) -> list[Any]:
     found: list[Any] = []
     for layer in model._flatten_layers() if isinstance(model, keras.Model) else ():
         if not isinstance(layer, keras.Model) or not has_visible_layers(layer):
-            for value in vars(layer).values():
-                _append(found, value)
+            for name, value in vars(layer).items():
+                if name not in _KERAS_OWN:
+                    _append(found, value)
     return found
 
 

@@ -52,6 +52,7 @@ _FLAT = 1e-6  # of the largest value
 _SATURATED_EPSILONS = 10.0  # a rounding error of a tenth
 _VANISHED = 1e-30
 _AXES_OF_AN_IMAGE, _FEW_CHANNELS, _MANY_COLUMNS = 3, (1, 3), 4
+_ORDINARY = 0.5  # of the range trained on
 _FAR_OUTSIDE, _FAR_INSIDE = 0.1, 0.02  # of the range trained on
 
 
@@ -171,9 +172,14 @@ def _check_range(inputs: Array, trained: tuple[float, float] | None) -> tuple[Pr
         return ()
     low, high = trained
     span = high - low
+    margin = _FAR_OUTSIDE * span
+    least_of_all, largest_of_all = inputs.min(), inputs.max()
+    inside = low - margin <= least_of_all and largest_of_all <= high + margin
+    if inside and largest_of_all - least_of_all > _ORDINARY * span:
+        return ()  # as nearly always; what follows takes longer
     axes = tuple(range(1, inputs.ndim - 1))
     least, largest = inputs.min(axis=axes), inputs.max(axis=axes)  # (n, c)
-    outside = np.maximum(low - least, largest - high).max(axis=-1) > _FAR_OUTSIDE * span
+    outside = np.maximum(low - least, largest - high).max(axis=-1) > margin
     # All images hardly vary: one that does not may be of a plain wall, or of one colour.
     varies = largest - least
     hardly = np.all(varies < _FAR_INSIDE * span) and np.all(varies.max(axis=-1) > 0)
@@ -215,16 +221,22 @@ def _degenerate(
 ) -> dict[str, tuple[int, ...]]:
     """Return the images whose maps are not finite, zero or constant, by cause."""
     n = len(maps)
-    flat = maps.reshape(n, -1, maps.shape[-1] if channels else 1)
-    finite = np.isfinite(flat).all(axis=(1, 2))
-    largest = np.abs(flat).max(axis=(1, 2))
+    flat = maps.reshape(n, -1)
+    high, low = flat.max(axis=1), flat.min(axis=1)  # NaN where anything is
+    finite = np.isfinite(high) & np.isfinite(low)
+    largest = np.maximum(np.abs(high), np.abs(low))
     with np.errstate(invalid="ignore"):  # infinity minus infinity
-        varies = (flat.max(axis=1) - flat.min(axis=1)).max(axis=1) > _FLAT * largest
+        spread = high - low
+        if channels:
+            by_channel = maps.reshape(n, -1, maps.shape[-1])
+            spread = (by_channel.max(axis=1) - by_channel.min(axis=1)).max(axis=1)
+        varies = spread > _FLAT * largest
+    positions = flat.shape[1] // (maps.shape[-1] if channels else 1)
     explained = np.isin(np.arange(n), saturated)
     found = {
         "non_finite_map": _indices(~finite),
         "zero_map": _indices(finite & (largest == 0) & ~explained),
-        "constant_map": _indices(finite & (largest > 0) & ~varies & (flat.shape[1] > 1)),
+        "constant_map": _indices(finite & (largest > 0) & ~varies & (positions > 1)),
     }
     return {cause: where for cause, where in found.items() if where}
 
