@@ -194,9 +194,9 @@ def _with_other_weights(
     """
     captured = list(compiled.captured_inputs)
     places = {id(tensor): place for place, tensor in enumerate(captured)}
-    own = [
-        (places.get(id(getattr(weight.value, "handle", None))), weight.dtype) for weight in weights
-    ]
+    # In older versions of Keras the weights of a TFSMLayer are variables of TensorFlow's.
+    variables = [w if isinstance(w, tf.Variable) else w.value for w in weights]
+    own = [(places.get(id(variable.handle)), variable.dtype) for variable in variables]
     stand_ins: dict[int, tf.Variable] = {}
     lock = threading.Lock()
 
