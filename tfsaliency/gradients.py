@@ -66,8 +66,6 @@ class Trace(NamedTuple):
         "model", "clone" or "graph".
     score
         What is differentiated, in words.
-    activation
-        What the outputs end in: "softmax", "sigmoid", "none" or "hidden".
     classes
         The number of outputs, None where they are not (n, classes).
     half
@@ -86,7 +84,6 @@ class Trace(NamedTuple):
     found: Found
     engine: str
     score: str
-    activation: str
     classes: int | None
     half: bool
     low: bool
@@ -150,14 +147,14 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
             scores = score_values(subject.score, head, targets)
         found = find_relus(images, scores, marks)
         check_coverage(found, [name for name, rule in rules.items() if rule is not gradient])
-        half = _computes_in(tf.float16, images.graph)
+        dtypes = _dtypes(images.graph)
+        half = tf.float16.as_datatype_enum in dtypes
         known.update(
             found=found,
             score=describe_score(subject.score, head),
-            activation=head.activation,
             classes=head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
             half=half,
-            low=half or _computes_in(tf.bfloat16, images.graph),
+            low=half or tf.bfloat16.as_datatype_enum in dtypes,
             epsilon=_EPSILONS.get(head.outputs.dtype, 0.0),
         )
         upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if half else 1)
@@ -232,13 +229,12 @@ def _connected(slope: tf.Tensor | None) -> tf.Tensor:
     return slope
 
 
-def _computes_in(dtype: tf.DType, graph: tf.Graph) -> bool:
-    """Tell whether any op of a graph, or of a function in it, is of a dtype."""
-    if any(output.dtype == dtype for op in graph.get_operations() for output in op.outputs):
-        return True
+def _dtypes(graph: tf.Graph) -> set[int]:
+    """Return the dtypes, as TensorFlow numbers them, of a graph and of the functions in it."""
     bodies = (function.node_def for function in graph.as_graph_def().library.function)
-    attributes = (a for body in bodies for node in body for a in node.attr.values())
-    return any(attribute.type == dtype.as_datatype_enum for attribute in attributes)
+    inner = {a.type for body in bodies for node in body for a in node.attr.values()}
+    outputs = (output for op in graph.get_operations() for output in op.outputs)
+    return inner | {output.dtype.as_datatype_enum for output in outputs}
 
 
 def _wide(tensor: tf.Tensor) -> tf.Tensor:

@@ -87,7 +87,7 @@ def influenced_by(source: tf.Tensor) -> set[tf.Operation]:
 def of_definitions(
     definitions: Iterable[Any], arguments: Mapping[str, Node] | None = None
 ) -> list[Node]:
-    """Return the nodes of a GraphDef or of a function's body.
+    """Return the nodes of a GraphDef or of a function's body, in the order of the definitions.
 
     Parameters
     ----------
@@ -153,9 +153,10 @@ def inside(callers: Iterable[Inner], library: Mapping[str, Any]) -> Iterator[Inn
             if name not in library or (name, flows) in seen:
                 continue
             seen.add((name, flows))
-            body = {definition.name: definition for definition in library[name].node_def}
-            for node in of_definitions(body.values(), _passed(library[name], caller)):
-                inner = Inner(f"{caller.name}/{node.name}", node, body[node.name], flows)
+            body = library[name].node_def
+            nodes = of_definitions(body, _passed(library[name], caller))
+            for node, definition in zip(nodes, body, strict=True):
+                inner = Inner(f"{caller.name}/{node.name}", node, definition, flows)
                 pending.append(inner)
                 yield inner
 

@@ -184,7 +184,8 @@ def _check_range(inputs: Array, trained: tuple[float, float] | None) -> tuple[Pr
     varies = largest - least
     hardly = np.all(varies < _FAR_INSIDE * span) and np.all(varies.max(axis=-1) > 0)
     where = _indices(outside | hardly)
-    detail = f"from {inputs.min():.3g} to {inputs.max():.3g}, instead of {low:.3g} to {high:.3g}"
+    received = f"from {least_of_all:.3g} to {largest_of_all:.3g}"
+    detail = f"{received}, instead of {low:.3g} to {high:.3g}"
     return (Problem("unusual_range", where, detail=detail),) if where else ()
 
 

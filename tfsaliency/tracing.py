@@ -131,7 +131,7 @@ def _inlined(traced: Any) -> Any:
     """
     graph = traced.graph.as_graph_def()
     functions = graph.library.function
-    for owner in (*functions, *(node for body in _bodies(graph) for node in body)):
+    for owner in (*functions, *_definitions(graph)):
         for name in _KEEPS_WHOLE:
             owner.attr.pop(name, None)
     _set_lowering(graph, False)  # or they are taken apart, and cannot be differentiated
@@ -150,7 +150,7 @@ def _inlined(traced: Any) -> Any:
 
 
 def _set_lowering(graph: Any, lowered: bool) -> None:
-    for node in (node for body in _bodies(graph) for node in body):
+    for node in _definitions(graph):
         if node.op in CONTROL_FLOW:
             node.attr[_LOWER].b = lowered
 
@@ -160,24 +160,25 @@ def _rename_functions(graph: Any) -> None:
     known = {function.signature.name for function in graph.library.function}
     for function in graph.library.function:
         function.signature.name += suffix
-    for node in (node for body in _bodies(graph) for node in body):
+    for node in _definitions(graph):
         for attribute in node.attr.values():
             for reference in (attribute.func, *attribute.list.func):
                 if reference.name in known:
                     reference.name += suffix
 
 
-def _bodies(graph: Any) -> list[Any]:
-    return [graph.node, *(function.node_def for function in graph.library.function)]
+def _definitions(graph: Any) -> list[Any]:
+    """Return the NodeDefs of a GraphDef and of its functions."""
+    inner = (node for function in graph.library.function for node in function.node_def)
+    return [*graph.node, *inner]
 
 
 def _mark(graph: Any) -> bool:
     """Mark the ReLUs of a GraphDef; tell whether gradients were dropped."""
     dropped = False
-    definitions = {definition.name: definition for definition in graph.node}
     main = [
-        Inner(node.name, node, definitions[node.name], True)
-        for node in of_definitions(definitions.values())
+        Inner(node.name, node, definition, True)
+        for node, definition in zip(of_definitions(graph.node), graph.node, strict=True)
     ]
     library = {function.signature.name: function for function in graph.library.function}
     for inner in [*main, *inside(main, library)]:
