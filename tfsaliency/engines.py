@@ -7,7 +7,8 @@ are marked ("graph").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -121,8 +122,18 @@ def new_trace(
     return trace_by("graph")
 
 
-def run(trace: Trace, batch: Batch, part: slice, targets: Array) -> Gradients:
-    """Run a trace on a part of a batch and its targets (n,), with the model's present weights."""
+def run(
+    trace: Trace,
+    batch: Batch,
+    part: slice,
+    targets: Array,
+    weights: Sequence[Array | None] | None = None,
+) -> Gradients:
+    """Run a trace on a part of a batch and its targets (n,).
+
+    With the model's present weights, or with others in their order, None for one that stays.
+    """
+    call = trace.run if weights is None else functools.partial(trace.run_with, weights)
     arrays = [array[part] for array in batch.arrays]
     n = len(arrays[0])
     missing = (batch.inputs.batch or n) - n
@@ -132,7 +143,7 @@ def run(trace: Trace, batch: Batch, part: slice, targets: Array) -> Gradients:
     with tf.init_scope():  # not recorded by a tape that the caller may have open
         given = [tf.constant(array) for array in arrays], tf.constant(targets)
         for scale in _HALF_SCALES if trace.half else (1.0,):
-            result = trace.run(*given, tf.constant(scale))
+            result = call(*given, tf.constant(scale))
             if not trace.half or all(_is_finite(g) for g in result.gradients):
                 break
     return tf.nest.map_structure(lambda t: t[:n], result) if missing else result

@@ -19,6 +19,7 @@ from .census import Found, check_coverage, check_passed, find_relus
 from .endpoints import Forward
 from .errors import ModelError
 from .injection import backward_rule
+from .nodes import captured_for
 from .rules import Rule, gradient
 from .scores import Score, choose_targets, describe_score, find_head, score_values
 from .tracing import forget_custom_gradients, marked_gradients
@@ -60,6 +61,8 @@ class Trace(NamedTuple):
     run_with
         (weights, inputs, targets, scale) -> Gradients, with other values in the order of the
         model's weights; None for one that keeps its own.
+    used
+        The indices of the weights that the scores depend on, in the order of their use.
     found
         The census of its ReLUs.
     engine
@@ -81,6 +84,7 @@ class Trace(NamedTuple):
     run_with: Callable[
         [Sequence[Array | None], Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients
     ]
+    used: tuple[int, ...]
     found: Found
     engine: str
     score: str
@@ -155,6 +159,7 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
             classes=head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
             half=half,
             low=half or tf.bfloat16.as_datatype_enum in dtypes,
+            used=_indices_of(captured_for(scores), subject.weights),
             epsilon=_EPSILONS.get(head.outputs.dtype, 0.0),
         )
         upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if half else 1)
@@ -191,9 +196,7 @@ def _with_other_weights(
     """
     captured = list(compiled.captured_inputs)
     places = {id(tensor): place for place, tensor in enumerate(captured)}
-    # In older versions of Keras the weights of a TFSMLayer are variables of TensorFlow's.
-    variables = [w if isinstance(w, tf.Variable) else w.value for w in weights]
-    own = [(places.get(id(variable.handle)), variable.dtype) for variable in variables]
+    own = [(places.get(id(v.handle)), v.dtype) for v in map(_variable, weights)]
     stand_ins: dict[int, tf.Variable] = {}
     lock = threading.Lock()
 
@@ -217,6 +220,19 @@ def _with_other_weights(
             return compiled._call_flat(list(given), handles)
 
     return run_with
+
+
+def _indices_of(
+    captured: Sequence[tf.Tensor], weights: Sequence[keras.Variable]
+) -> tuple[int, ...]:
+    """Return which weights are among what a graph captured, in its order."""
+    index = {id(_variable(weight).handle): place for place, weight in enumerate(weights)}
+    return tuple(index[id(tensor)] for tensor in captured if id(tensor) in index)
+
+
+def _variable(weight: Any) -> tf.Variable:
+    # In older versions of Keras the weights of a TFSMLayer are variables of TensorFlow's.
+    return weight if isinstance(weight, tf.Variable) else weight.value
 
 
 def _connected(slope: tf.Tensor | None) -> tf.Tensor:

@@ -84,6 +84,18 @@ def influenced_by(source: tf.Tensor) -> set[tf.Operation]:
     return influenced
 
 
+def captured_for(target: tf.Tensor) -> list[tf.Tensor]:
+    """Return what a graph captured from outside to compute a tensor, in the order of its use."""
+    above = set()
+    pending = [target.op]
+    while pending:
+        op = pending.pop()
+        if op not in above:
+            above.add(op)
+            pending.extend(tensor.op for tensor in op.inputs)
+    return [outside for outside, inside in target.graph.captures if inside.op in above]
+
+
 def of_definitions(
     definitions: Iterable[Any], arguments: Mapping[str, Node] | None = None
 ) -> list[Node]:

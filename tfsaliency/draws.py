@@ -1,0 +1,340 @@
+"""How the weights of one layer are drawn anew: one pure function of (layer, draw, seed).
+
+A draw never touches the layer, Keras's counters of names, or anybody's random state. Every random
+number comes of the seed, so that a layer drawn alone is bit-identical to the same layer in a run.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import keras
+import numpy as np
+
+from .arrays import Array
+from .errors import OptionError, unknown_option
+
+T = TypeVar("T")
+_SEEDS = 2**31 - 1
+
+
+class Unit(NamedTuple):
+    """A layer with parameters of its own: what is randomized at once.
+
+    Parameters
+    ----------
+    path
+        Its name, under those of the models and layers that it is in: "outer/inner".
+    layer
+        The caller's layer.
+    parameters
+        Its own weights that training changes, frozen or not; not those of layers inside it.
+    statistics
+        Its other weights, such as the moving mean and variance of a batch normalization.
+    """
+
+    path: str
+    layer: keras.layers.Layer
+    parameters: tuple[keras.Variable, ...]
+    statistics: tuple[keras.Variable, ...]
+
+    @property
+    def weights(self) -> tuple[keras.Variable, ...]:
+        """Parameters, then statistics."""
+        return (*self.parameters, *self.statistics)
+
+
+class Draw(NamedTuple):
+    """A way of drawing weights: a name, and a function of a layer and a random generator.
+
+    Parameters
+    ----------
+    name
+        As the result says it.
+    values
+        (unit, rng) -> new arrays, one for each of unit.weights (or of its parameters alone), None
+        for one that stays.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> halved = tfs.Draw("halved", lambda unit, rng: [w.numpy() / 2 for w in unit.parameters])
+    """
+
+    name: str
+    values: Callable[[Unit, np.random.Generator], Sequence[Array | None]]
+
+
+class Drawn(NamedTuple):
+    """What was drawn for one layer.
+
+    Parameters
+    ----------
+    arrays
+        One for each of the unit's weights; None for one that stays.
+    unchanged
+        The names of those that came out as they were, as the draw has only one value for them:
+        a bias that is still zero, drawn by an initializer of zeros.
+    """
+
+    arrays: tuple[Array | None, ...]
+    unchanged: tuple[str, ...]
+
+
+def units_of(layer: keras.layers.Layer) -> tuple[Unit, ...]:
+    """Return all layers with parameters in a model or layer, from input to output, each once.
+
+    Those inside nested models and custom layers count. The order is that of Model.layers, which
+    for Sequential and Functional models is the order in which they are run.
+    """
+    seen: set[int] = set()
+    units: list[Unit] = []
+    for path, inner in _walk(layer, "", set()):
+        parameters, statistics = (_new(weights, seen) for weights in _own_weights(inner))
+        if parameters:
+            number = sum(unit.path.split("#")[0] == path for unit in units)
+            name = f"{path}#{number + 1}" if number else path
+            units.append(Unit(name, inner, parameters, statistics))
+    return tuple(units)
+
+
+def draw_weights(unit: Unit, draw: Draw, seed: int, position: int = 0) -> Drawn:
+    """Draw the weights of one layer.
+
+    Parameters
+    ----------
+    unit
+        The layer. It is read, not changed.
+    draw
+        How.
+    seed, position
+        What the random numbers come of: the seed, and the layer's position in its model.
+
+    Raises
+    ------
+    OptionError
+        If arrays come out in other shapes, or a weight as it was although it could have changed.
+    """
+    if getattr(unit.layer, "quantization_mode", None):
+        raise OptionError(
+            f"The layer {unit.path!r} is quantized. Expected weights of floating point to draw "
+            "anew: use the model before quantization."
+        )
+    rng = np.random.default_rng((seed, position))
+    arrays = list(draw.values(unit, rng))
+    arrays += [None] * (len(unit.weights) - len(arrays))
+    unchanged = []
+    for weight, array in zip(unit.weights, arrays, strict=True):
+        if array is None:
+            continue
+        present = weight.numpy()
+        if array.shape != present.shape:
+            raise OptionError(
+                f"Expected draw {draw.name!r} to return an array {present.shape} for the weight "
+                f"{weight.name!r} of {unit.path!r}. Received: shape {array.shape}."
+            )
+        if not np.array_equal(array.astype(present.dtype), present):
+            continue
+        if array.size and array.min() != array.max():
+            raise OptionError(
+                f"The draw {draw.name!r} returned for the weight {weight.name!r} of "
+                f"{unit.path!r} what it is already. Expected other values: the layer may read "
+                "them from a file, or have a random state of its own. Use draw='matched'."
+            )
+        unchanged.append(f"{unit.path}/{weight.name}")
+    return Drawn(tuple(arrays), tuple(unchanged))
+
+
+def normal(stddev: float = 0.01) -> Draw:
+    """Draw every parameter from N(0, stddev^2), as the MATLAB original does with 0.01."""
+    return _by_tensor(f"normal({stddev:g})", lambda w, rng: rng.normal(0.0, stddev, w.shape))
+
+
+def truncated_normal(stddev: float = 0.01) -> Draw:
+    """Draw every parameter from N(0, stddev^2), anew where beyond 2 stddev (Adebayo et al.)."""
+
+    def values(weight: Array, rng: np.random.Generator) -> Array:
+        drawn = rng.normal(0.0, 1.0, weight.shape)
+        while (beyond := np.abs(drawn) > 2.0).any():
+            drawn[beyond] = rng.normal(0.0, 1.0, int(beyond.sum()))
+        return stddev * drawn
+
+    return _by_tensor(f"truncated_normal({stddev:g})", values)
+
+
+def _permuted(weight: Array, rng: np.random.Generator) -> Array:
+    flat = weight.ravel()
+    drawn = rng.permutation(flat)
+    while np.array_equal(drawn, flat) and flat.min() != flat.max():
+        drawn = rng.permutation(flat)
+    return drawn.reshape(weight.shape)
+
+
+def _matched(weight: Array, rng: np.random.Generator) -> Array:
+    exact = weight.astype(np.float64)
+    return rng.normal(exact.mean(), exact.std(), weight.shape)
+
+
+def _own_initializer(unit: Unit, rng: np.random.Generator) -> list[Array | None]:
+    fresh = _built_anew(unit.layer, int(rng.integers(_SEEDS)))
+    parameters, statistics = _own_weights(fresh)
+    if [w.shape for w in (*parameters, *statistics)] != [w.shape for w in unit.weights]:
+        raise OptionError(
+            f"The layer {unit.path!r}, built anew from its config, has other weights than it has "
+            "now. Expected get_config, and get_build_config where build() takes more than a "
+            "shape, to describe it. Use draw='matched', which needs neither."
+        )
+    return [weight.numpy() for weight in (*parameters, *statistics)]
+
+
+def _he(unit: Unit, rng: np.random.Generator) -> list[Array | None]:
+    arrays = _own_initializer(unit, rng)
+    for place, weight in enumerate(unit.parameters):
+        if len(weight.shape) > 1:
+            initializer = keras.initializers.HeNormal(seed=int(rng.integers(_SEEDS)))
+            arrays[place] = np.asarray(initializer(tuple(weight.shape)))
+    return arrays
+
+
+def _by_tensor(name: str, values: Callable[[Array, np.random.Generator], Array]) -> Draw:
+    """Return the draw that treats each parameter alone and keeps the statistics."""
+    return Draw(name, lambda unit, rng: [values(w.numpy(), rng) for w in unit.parameters])
+
+
+# Permutation is over all entries of a tensor; matched is normal with the tensor's own mean and
+# standard deviation. These two, and the normal ones, keep the moving statistics of a batch
+# normalization; initializers reset them to mean 0 and variance 1. He is for kernels, and the
+# layer's own initializers for the rest.
+permutation = _by_tensor("permutation", _permuted)
+matched = _by_tensor("matched", _matched)
+own_initializer = Draw("own_initializer", _own_initializer)
+he = Draw("he", _he)
+
+DRAWS: dict[str, Draw] = {
+    "normal": normal(),
+    "truncated_normal": truncated_normal(),
+    "own_initializer": own_initializer,
+    "permutation": permutation,
+    "matched": matched,
+    "he": he,
+}
+
+
+def draw_named(draw: str | Draw) -> Draw:
+    """Return a Draw as it is, or that of a key of DRAWS, else raise OptionError."""
+    if isinstance(draw, Draw):
+        return draw
+    if not isinstance(draw, str) or draw not in DRAWS:
+        raise unknown_option("draw", draw, DRAWS)
+    return DRAWS[draw]
+
+
+def copy_of(layer: Any) -> Any:
+    """Return a copy of a layer or model, by Keras's own saving format, in memory.
+
+    Raises
+    ------
+    OptionError
+        If Keras cannot save and load it.
+    """
+    custom = {type(inner).__name__: type(inner) for inner in layer._flatten_layers()}
+
+    def copied() -> Any:
+        with keras.saving.custom_object_scope(custom):
+            return copy.deepcopy(layer)
+
+    try:
+        return _apart(copied, 0)
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise OptionError(
+            f"Cannot copy {layer.name!r}: Keras cannot save and load it ({str(error)[:200]}). "
+            "Expected layers with get_config. sanity_check needs no copy."
+        ) from error
+
+
+def _built_anew(layer: keras.layers.Layer, seed: int) -> keras.layers.Layer:
+    """Return a layer of the same config with weights that its initializers drew from seed."""
+
+    def built() -> keras.layers.Layer:
+        fresh = type(layer).from_config(layer.get_config())
+        own_add_weight = fresh.add_weight
+
+        def add_weight(*args: Any, **kwargs: Any) -> Any:
+            # In Keras's signature an initializer comes second.
+            if len(args) > 1:
+                args = (args[0], _reseeded(args[1]), *args[2:])
+            elif "initializer" in kwargs:
+                kwargs["initializer"] = _reseeded(kwargs["initializer"])
+            return own_add_weight(*args, **kwargs)
+
+        object.__setattr__(fresh, "add_weight", add_weight)
+        if not fresh.built:
+            fresh.build_from_config(layer.get_build_config())
+        return fresh
+
+    try:
+        return _apart(built, seed)
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise OptionError(
+            f"Cannot build the layer {layer.name!r} anew to use its own initializers "
+            f"({str(error)[:200]}). Expected a layer with get_config. Use draw='matched' or "
+            "'permutation', which need no config."
+        ) from error
+
+
+def _reseeded(initializer: Any) -> Any:
+    """Return an initializer that draws from Python's random state and not from a seed it has."""
+    found = keras.initializers.get(initializer) if initializer is not None else None
+    if getattr(found, "seed", None) is None:
+        return found
+    found = copy.copy(found)
+    found.seed = random.randrange(_SEEDS)
+    return found
+
+
+def _apart(function: Callable[[], T], seed: int) -> T:
+    """Run what makes layers where nothing of the caller's moves.
+
+    Keras counts names, and keeps scopes, for each thread: in one of its own, the caller's are left
+    alone. Initializers without a seed take one from Python's random state.
+    """
+    policy = keras.config.dtype_policy()
+    state = random.getstate()
+
+    def run() -> T:
+        keras.config.set_dtype_policy(policy)
+        return function()
+
+    try:
+        random.seed(seed)
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run).result()
+    finally:
+        random.setstate(state)
+
+
+def _walk(
+    layer: keras.layers.Layer, path: str, seen: set[int]
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    yield path or layer.name, layer
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        yield from _walk(inner, f"{path}/{inner.name}" if path else inner.name, seen)
+
+
+def _own_weights(layer: keras.layers.Layer) -> tuple[list[Any], list[Any]]:
+    """Return parameters and statistics of a layer, without those of the layers inside it."""
+    # A weight of a frozen layer stays in the first list, and only says that it is not trained.
+    return list(layer._trainable_variables), list(layer._non_trainable_variables)
+
+
+def _new(weights: Sequence[Any], seen: set[int]) -> tuple[Any, ...]:
+    new = tuple(weight for weight in weights if id(weight) not in seen)
+    seen.update(map(id, new))
+    return new

@@ -1,0 +1,54 @@
+"""How alike two maps are, and what each number means: the SIMILARITIES table.
+
+Every entry is a function (a, b) -> (n,) of maps (n, h, w), or of attributions (n, h, w, c). It has
+two halves, so that what is compared often is prepared once. A map that is constant or not finite
+is like nothing: NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import OptionError, unknown_option
+from .entropy import emprt
+from .hog import hog
+from .kinds import Similarity
+from .rank import pearson, spearman, spearman_signed, top_k_overlap
+from .structure import ssim, ssim_adebayo
+
+SIMILARITIES: dict[str, Similarity] = {
+    similarity.name: similarity
+    for similarity in (
+        spearman,
+        spearman_signed,
+        pearson,
+        ssim,
+        ssim_adebayo,
+        hog,
+        top_k_overlap,
+    )
+}
+
+__all__ = ["SIMILARITIES", "Similarity", "emprt", "resolve_similarities"]
+
+
+def resolve_similarities(
+    similarities: str | Similarity | Iterable[str | Similarity],
+) -> tuple[Similarity, ...]:
+    """Return the similarities asked for: keys of SIMILARITIES or Similarity objects.
+
+    Raises
+    ------
+    OptionError
+        For an unknown name, or two of one name.
+    """
+    single = isinstance(similarities, (str, Similarity)) or not isinstance(similarities, Iterable)
+    resolved = []
+    for entry in [similarities] if single else list(similarities):  # type: ignore[arg-type]
+        if not isinstance(entry, Similarity) and entry not in SIMILARITIES:
+            raise unknown_option("similarity", entry, SIMILARITIES)
+        resolved.append(entry if isinstance(entry, Similarity) else SIMILARITIES[entry])
+    names = [similarity.name for similarity in resolved]
+    if len(set(names)) < len(names):
+        raise OptionError(f"Expected similarities of different names. Received: {names}.")
+    return tuple(resolved)

@@ -1,0 +1,34 @@
+"""How much the complexity of a map rises: what eMPRT compares (Hedstroem et al. 2023)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import Array
+from .kinds import Similarity
+
+_BINS = 100
+
+
+def _summed(maps: Array) -> Array:
+    return np.abs(maps).sum(axis=-1)
+
+
+def _entropies(maps: Array, mask: Array | None) -> Array:
+    """Return the entropy (n,), in nats, of the histogram of each map between its extremes."""
+    entropies = np.full(len(maps), np.nan)
+    for i, values in enumerate(maps):
+        chosen = (values.ravel() if mask is None else values[mask[i]]).astype(np.float64)
+        if chosen.size and np.isfinite(chosen).all() and chosen.min() < chosen.max():
+            counts, _ = np.histogram(chosen, bins=_BINS)
+            shares = counts[counts > 0] / counts.sum()
+            entropies[i] = -(shares * np.log(shares)).sum()
+    return entropies
+
+
+def _rise(trained: Array, randomized: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(trained > 0, (randomized - trained) / trained, np.nan)
+
+
+emprt = Similarity("emprt", _summed, _entropies, _rise)

@@ -1,0 +1,54 @@
+"""Histograms of oriented gradients (Dalal and Triggs 2005) of maps, by scikit-image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import OptionError
+from .kinds import Similarity, absolute, centred, dot
+
+_CELL, _CELLS, _ORIENTATIONS = 16, 3, 9  # pixels a cell, cells a block
+
+
+def _histograms() -> Any:
+    try:
+        from skimage.feature import hog as histograms  # noqa: PLC0415
+    except ImportError as error:
+        raise OptionError(
+            "The similarity 'hog' needs scikit-image. Install it with: "
+            "pip install scikit-image, or pip install tfsaliency[hog]."
+        ) from error
+    return histograms
+
+
+def _features(maps: Array, mask: Array | None) -> Array:
+    histograms = _histograms()
+    if min(maps.shape[1:]) < _CELL * _CELLS:
+        raise OptionError(
+            f"The similarity 'hog' needs blocks of {_CELLS} x {_CELLS} cells of {_CELL} pixels. "
+            f"Expected maps of at least {_CELL * _CELLS} pixels a side. "
+            f"Received: {maps.shape[1]} x {maps.shape[2]}."
+        )
+    vectors = [
+        centred(
+            histograms(
+                np.nan_to_num(values),
+                orientations=_ORIENTATIONS,
+                pixels_per_cell=(_CELL, _CELL),
+                cells_per_block=(_CELLS, _CELLS),
+                block_norm="L2-Hys",
+            )
+        )
+        for values in maps
+    ]
+    # A histogram of gradients has no meaning over some of the pixels.
+    undefined = ~np.isfinite(maps).all(axis=(1, 2)) if mask is None else slice(None)
+    result = np.stack(vectors)
+    result[undefined] = np.nan
+    return result
+
+
+hog = Similarity("hog", absolute, _features, dot)

@@ -1,0 +1,294 @@
+"""From the maps of a trained network and of randomized ones to a verdict with an interval.
+
+Arrays only: nothing here knows of a model. With E(f, x) the signed, unreduced attribution of the
+network f on the photo x, and r a randomized copy of it:
+
+    s[r, i] = |prep E(f, x_i) . prep E(r, x_i)|           how alike on the same photo
+    c[r, i] = mean over other photos j of |prep E(f, x_i) . prep E(r, x_j)|     ... on different ones
+    index   = (mean s - C) / (1 - C), C = mean c, at most .5, clipped to [0, 1]
+
+which is about the share of the map's variance that survives the randomization. How the constants
+were found, and what was tried instead: CONTRIBUTING.md, "The verdict".
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import Array
+from .errors import OptionError
+
+INCONCLUSIVE = "inconclusive"
+DOES_NOT_DEPEND = "does not depend"
+PARAMETERS = "the parameters"
+
+DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE = 0.4, 0.7
+
+_CLIPPED = 99.0  # percentile of the non-zero sizes
+_FLAT = 1e-6  # of the root of the number of values: a norm up to it is that of a constant map
+_OTHERS = 8  # photos that a map is compared with, at most
+_LARGEST_CHANCE = 0.5
+_RESAMPLES, _TAIL = 2000, 2.5  # percent on each side
+_ENOUGH = 0.5  # of the cells are defined
+_FEWEST = 2  # photos, and seeds
+
+
+class Cells(NamedTuple):
+    """What one randomized network gives, for each photo; NaN where a map is undefined.
+
+    Parameters
+    ----------
+    same
+        Likeness to the trained network's map of the same photo, (n,).
+    other
+        Mean likeness to the trained network's maps of other photos, (n,).
+    signed
+        As same, before the absolute value is taken, (n,).
+    """
+
+    same: Array
+    other: Array
+    signed: Array
+
+
+class Verdict(NamedTuple):
+    """Whether maps depend on what was randomized, with the numbers it rests on.
+
+    Parameters
+    ----------
+    verdict
+        "depends on the parameters", "does not depend" or "inconclusive".
+    index
+        About the share of the maps' variance that survives, 0 to 1; NaN where nothing is defined.
+    low, high
+        Its 95 % interval, over photos and seeds.
+    same, other
+        The mean likeness on the same photo, and on different ones.
+    signed
+        The mean likeness on the same photo with its sign.
+    defined, cells
+        How many pairs of maps were comparable, and of how many.
+    reason
+        Why it is inconclusive, or what to mind; empty otherwise.
+
+    Examples
+    --------
+    >>> import numpy as np, tfsaliency as tfs
+    >>> rng = np.random.default_rng(0)
+    >>> trained = rng.normal(size=(8, 32, 32, 3))
+    >>> print(tfs.judge(trained, rng.normal(size=(4, 8, 32, 32, 3))))
+    depends on the parameters: index .00 [.00, .00]
+    >>> print(tfs.judge(trained, np.stack([trained] * 4)))
+    does not depend: index 1.00 [1.00, 1.00]
+    """
+
+    verdict: str
+    index: float
+    low: float
+    high: float
+    same: float
+    other: float
+    signed: float
+    defined: int
+    cells: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        numbers = f"index {short(self.index)} [{short(self.low)}, {short(self.high)}]"
+        return f"{self.verdict}: {numbers}" + (f" ({self.reason})" if self.reason else "")
+
+
+def judge(trained: Any, randomized: Any) -> Verdict:
+    """Judge whether attributions depend on the parameters, from the attributions alone.
+
+    Parameters
+    ----------
+    trained
+        Signed attributions of the trained network, (n, h, w, c), one for each photo.
+    randomized
+        Those of R randomized networks for the same photos and classes, (R, n, h, w, c).
+
+    Returns
+    -------
+    Verdict; "inconclusive" with the reason for fewer than two photos or two networks.
+
+    Raises
+    ------
+    OptionError
+        For arrays of other shapes.
+
+    References
+    ----------
+    Adebayo et al. 2018, arXiv:1810.03292, for the question.
+
+    Examples
+    --------
+    >>> import numpy as np, tfsaliency as tfs
+    >>> rng = np.random.default_rng(0)
+    >>> fixed, fresh = rng.normal(size=(8, 24, 24, 3)), rng.normal(size=(4, 8, 24, 24, 3))
+    >>> tfs.judge(fixed, .9 * fixed + .1 * fresh).verdict
+    'does not depend'
+    """
+    first, others = np.asarray(trained), np.asarray(randomized)
+    if first.ndim < 2 or others.shape[1:] != first.shape or not len(others) or not len(first):
+        raise OptionError(
+            "Expected trained (n, h, w, c) and randomized (R, n, h, w, c). "
+            f"Received: shapes {first.shape} and {others.shape}."
+        )
+    units = unit_maps(first)
+    return verdict_of([compare(units, unit_maps(maps)) for maps in others])
+
+
+def unit_maps(maps: Array) -> Array:
+    """Prepare attributions (n, ...) to be compared by dot products.
+
+    Values are clipped at the 99th percentile of the sizes of those that are not zero; then the
+    mean is taken off and the length made 1.
+
+    Returns
+    -------
+    (n, p); NaN for a map that is zero, constant, or not finite.
+    """
+    flat = np.asarray(maps).reshape(len(maps), -1)
+    result = np.full(flat.shape, np.nan, np.result_type(flat.dtype, np.float32))
+    for i, values in enumerate(flat):
+        largest = np.abs(values).max(initial=0.0)
+        if not np.isfinite(largest) or largest == 0:
+            continue
+        scaled = values / largest  # so that no size of a map is too small for the dtype
+        sizes = np.abs(scaled)
+        top = np.percentile(sizes if sizes.all() else sizes[sizes > 0], _CLIPPED)
+        clipped = np.clip(scaled / result.dtype.type(top), -1.0, 1.0)
+        clipped -= clipped.mean(dtype=np.float64)
+        length = np.sqrt(np.square(clipped).sum(dtype=np.float64))
+        if length > _FLAT * np.sqrt(values.size):
+            result[i] = clipped / length
+    return result
+
+
+def compare(trained: Array, randomized: Array) -> Cells:
+    """Compare maps of the trained network with those of a randomized one, both by unit_maps.
+
+    Parameters
+    ----------
+    trained, randomized
+        (n, p), for the same photos.
+    """
+    n = len(trained)
+    # Each map of the trained network against each of the randomized one.
+    table = trained @ randomized.T
+    signed = np.diagonal(table).astype(np.float64)
+    others = [
+        [abs(table[i, (i + q) % n]) for q in range(1, min(_OTHERS, n - 1) + 1)] for i in range(n)
+    ]
+    return Cells(np.abs(signed), _mean(np.array(others, np.float64), axis=1), signed)
+
+
+def verdict_of(cells: list[Cells], of: str = PARAMETERS) -> Verdict:
+    """Return the verdict on what R randomized networks gave.
+
+    Parameters
+    ----------
+    cells
+        Of each network.
+    of
+        What was randomized, in words.
+    """
+    same, other, signed = (np.stack(column) for column in zip(*cells, strict=True))
+    seeds, photos = same.shape
+    defined = np.isfinite(same) & (np.isfinite(other) | (photos < _FEWEST))
+    count = int(defined.sum())
+    same, other = np.where(defined, same, np.nan), np.where(defined, other, np.nan)
+    means = [float(_mean(x, axis=None)) for x in (same, other, np.where(defined, signed, np.nan))]
+    index = float(index_of(means[0], means[1]))
+    low, high = _interval(same, other)
+    reason = _reason(photos, seeds, count, same.size)
+    verdict = INCONCLUSIVE
+    if not reason:
+        if high < DEPENDS_BELOW:
+            verdict = f"depends on {of}"
+        elif low > DOES_NOT_DEPEND_ABOVE:
+            verdict = DOES_NOT_DEPEND
+        else:
+            reason = _undecided(index, low, high)
+        if means[1] >= _LARGEST_CHANCE:
+            alike = f"maps of different photos are alike, {short(means[1])}: the photos tell little"
+            reason = f"{reason}; {alike}" if reason else alike
+    return Verdict(verdict, index, low, high, *means, count, same.size, reason)
+
+
+def index_of(same: Any, other: Any) -> Any:
+    """Return the share that survives, of mean likenesses on the same and on different photos."""
+    chance = np.minimum(other, _LARGEST_CHANCE)
+    return np.clip((same - chance) / (1 - chance), 0.0, 1.0)
+
+
+def bootstrap(*tables: Array) -> list[Array]:
+    """Return resampled means of tables (R, n), photos and seeds drawn independently.
+
+    All tables are resampled alike; undefined cells are left out. The draws are always the same.
+    """
+    seeds, photos = tables[0].shape
+    rng = np.random.default_rng(0)
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), _RESAMPLES)
+    by_photo = rng.multinomial(photos, np.full(photos, 1 / photos), _RESAMPLES)
+    means = []
+    for table in tables:
+        defined = np.isfinite(table)
+        total = ((by_seed @ np.where(defined, table, 0.0)) * by_photo).sum(axis=1)
+        weight = ((by_seed @ defined) * by_photo).sum(axis=1)
+        means.append(np.where(weight > 0, total / np.maximum(weight, 1), np.nan))
+    return means
+
+
+def interval(values: Array) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values; NaN where none is defined."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return np.nan, np.nan
+    low, high = np.percentile(values, (_TAIL, 100 - _TAIL))
+    return float(low), float(high)
+
+
+def short(value: float) -> str:
+    """Write a number as .47, 1.00 or -.20.
+
+    >>> short(0.468), short(1.0), short(-0.2), short(float("nan"))
+    ('.47', '1.00', '-.20', 'undefined')
+    """
+    if not np.isfinite(value):
+        return "undefined"
+    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.2f}"
+
+
+def _interval(same: Array, other: Array) -> tuple[float, float]:
+    return interval(index_of(*bootstrap(same, other)))
+
+
+def _reason(photos: int, seeds: int, defined: int, cells: int) -> str:
+    if photos < _FEWEST:
+        return "1 photo; at least 2 are needed, 8 are advised"
+    if seeds < _FEWEST:
+        return "1 seed; at least 2 are needed, 4 are advised"
+    if defined < _ENOUGH * cells:
+        return (
+            f"only {defined} of {cells} pairs of maps are defined: the others have a map that is "
+            "zero, constant or not finite"
+        )
+    return ""
+
+
+def _undecided(index: float, low: float, high: float) -> str:
+    if low > DEPENDS_BELOW and high < DOES_NOT_DEPEND_ABOVE:
+        return "the maps depend in part"
+    return "the interval holds a threshold; more photos or seeds narrow it"
+
+
+def _mean(values: Array, axis: int | None) -> Any:
+    """Return the mean of what is defined, NaN where nothing is."""
+    defined = np.isfinite(values)
+    count = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
