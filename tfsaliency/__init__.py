@@ -15,6 +15,8 @@ if _keras.backend.backend() != "tensorflow":
 
 from . import models
 from .census import Coverage
+from .controls import ExplainedBy
+from .draws import DRAWS, Draw
 from .errors import (
     ImageError,
     MeaninglessMapError,
@@ -32,8 +34,13 @@ from .methods import METHODS, Method
 from .photos import load_images
 from .prepared import Prepared, prepare
 from .problems import Problem, SaliencyWarning
+from .randomization import randomize_layer, randomize_model_parameters
+from .results import SanityResult, StepRecord
 from .rules import RULES, Site
+from .sanity import emprt_check, random_logit_check, sanity_check, smprt_check
 from .scores import SCORES
+from .similarity import SIMILARITIES, Similarity
+from .verdicts import Verdict, judge
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -42,6 +49,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AttributionReLU",
     "Coverage",
+    "DRAWS",
+    "Draw",
+    "ExplainedBy",
     "ImageError",
     "METHODS",
     "MeaninglessMapError",
@@ -55,18 +65,30 @@ __all__ = [
     "RED",
     "RULES",
     "SCORES",
+    "SIMILARITIES",
     "SaliencyMaps",
     "SaliencyWarning",
+    "SanityResult",
+    "Similarity",
     "Site",
+    "StepRecord",
     "TfSaliencyError",
     "UncoveredReluError",
+    "Verdict",
     "WeightsError",
     "attributions",
+    "emprt_check",
     "gradient_map",
+    "judge",
     "load_images",
     "models",
     "overlay",
     "prepare",
+    "random_logit_check",
+    "randomize_layer",
+    "randomize_model_parameters",
+    "sanity_check",
+    "smprt_check",
     "tile_input_and_maps",
 ]
 

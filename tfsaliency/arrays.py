@@ -106,6 +106,16 @@ def rescale(maps: Array) -> Array:
     return (maps - low) / np.where(span > 0, span, np.nan).astype(maps.dtype)
 
 
+def nanmean(values: Array) -> float:
+    """Return the mean of what is finite, NaN where nothing is.
+
+    >>> nanmean(np.array([1.0, np.nan, 3.0]))
+    2.0
+    """
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
+
+
 def pil_to_array(image: Image.Image, channels: int | None) -> Array:
     """Convert a PIL image to (h, w, c) of 0..255 with the channels a model expects."""
     if image.mode in _PIL_WIDE_MODES:

@@ -288,7 +288,7 @@ def _built_anew(layer: keras.layers.Layer, seed: int) -> keras.layers.Layer:
 
 def _reseeded(initializer: Any) -> Any:
     """Return an initializer that draws from Python's random state and not from a seed it has."""
-    found = keras.initializers.get(initializer) if initializer is not None else None
+    found: Any = None if initializer is None else keras.initializers.get(initializer)
     if getattr(found, "seed", None) is None:
         return found
     found = copy.copy(found)

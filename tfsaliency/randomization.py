@@ -8,7 +8,7 @@ run. The caller's model is read and never assigned to.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -61,7 +61,7 @@ def plan_steps(plan: Plan, units: Sequence[Unit], order: Sequence[int]) -> tuple
     if isinstance(plan, str):
         if plan not in PLANS:
             raise OptionError(f"{unknown_option('plan', plan, PLANS)} Or a list of layer names.")
-        ways = {
+        ways: dict[str, list[Sequence[int]]] = {
             "cascade": [order[start:] for start in reversed(range(len(order)))],
             "bottom_up": [order[: end + 1] for end in range(len(order))],
             "independent": [[position] for position in reversed(order)],
@@ -80,9 +80,7 @@ def plan_steps(plan: Plan, units: Sequence[Unit], order: Sequence[int]) -> tuple
     return tuple(steps)
 
 
-def order_of_use(
-    model: keras.Model, units: Sequence[Unit], used: Sequence[int]
-) -> tuple[int, ...]:
+def order_of_use(model: keras.Model, units: Sequence[Unit], used: Sequence[int]) -> tuple[int, ...]:
     """Return the positions of the layers that a score depends on, from input to output.
 
     Where all layers can be seen that is the order of model.layers; those inside a custom layer or
@@ -112,7 +110,7 @@ def order_of_use(
 
 
 def new_weights(
-    units: Sequence[Unit], step: Step, drawn: Sequence[Drawn], weights: Sequence[keras.Variable]
+    units: Sequence[Unit], step: Step, drawn: Mapping[int, Drawn], weights: Sequence[keras.Variable]
 ) -> list[Array | None]:
     """Return the weights of a step in the order of the model's weights; None for those that stay.
 
@@ -121,7 +119,7 @@ def new_weights(
     units, step
         All layers with parameters, and which of them.
     drawn
-        What was drawn for each of units.
+        What was drawn, by position in units.
     weights
         The model's weights.
     """

@@ -3,8 +3,8 @@
 Arrays only: nothing here knows of a model. With E(f, x) the signed, unreduced attribution of the
 network f on the photo x, and r a randomized copy of it:
 
-    s[r, i] = |prep E(f, x_i) . prep E(r, x_i)|           how alike on the same photo
-    c[r, i] = mean over other photos j of |prep E(f, x_i) . prep E(r, x_j)|     ... on different ones
+    s[r, i] = |prep E(f, x_i) . prep E(r, x_i)|    how alike on the same photo
+    c[r, i] = mean of |prep E(f, x_i) . prep E(r, x_j)| over other photos j
     index   = (mean s - C) / (1 - C), C = mean c, at most .5, clipped to [0, 1]
 
 which is about the share of the map's variance that survives the randomization. How the constants
@@ -13,11 +13,12 @@ were found, and what was tried instead: CONTRIBUTING.md, "The verdict".
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, nanmean
 from .errors import OptionError
 
 INCONCLUSIVE = "inconclusive"
@@ -29,7 +30,7 @@ DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE = 0.4, 0.7
 _CLIPPED = 99.0  # percentile of the non-zero sizes
 _FLAT = 1e-6  # of the root of the number of values: a norm up to it is that of a constant map
 _OTHERS = 8  # photos that a map is compared with, at most
-_LARGEST_CHANCE = 0.5
+CHANCE_LIMIT = 0.5
 _RESAMPLES, _TAIL = 2000, 2.5  # percent on each side
 _ENOUGH = 0.5  # of the cells are defined
 _FEWEST = 2  # photos, and seeds
@@ -53,7 +54,8 @@ class Cells(NamedTuple):
     signed: Array
 
 
-class Verdict(NamedTuple):
+@dataclass(frozen=True)
+class Verdict:
     """Whether maps depend on what was randomized, with the numbers it rests on.
 
     Parameters
@@ -138,7 +140,9 @@ def judge(trained: Any, randomized: Any) -> Verdict:
             f"Received: shapes {first.shape} and {others.shape}."
         )
     units = unit_maps(first)
-    return verdict_of([compare(units, unit_maps(maps)) for maps in others])
+    cells = [compare(units, unit_maps(maps)) for maps in others]
+    same, other, signed = (np.stack(table) for table in zip(*cells, strict=True))
+    return verdict_of(same, other, signed)
 
 
 def unit_maps(maps: Array) -> Array:
@@ -183,26 +187,25 @@ def compare(trained: Array, randomized: Array) -> Cells:
     others = [
         [abs(table[i, (i + q) % n]) for q in range(1, min(_OTHERS, n - 1) + 1)] for i in range(n)
     ]
-    return Cells(np.abs(signed), _mean(np.array(others, np.float64), axis=1), signed)
+    return Cells(np.abs(signed), _row_means(np.array(others, np.float64)), signed)
 
 
-def verdict_of(cells: list[Cells], of: str = PARAMETERS) -> Verdict:
+def verdict_of(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -> Verdict:
     """Return the verdict on what R randomized networks gave.
 
     Parameters
     ----------
-    cells
-        Of each network.
+    same, other, signed
+        The fields of Cells for each network, (R, n).
     of
         What was randomized, in words.
     """
-    same, other, signed = (np.stack(column) for column in zip(*cells, strict=True))
     seeds, photos = same.shape
     defined = np.isfinite(same) & (np.isfinite(other) | (photos < _FEWEST))
     count = int(defined.sum())
     same, other = np.where(defined, same, np.nan), np.where(defined, other, np.nan)
-    means = [float(_mean(x, axis=None)) for x in (same, other, np.where(defined, signed, np.nan))]
-    index = float(index_of(means[0], means[1]))
+    alike, chance = nanmean(same), nanmean(other)
+    index = float(index_of(alike, chance))
     low, high = _interval(same, other)
     reason = _reason(photos, seeds, count, same.size)
     verdict = INCONCLUSIVE
@@ -213,15 +216,16 @@ def verdict_of(cells: list[Cells], of: str = PARAMETERS) -> Verdict:
             verdict = DOES_NOT_DEPEND
         else:
             reason = _undecided(index, low, high)
-        if means[1] >= _LARGEST_CHANCE:
-            alike = f"maps of different photos are alike, {short(means[1])}: the photos tell little"
-            reason = f"{reason}; {alike}" if reason else alike
-    return Verdict(verdict, index, low, high, *means, count, same.size, reason)
+        if chance >= CHANCE_LIMIT:
+            warning = f"maps of different photos are alike, {short(chance)}: the photos tell little"
+            reason = f"{reason}; {warning}" if reason else warning
+    mean_signed = nanmean(np.where(defined, signed, np.nan))
+    return Verdict(verdict, index, low, high, alike, chance, mean_signed, count, same.size, reason)
 
 
 def index_of(same: Any, other: Any) -> Any:
     """Return the share that survives, of mean likenesses on the same and on different photos."""
-    chance = np.minimum(other, _LARGEST_CHANCE)
+    chance = np.minimum(other, CHANCE_LIMIT)
     return np.clip((same - chance) / (1 - chance), 0.0, 1.0)
 
 
@@ -286,9 +290,9 @@ def _undecided(index: float, low: float, high: float) -> str:
     return "the interval holds a threshold; more photos or seeds narrow it"
 
 
-def _mean(values: Array, axis: int | None) -> Any:
-    """Return the mean of what is defined, NaN where nothing is."""
+def _row_means(values: Array) -> Array:
+    """Return the mean of what is defined in each row, NaN where nothing is."""
     defined = np.isfinite(values)
-    count = defined.sum(axis=axis)
-    total = np.where(defined, values, 0.0).sum(axis=axis)
+    count = defined.sum(axis=1)
+    total = np.where(defined, values, 0.0).sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -44,7 +44,7 @@ def resolve_similarities(
     """
     single = isinstance(similarities, (str, Similarity)) or not isinstance(similarities, Iterable)
     resolved = []
-    for entry in [similarities] if single else list(similarities):  # type: ignore[arg-type]
+    for entry in [similarities] if single else list(similarities):
         if not isinstance(entry, Similarity) and entry not in SIMILARITIES:
             raise unknown_option("similarity", entry, SIMILARITIES)
         resolved.append(entry if isinstance(entry, Similarity) else SIMILARITIES[entry])

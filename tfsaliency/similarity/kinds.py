@@ -58,8 +58,7 @@ def as_attributions(maps: Array) -> Array:
     array = np.asarray(maps)
     if array.ndim not in (3, 4):
         raise OptionError(
-            "Expected maps (n, h, w) or attributions (n, h, w, c). "
-            f"Received: shape {array.shape}."
+            f"Expected maps (n, h, w) or attributions (n, h, w, c). Received: shape {array.shape}."
         )
     return array if array.ndim == 4 else array[..., np.newaxis]
 
@@ -117,9 +116,7 @@ def centred(values: Array) -> Array:
         return shifted / length
 
 
-def by_map(
-    maps: Array, mask: Array | None, vector: Callable[[Array], Array]
-) -> Array:
+def by_map(maps: Array, mask: Array | None, vector: Callable[[Array], Array]) -> Array:
     """Return a vector (p,) for each map, NaN where there is none.
 
     Parameters

@@ -1,0 +1,86 @@
+"""What may explain a map without any network: the edges of the photo, the photo times noise."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .arrays import Array, nanmean
+from .similarity import SIMILARITIES
+
+_SPEARMAN = SIMILARITIES["spearman"]
+_ALIKE = 0.02  # Spearman correlations that differ by no more are not told apart
+
+
+class ExplainedBy(NamedTuple):
+    """How near a method's maps come to what needs no network; Spearman correlations of abs maps.
+
+    Parameters
+    ----------
+    edges
+        Of the trained network's maps and the edges of the photos, averaged over photos.
+    noise
+        Of the trained network's maps and the photos times noise.
+    noise_to_noise
+        Of the photos times noise and the photos times other noise: what a map gets that is the
+        photo times something random.
+    spearman
+        Of the trained and the randomized networks' maps, at the headline step.
+    like_noise
+        Whether the last two differ by at most .02: then this correlation says no more about the
+        method than it says about noise.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> tfs.ExplainedBy(.3, .1, .99, .985, True).like_noise
+    True
+    """
+
+    edges: float
+    noise: float
+    noise_to_noise: float
+    spearman: float
+    like_noise: bool
+
+
+def edge_map(images: Array) -> Array:
+    """Return the size of the Sobel gradient of images (n, h, w, c), summed over channels."""
+    padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    rows = padded[:, 2:] - padded[:, :-2]
+    columns = padded[:, :, 2:] - padded[:, :, :-2]
+    down = rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
+    across = columns[:, :-2] + 2 * columns[:, 1:-1] + columns[:, 2:]
+    return np.hypot(down, across).sum(axis=-1)
+
+
+def explain(maps: Array, inputs: Array, spearman: float) -> ExplainedBy:
+    """Compare a method's maps with the controls.
+
+    Parameters
+    ----------
+    maps
+        Attributions of the trained network, (n, h, w, c).
+    inputs
+        The images as the network gets them, (n, h, w, c).
+    spearman
+        The mean correlation of trained and randomized maps.
+    """
+    rng = np.random.default_rng(0)
+    exact = inputs.astype(np.float64)
+    first, second = (exact * rng.normal(size=exact.shape) for _ in range(2))
+    own = _features(maps)
+    edges, noise, other = (_features(m) for m in (edge_map(inputs), first, second))
+    between = _mean(noise, other)
+    alike = bool(abs(between - spearman) <= _ALIKE)
+    return ExplainedBy(_mean(own, edges), _mean(own, noise), between, spearman, alike)
+
+
+def _features(maps: Array) -> Array:
+    attributions = maps if maps.ndim == 4 else maps[..., np.newaxis]
+    return _SPEARMAN.features(_SPEARMAN.preparation(attributions), None)
+
+
+def _mean(a: Array, b: Array) -> float:
+    return nanmean(_SPEARMAN.compare(a, b))
