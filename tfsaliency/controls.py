@@ -79,7 +79,7 @@ def explain(maps: Array, inputs: Array, spearman: float) -> ExplainedBy:
 
 def _features(maps: Array) -> Array:
     attributions = maps if maps.ndim == 4 else maps[..., np.newaxis]
-    return _SPEARMAN.features(_SPEARMAN.preparation(attributions), None)
+    return _SPEARMAN.features(_SPEARMAN.preparation(attributions), (None,))
 
 
 def _mean(a: Array, b: Array) -> float:

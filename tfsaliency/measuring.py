@@ -7,6 +7,7 @@ variant, and every number goes into one array.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import keras
@@ -20,10 +21,12 @@ from .maps import SaliencyMaps
 from .methods import Method
 from .prepared import Prepared
 from .similarity import Similarity
-from .similarity.kinds import absolute
+from .similarity.kinds import Mask, absolute
 from .verdicts import compare, unit_maps
 
 COSINE, SIGNED = "cosine", "cosine_signed"
+
+Meter = Callable[[Array], tuple[Array, Array]]
 
 _SHOWN = 12  # maps of a method in a figure, that of the trained network included
 
@@ -164,72 +167,80 @@ def measure(
     trained = list(subject.trained.maps.values())
     if subject.smoothing is not None:
         trained = subject.maps(None, subject.trained.targets)
-    mask = None if differs.all() else differs
-    meters = [_meter(maps, similarities, mask) for maps in trained]
+    meters = [_meter(maps, similarities, (None, differs)) for maps in trained]
     shape = (len(meters), steps, len(names), len(trained[0]), seeds)
     values, floors = np.full(shape, np.nan), np.full(shape, np.nan)
     kept = tuple(int(i) for i in np.unique(np.linspace(0, steps - 1, _SHOWN - 1).round()))
     pictures = np.full((len(meters), 1 + len(kept), *trained[0].shape[1:3]), np.nan, np.float16)
     pictures[:, 0] = [absolute(maps[:1])[0] for maps in trained]
     bar = keras.utils.Progbar(steps * seeds, unit_name="network") if verbose else None
-    for done, variant in enumerate(variants, start=1):
-        for m, maps in enumerate(subject.maps(variant.weights, variant.targets)):
+
+    def record(variant: Variant, every: Sequence[Array]) -> None:
+        for m, (meter, maps) in enumerate(zip(meters, every, strict=True)):
             at = m, variant.step, slice(None), slice(None), variant.seed
-            values[at], floors[at] = meters[m](maps)
+            values[at], floors[at] = meter(maps)
             if variant.seed == 0 and variant.step in kept:
                 pictures[m, 1 + kept.index(variant.step)] = absolute(maps[:1])[0]
-        if bar:
-            bar.update(done)
+
+    # Maps are compared while TensorFlow makes the next ones; no more than two sets wait.
+    with ThreadPoolExecutor(1) as background:
+        recording: Future[None] | None = None
+        for done, variant in enumerate(variants, start=1):
+            every = subject.maps(variant.weights, variant.targets)
+            if recording:
+                recording.result()
+            recording = background.submit(record, variant, every)
+            if bar:
+                bar.update(done)
+        if recording:
+            recording.result()
     return Measured(names, values, floors, trained, kept, pictures)
 
 
-def _meter(
-    trained: Array, similarities: Sequence[Similarity], mask: Array | None
-) -> Callable[[Array], tuple[Array, Array]]:
+def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[Mask]) -> Meter:
     """Return the function that compares maps with the trained network's.
 
     It returns two arrays (similarities, n): of the same photo, and of the next one.
     """
     units = unit_maps(trained)
-    own = _features(trained, similarities, None)
-    own_masked = own if mask is None else _features(trained, similarities, mask)
+    own = _features(trained, similarities, masks)
+    # In the place of each photo the one before it: with these, the next photo's are compared.
+    before = tf.nest.map_structure(lambda part: np.roll(part, 1, axis=0), own)
 
     def meter(maps: Array) -> tuple[Array, Array]:
         cells = compare(units, unit_maps(maps))
-        other = _features(maps, similarities, None)
-        values = [s.compare(a, b) for s, a, b in zip(similarities, own, other, strict=True)]
-        floors = [s.compare(a, b) for s, a, b in zip(similarities, own, _next(other), strict=True)]
-        masked = [values, floors]
-        if mask is not None:
-            masked = [
-                [s.compare(a, b) for s, a, b in zip(similarities, own_masked, f, strict=True)]
-                for f in (
-                    _features(maps, similarities, mask),
-                    _features(_next(maps), similarities, mask),
-                )
-            ]
-        none = np.full(len(maps), np.nan)
-        if len(maps) == 1:  # there is no other photo
-            floors, masked[1] = ([none] * len(similarities) for _ in range(2))
+        other = _features(maps, similarities, masks)
+        values = _compared(similarities, own, other)
+        floors = np.roll(_compared(similarities, before, other), -1, axis=-1)
+        floors[:, 1:] = np.nan  # the next photo has other pixels to look at
+        if len(maps) == 1:
+            floors[:] = np.nan
+        undefined = np.full(len(maps), np.nan)
         return (
-            np.stack([cells.same, cells.signed, *values, *masked[0]]),
-            np.stack([cells.other, none, *floors, *masked[1]]),
+            np.stack([cells.same, cells.signed, *_by_mask(values)]),
+            np.stack([cells.other, undefined, *_by_mask(floors)]),
         )
 
     return meter
 
 
-def _features(maps: Array, similarities: Sequence[Similarity], mask: Array | None) -> list[Any]:
-    prepared = {s.preparation: None for s in similarities}
-    ready = {preparation: preparation(maps) for preparation in prepared}
-    return [s.features(ready[s.preparation], mask) for s in similarities]
+def _by_mask(table: Array) -> Array:
+    """Put (similarities, masks, n) in the order of the names: all of a mask together."""
+    return table.transpose(1, 0, 2).reshape(-1, table.shape[-1])
 
 
-def _next(features: Any) -> Any:
-    """Put the next photo's in the place of each photo's."""
-    return tf.nest.map_structure(
-        lambda part: None if part is None else np.roll(part, -1, axis=0), features
-    )
+def _features(maps: Array, similarities: Sequence[Similarity], masks: Sequence[Mask]) -> list[Any]:
+    prepared = {preparation: preparation(maps) for preparation in _preparations(similarities)}
+    return [s.features(prepared[s.preparation], masks) for s in similarities]
+
+
+def _preparations(similarities: Sequence[Similarity]) -> set[Callable[[Array], Array]]:
+    return {similarity.preparation for similarity in similarities}
+
+
+def _compared(similarities: Sequence[Similarity], a: list[Any], b: list[Any]) -> Array:
+    """Return (similarities, masks, n)."""
+    return np.stack([s.compare(x, y).T for s, x, y in zip(similarities, a, b, strict=True)])
 
 
 def _noisy(batch: Batch, smoothing: Smoothing) -> Iterator[Batch]:

@@ -182,7 +182,7 @@ def compare(trained: Array, randomized: Array) -> Cells:
     """
     n = len(trained)
     # Each map of the trained network against each of the randomized one.
-    table = trained @ randomized.T
+    table = np.einsum("ip,jp->ij", trained, randomized)
     signed = np.diagonal(table).astype(np.float64)
     others = [
         [abs(table[i, (i + q) % n]) for q in range(1, min(_OTHERS, n - 1) + 1)] for i in range(n)

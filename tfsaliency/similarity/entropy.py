@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..arrays import Array
-from .kinds import Similarity
+from .kinds import Mask, Similarity
 
 _BINS = 100
 
@@ -14,15 +16,16 @@ def _summed(maps: Array) -> Array:
     return np.abs(maps).sum(axis=-1)
 
 
-def _entropies(maps: Array, mask: Array | None) -> Array:
-    """Return the entropy (n,), in nats, of the histogram of each map between its extremes."""
-    entropies = np.full(len(maps), np.nan)
-    for i, values in enumerate(maps):
-        chosen = (values.ravel() if mask is None else values[mask[i]]).astype(np.float64)
+def _entropies(maps: Array, masks: Sequence[Mask]) -> Array:
+    """Return the entropy, in nats, of the histogram of each map between its extremes."""
+    entropies = np.full((len(maps), len(masks)), np.nan)
+    for i, j in np.ndindex(entropies.shape):
+        mask = masks[j]
+        chosen = (maps[i].ravel() if mask is None else maps[i][mask[i]]).astype(np.float64)
         if chosen.size and np.isfinite(chosen).all() and chosen.min() < chosen.max():
             counts, _ = np.histogram(chosen, bins=_BINS)
             shares = counts[counts > 0] / counts.sum()
-            entropies[i] = -(shares * np.log(shares)).sum()
+            entropies[i, j] = -(shares * np.log(shares)).sum()
     return entropies
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import OptionError
-from .kinds import Similarity, absolute, centred, dot
+from .kinds import Mask, Similarity, absolute, centred, dot
 
 _CELL, _CELLS, _ORIENTATIONS = 16, 3, 9  # pixels a cell, cells a block
 
@@ -24,7 +25,7 @@ def _histograms() -> Any:
     return histograms
 
 
-def _features(maps: Array, mask: Array | None) -> Array:
+def _features(maps: Array, masks: Sequence[Mask]) -> Array:
     histograms = _histograms()
     if min(maps.shape[1:]) < _CELL * _CELLS:
         raise OptionError(
@@ -44,10 +45,10 @@ def _features(maps: Array, mask: Array | None) -> Array:
         )
         for values in maps
     ]
+    result = np.stack([vectors] * len(masks), axis=1)
+    result[~np.isfinite(maps).all(axis=(1, 2))] = np.nan
     # A histogram of gradients has no meaning over some of the pixels.
-    undefined = ~np.isfinite(maps).all(axis=(1, 2)) if mask is None else slice(None)
-    result = np.stack(vectors)
-    result[undefined] = np.nan
+    result[:, [mask is not None for mask in masks]] = np.nan
     return result
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,12 @@ from ..errors import OptionError
 _CLIPPED = 99.0  # percentile of a map's values, above which they count alike
 
 
+Mask = Array | None
+Vectors = Callable[[Array, Sequence[slice | Array]], Iterable[Array]]
+
+
 class Similarity(NamedTuple):
-    """A similarity of maps, in two halves.
+    """A similarity of maps, in two halves: what is compared often is prepared once.
 
     Parameters
     ----------
@@ -23,10 +28,10 @@ class Similarity(NamedTuple):
     preparation
         (n, h, w, c) -> (n, h, w): absolute, diverging, or a function of your own.
     features
-        (prepared maps (n, h, w), mask (n, h, w) or None) -> what is compared. With a mask, of the
-        pixels in it alone.
+        (prepared maps (n, h, w), masks) -> what is compared: an array, or a tuple of arrays, with
+        the axis of maps first. Each of masks is (n, h, w), the pixels to look at, or None for all.
     compare
-        (features, features) -> (n,); NaN where a map is like nothing.
+        (features, features) -> (n, masks); NaN where a map is like nothing.
 
     Examples
     --------
@@ -38,10 +43,10 @@ class Similarity(NamedTuple):
 
     name: str
     preparation: Callable[[Array], Array]
-    features: Callable[[Array, Array | None], Any]
+    features: Callable[[Array, Sequence[Mask]], Any]
     compare: Callable[[Any, Any], Array]
 
-    def __call__(self, a: Array, b: Array, mask: Array | None = None) -> Array:
+    def __call__(self, a: Array, b: Array, mask: Mask = None) -> Array:
         """Return how alike each map of a is to the map of b beside it, (n,)."""
         first, second = as_attributions(a), as_attributions(b)
         if first.shape[:-1] != second.shape[:-1]:
@@ -49,8 +54,8 @@ class Similarity(NamedTuple):
                 "Expected two arrays of maps of the same shape (n, h, w). "
                 f"Received: {np.shape(a)} and {np.shape(b)}."
             )
-        parts = [self.features(self.preparation(maps), mask) for maps in (first, second)]
-        return self.compare(*parts)
+        parts = [self.features(self.preparation(maps), (mask,)) for maps in (first, second)]
+        return self.compare(*parts)[:, 0]
 
 
 def as_attributions(maps: Array) -> Array:
@@ -75,9 +80,9 @@ def absolute(maps: Array) -> Array:
     -------
     (n, h, w); NaN where a map is constant or not finite.
     """
-    summed = np.abs(maps).sum(axis=-1)
+    summed = _sum_of_channels(np.abs(maps))
     with np.errstate(invalid="ignore"):
-        top = np.percentile(summed, _CLIPPED, axis=(1, 2), keepdims=True).astype(summed.dtype)
+        top = _percentile(summed)
         low = summed.min(axis=(1, 2), keepdims=True)
         # Of a map of few non-zero values the percentile is its minimum: then nothing is clipped.
         top = np.where(top > low, top, summed.max(axis=(1, 2), keepdims=True))
@@ -97,52 +102,63 @@ def diverging(maps: Array) -> Array:
     -------
     (n, h, w); NaN where a map is constant, not finite, or zero at its 99th percentile.
     """
-    summed = maps.sum(axis=-1)
+    summed = _sum_of_channels(maps)
     with np.errstate(invalid="ignore"):
-        top = np.abs(np.percentile(summed, _CLIPPED, axis=(1, 2), keepdims=True))
+        top = np.abs(_percentile(summed))
         varies = np.ptp(summed, axis=(1, 2), keepdims=True) > 0
         usable = varies & (top > 0) & np.isfinite(top)
         return np.clip(summed / np.where(usable, top, np.nan).astype(summed.dtype), -1.0, 1.0)
 
 
+def _sum_of_channels(maps: Array) -> Array:
+    # Five times as fast as maps.sum(axis=-1), whose last axis is short.
+    return np.einsum("nhwc->nhw", maps, dtype=np.result_type(maps.dtype, np.float32))
+
+
+def _percentile(maps: Array) -> Array:
+    """Return the 99th percentile of each map, (n, 1, 1)."""
+    flat = maps.reshape(len(maps), -1)
+    return np.percentile(flat, _CLIPPED, axis=1)[:, np.newaxis, np.newaxis].astype(maps.dtype)
+
+
 def centred(values: Array) -> Array:
     """Return the vector of mean 0 and length 1, float64; NaN for a constant one."""
+    if not values.size:
+        return np.full(0, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         shifted = values - values.mean(dtype=np.float64)
-        length = np.sqrt(np.dot(shifted, shifted))
+        length = np.sqrt(np.square(shifted).sum())
         # What is left of equal values after rounding is no vector.
         if not length > 1e-9 * np.sqrt(len(values)) * (np.abs(values).max() or 1.0):
             return np.full(values.shape, np.nan)
         return shifted / length
 
 
-def by_map(maps: Array, mask: Array | None, vector: Callable[[Array], Array]) -> Array:
-    """Return a vector (p,) for each map, NaN where there is none.
+def by_map(maps: Array, masks: Sequence[Mask], vectors: Vectors) -> Array:
+    """Return vectors (n, masks, p) of maps, NaN where there is none and 0 outside a mask.
 
     Parameters
     ----------
     maps
         (n, h, w), prepared.
-    mask
-        (n, h, w), the pixels to look at; the others get 0.
-    vector
-        A function of the values of one map that are looked at.
+    masks
+        The pixels to look at, each (n, h, w) or None.
+    vectors
+        A function of the values (p,) of one map, and of which of them to look at, that returns a
+        vector for each of the latter.
     """
     flat = maps.reshape(len(maps), -1)
-    result = np.zeros(flat.shape)
+    result = np.zeros((len(flat), len(masks), flat.shape[1]))
     for i, values in enumerate(flat):
-        where = slice(None) if mask is None else mask[i].ravel()
-        chosen = values[where]
-        if chosen.size < 2 or not np.isfinite(chosen).all():
-            result[i] = np.nan
-            continue
-        found = vector(chosen)
-        result[i, where] = found
-        if np.isnan(found[0]):
-            result[i] = np.nan
+        chosen = [slice(None) if mask is None else mask[i].ravel() for mask in masks]
+        found = vectors(values, chosen) if np.isfinite(values).all() else [np.array([np.nan])]
+        for j, (where, vector) in enumerate(zip(chosen, cycle(found))):
+            result[i, j, where] = vector
+            if not vector.size or np.isnan(vector[0]):
+                result[i, j] = np.nan
     return result
 
 
 def dot(a: Array, b: Array) -> Array:
-    """Multiply two arrays of vectors (n, p) row by row, (n,)."""
-    return np.einsum("np,np->n", a, b)
+    """Multiply two arrays of vectors (n, masks, p), (n, masks)."""
+    return np.einsum("nmp,nmp->nm", a, b)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import partial
+
 import numpy as np
 
 from ..arrays import Array
@@ -10,20 +13,27 @@ from .kinds import Similarity, absolute, by_map, centred, diverging, dot
 _TOP = 0.1  # of the pixels
 
 
-def average_ranks(values: Array) -> Array:
+def average_ranks(values: Array, order: Array | None = None) -> Array:
     """Return the ranks of values (p,), from 0; equal values share the mean of theirs.
+
+    Parameters
+    ----------
+    values
+        (p,).
+    order
+        The indices that sort some of them; then the others get rank 0.
 
     >>> average_ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist()
     [2.5, 0.0, 2.5, 1.0]
     """
-    order = np.argsort(values)
+    order = np.argsort(values) if order is None else order
     ordered = values[order]
-    first = np.empty(len(values), bool)
+    first = np.empty(len(order), bool)
     first[0] = True
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    bounds = np.append(np.flatnonzero(first), len(values))
+    bounds = np.append(np.flatnonzero(first), len(order))
     means = (bounds[:-1] + bounds[1:] - 1) / 2
-    ranks = np.empty(len(values))
+    ranks = np.zeros(len(values))
     ranks[order] = means[np.cumsum(first) - 1]
     return ranks
 
@@ -34,7 +44,7 @@ def membership(values: Array) -> Array:
     Values that tie for the last places share them, so that the product of two of these vectors is
     the expected part of the top that they have in common. NaN where all values are equal.
     """
-    if values.min() == values.max():
+    if not values.size or values.min() == values.max():
         return np.full(values.shape, np.nan)
     k = max(1, round(_TOP * len(values)))
     threshold = np.partition(values, len(values) - k)[len(values) - k]
@@ -44,19 +54,23 @@ def membership(values: Array) -> Array:
     return (above + share * ties) / np.sqrt(k)
 
 
-spearman = Similarity(
-    "spearman",
-    absolute,
-    lambda maps, mask: by_map(maps, mask, lambda v: centred(average_ranks(v))),
-    dot,
-)
-spearman_signed = Similarity(
-    "spearman_signed",
-    diverging,
-    lambda maps, mask: by_map(maps, mask, lambda v: centred(average_ranks(v))),
-    dot,
-)
-pearson = Similarity("pearson", diverging, lambda maps, mask: by_map(maps, mask, centred), dot)
-top_k_overlap = Similarity(
-    "top_k_overlap", absolute, lambda maps, mask: by_map(maps, mask, membership), dot
-)
+def _ranks(values: Array, chosen: Sequence[slice | Array]) -> Iterator[Array]:
+    order = np.argsort(values)
+    for where in chosen:
+        # What is sorted stays so when some of it is left out.
+        kept = order if isinstance(where, slice) else order[where[order]]
+        yield centred(average_ranks(values, kept)[where] if kept.size else kept)
+
+
+def _values(values: Array, chosen: Sequence[slice | Array]) -> Iterator[Array]:
+    yield from (centred(values[where]) for where in chosen)
+
+
+def _memberships(values: Array, chosen: Sequence[slice | Array]) -> Iterator[Array]:
+    yield from (membership(values[where]) for where in chosen)
+
+
+spearman = Similarity("spearman", absolute, partial(by_map, vectors=_ranks), dot)
+spearman_signed = Similarity("spearman_signed", diverging, partial(by_map, vectors=_ranks), dot)
+pearson = Similarity("pearson", diverging, partial(by_map, vectors=_values), dot)
+top_k_overlap = Similarity("top_k_overlap", absolute, partial(by_map, vectors=_memberships), dot)
