@@ -40,7 +40,7 @@ def test_tables_are_keyed_by_the_names_of_their_rows():
 
 def test_every_public_name_is_a_function_a_class_or_a_table():
     others = set(PUBLIC) - set(FUNCTIONS) - set(CLASSES)
-    assert others == {"METHODS", "RED", "RULES", "SCORES"}
+    assert others == {"DRAWS", "METHODS", "RED", "RULES", "SCORES", "SIMILARITIES"}
 
 
 def _documented():
@@ -61,7 +61,8 @@ def test_a_function_documents_parameters_shapes_errors_and_source(name, function
         assert re.search(rf"^(.*, )?{parameter}(, .*)?( : .*)?$", parameters, re.MULTILINE), (
             parameter
         )
-    assert re.search(r"\(n, |\(h, w|\(\.\.\., 3\)|of images \(", text), f"{name}: no shapes"
+    if not name.startswith("randomize_"):  # weights have any shape
+        assert re.search(r"\(n, |\(h, w|\(\.\.\., 3\)|of images \(", text), f"{name}: no shapes"
     if name not in ("load_images", "overlay") and not name.startswith("squeezenet"):
         assert "References" in sections, f"{name}: no source"
 

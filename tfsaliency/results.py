@@ -6,20 +6,20 @@ import base64
 import csv
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, nanmean
+from .arrays import Array
 from .census import Coverage, Coverages
 from .controls import ExplainedBy
 from .errors import OptionError, unknown_option
-from .measuring import COSINE, SIGNED
 from .problems import Problem, Problems
-from .verdicts import DOES_NOT_DEPEND, INCONCLUSIVE, Verdict, short
+from .tables import lines_of
+from .verdicts import Verdict
 
 _FORMAT = "tfsaliency.SanityResult 1"
 AXES = ("method", "step", "similarity", "image", "seed")
@@ -111,12 +111,12 @@ class SanityResult:
     >>> import keras, numpy as np, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((12, 12, 3)),
     ...                           keras.layers.Conv2D(4, 3, activation="relu"),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
+    ...                           keras.layers.Flatten(), keras.layers.Dense(3, name="top")])
     >>> photos = np.random.default_rng(0).uniform(size=(3, 12, 12, 3))
     >>> result = tfs.sanity_check(model, photos, "gradient", draw="matched", verbose=0)
     >>> result.values.shape
     (1, 2, 6, 3, 4)
-    >>> result.select(method="gradient", step="dense", similarity="spearman").shape
+    >>> result.select(method="gradient", step="top", similarity="spearman").shape
     (3, 4)
     >>> result.to_json("result.json")
     >>> tfs.SanityResult.load("result.json") == result
@@ -150,7 +150,7 @@ class SanityResult:
         return f"SanityResult({list(self.methods)}, {' x '.join(AXES)}: {size})"
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return "\n".join(lines_of(self))
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
@@ -231,103 +231,6 @@ class SanityResult:
             raise OptionError(
                 f"Expected a file that SanityResult.to_json wrote. Received: {path} ({error})."
             ) from error
-
-
-def _lines(result: SanityResult) -> list[str]:
-    lines = [f"{key}: {value}" for key, value in result.settings.items()]
-    at = result.headline
-    if at is not None:
-        record = result.steps[at]
-        names = " + ".join(record.layers[:3]) + (" + ..." if len(record.layers) > 3 else "")
-        count = len(record.layers)
-        lines += ["", f"With new weights in {names} ({count} layer{'s' * (count > 1)}):", ""]
-        lines += _aligned(_headline_rows(result, at))
-        lines += [f"{name}: {v[at].reason}" for name, v in result.verdicts.items() if v[at].reason]
-        lines += [
-            f"{name}: a Spearman correlation of {short(e.spearman)} is what x * noise has, "
-            f"{short(e.noise_to_noise)}: not distinguishable from x * noise by it"
-            for name, e in result.explained_by.items()
-            if e.like_noise
-        ]
-    if at is None or len(result.steps) > 1:
-        lines += ["", "Index at each step; D depends, N does not depend, I inconclusive:", ""]
-        lines += _aligned(_step_rows(result))
-    unchanged = sorted({name for step in result.steps for name in step.unchanged})
-    if unchanged:
-        named = ", ".join(unchanged[:3]) + (", ..." if len(unchanged) > 3 else "")
-        lines += [
-            "",
-            f"Weights that the draw has one value for and that had it already: {named} "
-            f"({len(unchanged)}).",
-        ]
-    undefined = int((~np.isfinite(_of(result, COSINE))).sum())
-    if undefined:
-        total = _of(result, COSINE).size
-        lines += [
-            "",
-            f"Undefined, as a map is zero, constant or not finite: {undefined} of {total}.",
-        ]
-    return lines
-
-
-def _headline_rows(result: SanityResult, at: int) -> list[list[str]]:
-    compared = [s for s in result.similarities if s not in (COSINE, SIGNED)]
-    rows = [
-        [
-            "method",
-            "verdict",
-            "index",
-            "95 %",
-            "same photo",
-            "other photos",
-            "signed",
-            *compared,
-            "edges",
-            "defined",
-        ]
-    ]
-    for m, (name, verdicts) in enumerate(result.verdicts.items()):
-        v = verdicts[at]
-        means = [nanmean(result.values[m, at, result.similarities.index(s)]) for s in compared]
-        rows.append(
-            [
-                name,
-                v.verdict,
-                short(v.index),
-                f"{short(v.low)} to {short(v.high)}",
-                short(v.same),
-                short(v.other),
-                short(v.signed),
-                *map(short, means),
-                short(result.explained_by[name].edges),
-                f"{v.defined} of {v.cells}",
-            ]
-        )
-    return rows
-
-
-def _step_rows(result: SanityResult) -> list[list[str]]:
-    rows = [["step", *result.methods]]
-    for at, step in enumerate(result.steps):
-        cells = [result.verdicts[name][at] for name in result.methods]
-        rows.append([step.name, *(f"{short(v.index)} {_letter(v)}" for v in cells)])
-    return rows
-
-
-def _letter(verdict: Verdict) -> str:
-    return {INCONCLUSIVE: "I", DOES_NOT_DEPEND: "N"}.get(verdict.verdict, "D")
-
-
-def _of(result: SanityResult, similarity: str) -> Array:
-    return result.values[:, :, result.similarities.index(similarity)]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 def _plain(result: SanityResult) -> dict[str, Any]:

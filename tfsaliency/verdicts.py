@@ -81,7 +81,7 @@ class Verdict:
     >>> rng = np.random.default_rng(0)
     >>> trained = rng.normal(size=(8, 32, 32, 3))
     >>> print(tfs.judge(trained, rng.normal(size=(4, 8, 32, 32, 3))))
-    depends on the parameters: index .00 [.00, .00]
+    depends on the parameters: index .00 [.00, .01]
     >>> print(tfs.judge(trained, np.stack([trained] * 4)))
     does not depend: index 1.00 [1.00, 1.00]
     """

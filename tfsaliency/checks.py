@@ -1,0 +1,270 @@
+"""What all checks share: what is checked, what is run beside it, and the result with verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from .arrays import nanmean
+from .controls import explain
+from .draws import Draw, Drawn, Unit, draw_weights, units_of
+from .endpoints import Model
+from .errors import ModelError, OptionError
+from .maps import attributions
+from .measuring import COSINE, SIGNED, Measured, Subject, Variant, measure
+from .methods import Method, resolve_methods
+from .prepared import Prepared, Preprocess, as_prepared
+from .problems import Problem, Problems
+from .randomization import Plan, Step, new_weights, order_of_use, plan_steps
+from .results import SanityResult, Shown, StepRecord
+from .scores import TOP_CLASS, Score
+from .similarity import SIMILARITIES, resolve_similarities
+from .verdicts import CHANCE_LIMIT, INCONCLUSIVE, PARAMETERS, Verdict, verdict_of
+
+_IMAGE_AXES = 4
+
+
+class Options(NamedTuple):
+    """How maps are compared; see sanity_check."""
+
+    similarities: Any
+    baseline: float
+    verbose: int
+
+
+def subject_of(
+    model: Model | Prepared,
+    images: Any,
+    methods: str | Method | Sequence[str | Method],
+    targets: Any,
+    score: str | Score | None,
+    preprocess: Preprocess | None,
+    batch_size: int,
+) -> Subject:
+    """Return what is checked, with the maps of the trained network; see sanity_check."""
+    resolved = resolve_methods(methods)
+    prepared = as_prepared(model, [method.rule for method in resolved], score, preprocess)
+    batch = prepared.check(images)
+    if batch.images.ndim != _IMAGE_AXES:
+        raise OptionError(
+            "Expected images (n, h, w, c) to check, as the similarities are of images. "
+            f"Received: {batch.images.shape}."
+        )
+    trained = attributions(
+        prepared, images, resolved, targets=targets, batch_size=batch_size, on_problem="ignore"
+    )
+    trace = prepared.trace({method.name: method.rule for method in resolved}, batch)
+    return Subject(prepared, resolved, batch, trace, trained, batch_size)
+
+
+def check_parameters(
+    subject: Subject,
+    plan: Plan,
+    draw: Draw,
+    seeds: int | Sequence[int],
+    retarget: bool,
+    options: Options,
+) -> SanityResult:
+    """Return the result of parameter randomization; see sanity_check."""
+    model = subject.prepared.model
+    order: tuple[int, ...] = ()
+    if isinstance(model, keras.Model):
+        units = units_of(model)
+        order = order_of_use(model, units, subject.trace.used)
+    if not isinstance(model, keras.Model) or not order:
+        raise ModelError(
+            "Expected a keras.Model whose score depends on weights of its layers, to draw them "
+            f"anew. Received: {type(model).__name__}."
+        )
+    steps = plan_steps(plan, units, order)
+    numbers = seeds_of(seeds)
+    targets = subject.trained.targets
+    if retarget:
+        targets = np.full_like(targets, TOP_CLASS)
+    record: dict[int, Drawn] = {}
+    before = _fingerprint(model)
+
+    def variants() -> Iterator[Variant]:
+        for r, seed in enumerate(numbers):
+            drawn: dict[int, Drawn] = {}
+            for k, step in enumerate(steps):
+                for position in step.units:
+                    if position not in drawn:
+                        drawn[position] = draw_weights(units[position], draw, seed, position)
+                weights = new_weights(units, step, drawn, model.weights)
+                yield Variant(k, r, weights, targets)
+            record.update(drawn)
+        if _fingerprint(model) != before:
+            raise ModelError(
+                "The model's weights changed while it was checked. Expected a model that nothing "
+                "else trains or assigns to meanwhile."
+            )
+
+    measured = measured_by(subject, len(steps), numbers, variants(), options)
+    records = tuple(_record(step, units, record) for step in steps)
+    settings = {
+        "check": f"parameter randomization, {_plan_text(plan, steps)}",
+        "draw": draw.name,
+        "moving statistics": _statistics(units, record),
+        "target": "each network's own top class" if retarget else "fixed on the trained network",
+    }
+    at = _headline(plan, len(steps))
+    return result_of(subject, measured, records, numbers, at, PARAMETERS, settings)
+
+
+def measured_by(
+    subject: Subject,
+    steps: int,
+    seeds: Sequence[int],
+    variants: Iterator[Variant],
+    options: Options,
+) -> Measured:
+    """Measure variants by the similarities that were asked for, and by Spearman's in any case."""
+    wanted = resolve_similarities(options.similarities)
+    if all(similarity.name != "spearman" for similarity in wanted):
+        wanted = (SIMILARITIES["spearman"], *wanted)  # controls need it
+    return measure(subject, steps, len(seeds), variants, wanted, options.baseline, options.verbose)
+
+
+def result_of(
+    subject: Subject,
+    measured: Measured,
+    steps: tuple[StepRecord, ...],
+    seeds: tuple[int, ...],
+    headline: int | None,
+    of: str,
+    settings: Mapping[str, str],
+) -> SanityResult:
+    """Return the result of what was measured: verdicts, controls, and what was asked for.
+
+    Parameters
+    ----------
+    subject, measured
+        What was checked, and its numbers.
+    steps, seeds
+        What was randomized, and by which seeds.
+    headline
+        The index of the step to quote.
+    of
+        What was randomized, in words.
+    settings
+        What was asked for.
+    """
+    trained, methods = subject.trained, tuple(method.name for method in subject.methods)
+    verdicts = {
+        method: tuple(_verdict(measured, m, k, step, of) for k, step in enumerate(steps))
+        for m, method in enumerate(methods)
+    }
+    at = len(steps) - 1 if headline is None else headline
+    quoted = measured.values[:, at, measured.similarities.index("spearman")]
+    inputs = subject.batch.images_in
+    explained_by = {
+        method: explain(maps, inputs, nanmean(quoted[m]))
+        for m, (method, maps) in enumerate(zip(methods, measured.trained, strict=True))
+    }
+    alike = tuple(name for name in methods if verdicts[name][at].other >= CHANCE_LIMIT)
+    problems = trained.problems
+    if alike:
+        largest = max(verdicts[name][at].other for name in alike)
+        everywhere = tuple(range(len(inputs)))
+        found = Problem("alike_maps", everywhere, alike, f"on average {largest:.2f}")
+        problems = Problems((*problems, found))
+    n = len(inputs)
+    described = {
+        **settings,
+        "model": str(getattr(subject.prepared.model, "name", "a function")),
+        "photos": str(n),
+        "seeds": ", ".join(map(str, seeds)),
+        "score": trained.score,
+    }
+    if subject.smoothing is not None:
+        samples, noise = subject.smoothing
+        described["maps"] = f"averaged over {samples} images with noise of {noise:g} of max - min"
+    return SanityResult(
+        measured.values,
+        measured.floors,
+        methods,
+        steps,
+        measured.similarities,
+        trained.names or tuple(map(str, range(n))),
+        seeds,
+        trained.targets,
+        trained.scores,
+        verdicts,
+        headline,
+        explained_by,
+        trained.coverage,
+        described,
+        problems,
+        Shown(trained.images[0], measured.steps, measured.maps),
+    )
+
+
+def _verdict(measured: Measured, m: int, k: int, step: StepRecord, of: str) -> Verdict:
+    cosine, signed = map(measured.similarities.index, (COSINE, SIGNED))
+    values, floors = measured.values[m, k], measured.floors[m, k]
+    verdict = verdict_of(values[cosine].T, floors[cosine].T, values[signed].T, of)
+    if step.tensors and len(step.unchanged) == step.tensors:
+        reason = "no weight changed: the draw has one value only for each, which it had already"
+        return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
+    return verdict
+
+
+def _record(step: Step, units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> StepRecord:
+    names = tuple(units[position].path for position in step.units)
+    found = [drawn[position] for position in step.units]
+    tensors = sum(array is not None for each in found for array in each.arrays)
+    return StepRecord(step.name, names, tensors, tuple(n for each in found for n in each.unchanged))
+
+
+def _headline(plan: Plan, steps: int) -> int | None:
+    """Return the step to quote: of a cascade that after two layers, of a list the last."""
+    if plan == "cascade":
+        return min(1, steps - 1)
+    return None if plan in ("bottom_up", "independent") else steps - 1
+
+
+def _plan_text(plan: Plan, steps: Sequence[Step]) -> str:
+    if isinstance(plan, str):
+        return f"{plan} of {len(steps[-1].units) if plan == 'all' else len(steps)} layers"
+    return ", ".join(step.name for step in steps)
+
+
+def _statistics(units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> str:
+    """Say what became of the moving statistics of batch normalizations."""
+    arrays = [
+        array
+        for position, found in drawn.items()
+        for array in found.arrays[len(units[position].parameters) :]
+    ]
+    if not arrays:
+        return "none"
+    return "kept" if all(array is None for array in arrays) else "reset"
+
+
+def seeds_of(seeds: Any) -> tuple[int, ...]:
+    """Return the seeds: those given, or as many as said."""
+    try:
+        listed = seeds if isinstance(seeds, (list, tuple, range)) else range(operator.index(seeds))
+        numbers = tuple(map(operator.index, listed))
+    except TypeError:
+        numbers = ()
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers) or seeds is True:
+        raise OptionError(
+            "Expected seeds as a number of them, at least 1, or a list of different whole numbers "
+            f"from 0. Received: {seeds!r}."
+        )
+    return numbers
+
+
+def _fingerprint(model: keras.Model) -> bytes:
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.digest()
