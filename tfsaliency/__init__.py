@@ -44,7 +44,7 @@ from .verdicts import Verdict, judge
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .reports import RED, overlay, tile_input_and_maps
+    from .reports import RED, overlay, plot_similarities, tile_cascade, tile_input_and_maps
 
 __all__ = [
     "AttributionReLU",
@@ -83,16 +83,18 @@ __all__ = [
     "load_images",
     "models",
     "overlay",
+    "plot_similarities",
     "prepare",
     "random_logit_check",
     "randomize_layer",
     "randomize_model_parameters",
     "sanity_check",
     "smprt_check",
+    "tile_cascade",
     "tile_input_and_maps",
 ]
 
-_DRAWING = ("RED", "overlay", "tile_input_and_maps")
+_DRAWING = ("RED", "overlay", "plot_similarities", "tile_cascade", "tile_input_and_maps")
 
 
 def __getattr__(name: str) -> Any:

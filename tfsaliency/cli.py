@@ -1,4 +1,4 @@
-"""The command line: tfsaliency map PHOTO... --out DIR."""
+"""The command line: tfsaliency map PHOTO... --out DIR, and tfsaliency check."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from .arrays import REDUCTIONS, Array, batches
+from .draws import DRAWS
 from .errors import OptionError, TfSaliencyError, WeightsError
 from .maps import SaliencyMaps, concatenate, gradient_map
 from .methods import METHODS
@@ -27,8 +28,11 @@ from .models.loading import (
 from .photos import FITS, load_images
 from .prepared import Prepared, prepare
 from .problems import Problem
-from .reports import tile_input_and_maps
-from .scores import SCORES
+from .randomization import PLANS, Plan
+from .reports import plot_similarities, tile_cascade, tile_input_and_maps
+from .sanity import sanity_check
+from .scores import SCORES, as_targets
+from .similarity import SIMILARITIES
 from .version import __version__
 
 _BATCH = 8
@@ -36,6 +40,7 @@ _PNG_DPI = 150
 _SIGNS = {"sum": "; red raises it, blue lowers it"}
 _ONE_PERCENT = 0.005  # what rounds to it
 _NAMED = 3  # photos in a warning
+_CHECK_PICTURES = ("curves", "maps")
 _ROUNDING = 1e-3  # how far the sum of probabilities may be from 1
 
 
@@ -93,6 +98,39 @@ def _parser() -> argparse.ArgumentParser:
         "photo and all the maps as numbers (maps.npz) to a folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    _add_common(add)
+    add.add_argument(
+        "--reduction", choices=REDUCTIONS, default="sum_abs", help="how channels become one"
+    )
+    add.add_argument("--top", type=number, default=1, metavar="N", help="classes to print")
+    add.set_defaults(run=_map)
+    add = commands.add_parser(
+        "check",
+        help="check whether maps depend on the network's weights",
+        description="Draw the weights of a network anew, layer by layer, compare the maps with "
+        "those of the trained network, print a verdict on each method, and write result.json, "
+        "curves.png and maps.png to a folder. Give 8 photos or more, of different things.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_common(add)
+    add.add_argument(
+        "--plan", nargs="+", default=["cascade"], metavar="PLAN",
+        help=f"{', '.join(PLANS)}, or names of layers, a step each; a+b for two in one step",
+    )  # fmt: skip
+    add.add_argument(
+        "--draw", choices=DRAWS, default="own_initializer", help="how weights are drawn"
+    )
+    add.add_argument(
+        "--similarities", nargs="+", choices=SIMILARITIES, default=["spearman", "ssim"],
+        metavar="SIMILARITY", help=f"reported beside the verdict, of {', '.join(SIMILARITIES)}",
+    )  # fmt: skip
+    add.add_argument("--seeds", type=number, default=4, metavar="N", help="random networks a step")
+    add.set_defaults(run=_check)
+    return parser
+
+
+def _add_common(add: argparse.ArgumentParser) -> None:
+    """Add what every command on photos takes."""
     add.add_argument("photos", nargs="+", metavar="PHOTO", help="image files")
     add.add_argument(
         "--model",
@@ -116,24 +154,68 @@ def _parser() -> argparse.ArgumentParser:
         "--labels", type=Path, metavar="FILE", help="class names, one a line; ImageNet's by default"
     )
     add.add_argument("--target", help="class index or name; by default each photo's top class")
-    add.add_argument(
-        "--reduction", choices=REDUCTIONS, default="sum_abs", help="how channels become one"
-    )
     add.add_argument("--fit", choices=FITS, default="crop", help="how photos get the model's size")
-    add.add_argument("--top", type=number, default=1, metavar="N", help="classes to print")
     add.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    add.set_defaults(run=_map)
-    return parser
 
 
-def _map(arguments: argparse.Namespace) -> int:
+def _load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:
     loaded = load_model(arguments.model, arguments.weights)
     preprocess = loaded.preprocess
     if arguments.preprocess:
         preprocess = preprocess_mode(arguments.preprocess)
+    return loaded, prepare(loaded.model, score=arguments.score, preprocess=preprocess)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    loaded, prepared = _load(arguments)
+    out = arguments.out
+    _check_out(out, [(photo, name) for photo in arguments.photos for name in _CHECK_PICTURES])
+    problems: list[TfSaliencyError] = []
+    photos = list(_picture_names(arguments.photos).items())
+    read = _read(photos, prepared, arguments.fit, problems)
+    if read:
+        terminal = sys.stderr.isatty()
+        target = _target(arguments.target)
+        labels = _labels(loaded, arguments.labels) if isinstance(target, str) else None
+        with contextlib.redirect_stdout(sys.stderr):
+            result = sanity_check(
+                prepared,
+                np.concatenate([pixels for _, _, pixels in read]),
+                arguments.methods,
+                plan=_plan(arguments.plan),
+                draw=arguments.draw,
+                similarities=arguments.similarities,
+                seeds=arguments.seeds,
+                targets=None if target is None else as_targets(target, len(read), labels),
+                on_problem="ignore",  # they are printed below, with the names of the photos
+                verbose=int(terminal),
+            )
+        result = replace(result, images=tuple(photo for photo, _, _ in read))
+        result.to_json(out / "result.json")
+        for name, draw in zip(_CHECK_PICTURES, (plot_similarities, tile_cascade), strict=True):
+            draw(result).savefig(out / f"{name}.png", dpi=_PNG_DPI, bbox_inches="tight")
+        for problem in result.problems:
+            _say(f"warning: {problem.describe(_named(problem, result.images))}")
+        print(f"{result}\n\nWrote result.json, curves.png and maps.png to {out}")
+    return max([_complain(problem) for problem in problems], default=0)
+
+
+def _plan(words: list[str]) -> Plan:
+    """Return the plan that is meant: one of PLANS, or a list of layers and pairs of layers.
+
+    >>> _plan(["cascade"]), _plan(["fc1+fc2", "fc2"])
+    ('cascade', [['fc1', 'fc2'], ['fc2']])
+    """
+    if len(words) == 1 and words[0] in PLANS:
+        return words[0]
+    return [word.split("+") for word in words]
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    loaded, prepared = _load(arguments)
     job = _Job(
         loaded.model,
-        prepare(loaded.model, score=arguments.score, preprocess=preprocess),
+        prepared,
         _labels(loaded, arguments.labels),
         arguments.methods,
         _target(arguments.target),
@@ -150,7 +232,7 @@ def _map(arguments: argparse.Namespace) -> int:
     # What is found is printed at the end, so that it does not cut through the progress bar.
     with _progress(len(photos)) as advance:
         for part in batches(len(photos), _BATCH):
-            read = _read(photos[part], job, problems)
+            read = _read(photos[part], job.prepared, job.fit, problems)
             if read:
                 maps, found = _explain(job, read)
                 done.append(maps)
@@ -184,13 +266,13 @@ def _check_out(out: Path, photos: list[tuple[str, str]]) -> None:
 
 
 def _read(
-    photos: list[tuple[str, str]], job: _Job, problems: list[TfSaliencyError]
+    photos: list[tuple[str, str]], prepared: Prepared, fit: str, problems: list[TfSaliencyError]
 ) -> list[tuple[str, str, Array]]:
     """Read what can be read: (path, picture's name, (1, h, w, c)); collect what cannot."""
     read = []
     for photo, name in photos:
         try:
-            read.append((photo, name, load_images(photo, job.prepared, fit=job.fit)))
+            read.append((photo, name, load_images(photo, prepared, fit=fit)))
         except TfSaliencyError as error:
             problems.append(error)
     return read

@@ -1,5 +1,6 @@
 """Figures and pages; nothing below this package imports Matplotlib."""
 
+from .curves import plot_similarities, tile_cascade
 from .tiles import RED, overlay, tile_input_and_maps
 
-__all__ = ["RED", "overlay", "tile_input_and_maps"]
+__all__ = ["RED", "overlay", "plot_similarities", "tile_cascade", "tile_input_and_maps"]

@@ -25,7 +25,7 @@ _LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # about, at their sizes
 _FULL_COLOUR = 99.0  # percentile of a map's values that gets the full colour
 
 
-class _InlineFigure(Figure):
+class InlineFigure(Figure):
     """A Figure that notebooks show without pyplot or a magic command."""
 
     def _repr_png_(self) -> bytes:
@@ -89,7 +89,7 @@ def tile_input_and_maps(
     >>> [axes.get_title() for axes in figure.axes]
     ['photo', 'a map', 'a signed map']
     """
-    picture = _picture(image)
+    picture = picture_of(image)
     listed = maps.values() if isinstance(maps, Mapping) else maps
     drawn = [_one_map(m, picture.shape[:2]) for m in listed]
     if len(labels) != 1 + len(drawn):
@@ -105,12 +105,12 @@ def tile_input_and_maps(
     lines = max(label.count("\n") for label in wrapped) + 1
     lines += heading.count("\n") + 1 if title else 0
     height = width * h / w + _LINE_INCHES * lines
-    figure = _InlineFigure(figsize=(width * (1 + len(drawn)), height), layout="constrained")
+    figure = InlineFigure(figsize=(width * (1 + len(drawn)), height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 1 + len(drawn), squeeze=False)[0]
     axes[0].imshow(picture)
     for axis, values in zip(axes[1:], drawn, strict=True):
-        low, high, colours = _scale(values, positive, percentile)
+        low, high, colours = colour_scale(values, positive, percentile)
         axis.set_facecolor("lightgrey")
         axis.imshow(values, cmap=colours, vmin=low, vmax=high)
     for axis, label in zip(axes, wrapped, strict=True):
@@ -162,9 +162,9 @@ def overlay(
     """
     if not 0.0 <= strength <= 1.0:
         raise OptionError(f"Expected strength from 0 to 1. Received: {strength}.")
-    picture = _picture(image)
+    picture = picture_of(image)
     values = _one_map(saliency_map, picture.shape[:2])
-    low, high, colours = _scale(values, _colormap(cmap), percentile)
+    low, high, colours = colour_scale(values, _colormap(cmap), percentile)
     position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
     signed = low < 0
     if np.nanmin(position) == np.nanmax(position):  # a constant map shows nothing
@@ -180,7 +180,7 @@ def _wrapped(text: str, letters: float) -> str:
     return "\n".join(textwrap.wrap(str(text), max(8, int(letters))))
 
 
-def _picture(image: Any) -> Array:
+def picture_of(image: Any) -> Array:
     """Return the image as (h, w, 3) of 0..1."""
     array = np.asarray(image)
     channels = 1 if array.shape[-1:] == (1,) else 3
@@ -209,7 +209,9 @@ def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
     return values
 
 
-def _scale(values: Array, positive: Colormap, percentile: float) -> tuple[float, float, Colormap]:
+def colour_scale(
+    values: Array, positive: Colormap, percentile: float
+) -> tuple[float, float, Colormap]:
     """Return what gets the first and the last colour, and the colours."""
     if not 0.0 < percentile <= 100.0:
         raise OptionError(f"Expected a percentile above 0 and up to 100. Received: {percentile}.")

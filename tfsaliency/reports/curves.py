@@ -1,0 +1,232 @@
+"""Figures of a sanity check: the maps over its steps, and the numbers over its steps."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ..arrays import Array
+from ..errors import OptionError
+from ..measuring import COSINE, SIGNED
+from ..results import SanityResult
+from ..verdicts import DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE, bootstrap, interval
+from .tiles import RED, InlineFigure, colour_scale, picture_of
+
+_TILE_INCHES, _LABEL_INCHES = 1.5, 0.55
+_PANEL_INCHES, _STEP_INCHES, _LEAST_WIDTH = 2.6, 0.38, 6.5
+_TITLE_LETTERS = 12  # an inch
+_LETTERS = 15  # of a layer's name beside which it is cut
+_SAME = 0.01  # what is drawn twice looks like one line
+
+
+def tile_cascade(result: SanityResult) -> Figure:
+    """Draw one photo's maps over the steps of a check, a row for each method.
+
+    Parameters
+    ----------
+    result
+        As sanity_check returns it. Of many steps some are drawn, evenly spaced; the maps (h, w)
+        are those of the first photo and the first seed.
+
+    Returns
+    -------
+    matplotlib.figure.Figure, not known to pyplot: a notebook shows it as the last value of a
+    cell, and figure.savefig(path) writes it. Every map has a scale of its own; one that is zero,
+    constant or not finite is grey.
+
+    Raises
+    ------
+    OptionError
+        For a result that keeps no maps.
+
+    References
+    ----------
+    Adebayo et al. 2018, arXiv:1810.03292, figure 2.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((12, 12, 3)),
+    ...                           keras.layers.Conv2D(4, 3, activation="relu"),
+    ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
+    >>> photos = np.random.default_rng(0).uniform(size=(3, 12, 12, 3))
+    >>> result = tfs.sanity_check(model, photos, draw="matched", verbose=0)
+    >>> len(tfs.tile_cascade(result).axes)  # the photo, and maps of three networks
+    4
+    """
+    shown = _checked(result).shown
+    if shown is None:
+        raise OptionError("Expected a result of sanity_check, with maps. Received: one without.")
+    columns = ["photo", "trained", *(_cut(result.steps[at].name) for at in shown.steps)]
+    rows = len(result.methods)
+    size = (_TILE_INCHES * len(columns), _TILE_INCHES * rows + _LABEL_INCHES)
+    figure = InlineFigure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    for row, method in enumerate(result.methods):
+        for column, values in enumerate(shown.maps[row].astype(np.float64), start=1):
+            low, high, colours = colour_scale(values, RED, 99.0)
+            axes[row, column].set_facecolor("lightgrey")
+            axes[row, column].imshow(values, cmap=colours, vmin=low, vmax=high)
+        axes[row, 1].set_ylabel(method, fontsize=9)
+    drawable = shown.image if shown.image.shape[-1] in (1, 3) else None
+    if drawable is not None and drawable.min() >= 0 and drawable.max() <= 255:
+        axes[0, 0].imshow(picture_of(drawable))
+    else:
+        axes[0, 0].remove()
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for row in range(1, rows):
+        axes[row, 0].remove()
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title, fontsize=9)
+    figure.suptitle(f"{result.settings['check']}; draw {_draw(result)}", fontsize=11)
+    return figure
+
+
+def plot_similarities(result: SanityResult) -> Figure:
+    """Plot the index and the similarities over the steps of a check, with intervals and floors.
+
+    Parameters
+    ----------
+    result
+        As sanity_check returns it. A line is the mean over photos and seeds of maps (n, h, w),
+        its band the 95 % interval; a dotted line is the floor, the mean of different photos.
+
+    Returns
+    -------
+    matplotlib.figure.Figure, as for tile_cascade.
+
+    Raises
+    ------
+    OptionError
+        For what is no SanityResult.
+
+    References
+    ----------
+    Adebayo et al. 2018, arXiv:1810.03292, figures 3 and 4, which have neither.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((12, 12, 3)),
+    ...                           keras.layers.Conv2D(4, 3, activation="relu"),
+    ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
+    >>> photos = np.random.default_rng(0).uniform(size=(3, 12, 12, 3))
+    >>> result = tfs.sanity_check(model, photos, draw="matched", verbose=0)
+    >>> [axes.get_ylabel() for axes in tfs.plot_similarities(result).axes]
+    ['index', 'spearman', 'ssim']
+    """
+    _checked(result)
+    panels = [name for name in result.similarities if _is_worth_a_panel(result, name)]
+    steps = np.arange(len(result.steps))
+    width = max(_LEAST_WIDTH, _STEP_INCHES * len(steps) + 2)
+    size = (width, _PANEL_INCHES * (1 + len(panels)) + 1)
+    figure = InlineFigure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1 + len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    _draw_thresholds(axes[0])
+    colours = colormaps["tab10"](np.arange(len(result.methods)) % 10)
+    for m, (method, colour) in enumerate(zip(result.methods, colours, strict=True)):
+        indices = [[v.index, v.low, v.high] for v in result.verdicts[method]]
+        _draw_line(axes[0], steps, np.array(indices), colour)
+        for axis, name in zip(axes[1:], panels, strict=True):
+            s = result.similarities.index(name)
+            _draw_line(axis, steps, _means(result.values[m, :, s]), colour)
+            floor = _means(result.floors[m, :, s])[:, 0]
+            axis.plot(steps, floor, ":" if len(steps) > 1 else "_", color=colour, linewidth=1.2)
+    for axis, name in zip(axes, ("index", *panels), strict=True):
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.25)
+    _name_steps(axes[-1], [_cut(step.name) for step in result.steps])
+    handles = [
+        Line2D([], [], color=colour, label=method)
+        for colour, method in zip(colours, result.methods, strict=True)
+    ]
+    handles.append(Line2D([], [], color="grey", linestyle=":", label="different photos"))
+    figure.legend(handles=handles, loc="outside right upper", fontsize=9)
+    counts = f"{len(result.images)} photos x {len(result.seeds)} seeds"
+    title = f"{result.settings['check']}; draw {_draw(result)}; {counts}"
+    figure.suptitle("\n".join(textwrap.wrap(title, int(width * _TITLE_LETTERS))), fontsize=10)
+    return figure
+
+
+def _draw_thresholds(axis: Any) -> None:
+    """Draw the lines between the verdicts, and what lies beyond them."""
+    sides = (
+        (DEPENDS_BELOW, "depends", "top"),
+        (DOES_NOT_DEPEND_ABOVE, "does not depend", "bottom"),
+    )
+    for threshold, text, side in sides:
+        axis.axhline(threshold, color="grey", linewidth=0.8)
+        axis.annotate(
+            text,
+            (0.005, threshold),
+            xycoords=axis.get_yaxis_transform(),
+            va=side,
+            fontsize=8,
+            color="grey",
+        )
+    axis.set_ylim(-0.05, 1.05)
+
+
+def _name_steps(axis: Any, names: list[str]) -> None:
+    if len(names) == 1:
+        axis.set_xticks([0], names)
+        axis.set_xlim(-1, 1)
+    else:
+        axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+
+
+def _checked(result: Any) -> SanityResult:
+    if not isinstance(result, SanityResult):
+        raise OptionError(f"Expected what sanity_check returns. Received: {type(result).__name__}.")
+    return result
+
+
+def _draw(result: SanityResult) -> str:
+    return result.settings.get("draw", "none")
+
+
+def _is_worth_a_panel(result: SanityResult, name: str) -> bool:
+    """Return whether a similarity is no part of the index and no repetition of another."""
+    if name in (COSINE, SIGNED):
+        return False
+    plain = name.partition(" (x != ")[0]
+    if plain == name:
+        return True
+    own, other = (result.select(similarity=s) for s in (name, plain))
+    return bool(np.nanmax(np.abs(own - other), initial=0.0) > _SAME)
+
+
+def _means(table: Array) -> Array:
+    """Return mean, low and high of each step of a table (steps, n, seeds)."""
+    rows = []
+    for cells in table:
+        finite = cells[np.isfinite(cells)]
+        mean = finite.mean() if finite.size else np.nan
+        rows.append([mean, *interval(bootstrap(cells.T)[0])])
+    return np.array(rows)
+
+
+def _draw_line(axis: Any, steps: Array, table: Array, colour: Any) -> None:
+    middle, low, high = table.T
+    if len(steps) == 1:
+        axis.errorbar(
+            steps, middle, [middle - low, high - middle], fmt="o", color=colour, capsize=4
+        )
+        return
+    axis.plot(steps, middle, "o-", color=colour, markersize=3)
+    axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _cut(name: str) -> str:
+    """Return a layer's name, of a long one the end."""
+    return name if len(name) <= _LETTERS + 3 else f"...{name[-_LETTERS:]}"
