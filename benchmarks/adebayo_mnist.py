@@ -129,9 +129,8 @@ def report(name: str, results: list[tfs.SanityResult], accuracies: list[float]) 
     steps = [step.name for step in results[0].steps]
     listed = ", ".join(f"{accuracy:.3f}" for accuracy in accuracies)
     print(f"\n## {name}, accuracy on held-out digits {listed}\n")
-    print(
-        f"| method | | {' | '.join(f'+ {step}' for step in steps)} |\n|---|---|{'---|' * len(steps)}"
-    )
+    columns = " | ".join(f"+ {step}" for step in steps)
+    print(f"| method | | {columns} |\n|---|---|{'---|' * len(steps)}")
     # methods, steps, training seeds, images: the random networks of a step are averaged.
     axes = {
         similarity: stack(results, similarity) for similarity in ("spearman", "spearman (x != 0)")
@@ -142,7 +141,7 @@ def report(name: str, results: list[tfs.SanityResult], accuracies: list[float]) 
             print(f"| {method} | published | {' | '.join(PUBLISHED[name][method])} |")
         cells = [f"{t.mean():.3f} ({t.mean(axis=0).std():.3f})" for t in table[m]]
         print(f"| {method} | here, mean of 3 | {' | '.join(cells)} |")
-        for r, result in enumerate(results):
+        for r in range(len(results)):
             cells = [f"{t[r].mean():.3f}" for t in table[m]]
             print(f"| | training seed {r} | {' | '.join(cells)} |")
         cells = [f"{np.nanmean(t):.3f}" for t in axes["spearman (x != 0)"][m]]

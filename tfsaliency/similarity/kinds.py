@@ -86,7 +86,8 @@ def absolute(maps: Array) -> Array:
         low = summed.min(axis=(1, 2), keepdims=True)
         # Of a map of few non-zero values the percentile is its minimum: then nothing is clipped.
         top = np.where(top > low, top, summed.max(axis=(1, 2), keepdims=True))
-        span = np.where((top > low) & np.isfinite(top), top - low, np.nan).astype(summed.dtype)
+        usable = (top > low) & _are_finite(summed)
+        span = np.where(usable, top - low, np.nan).astype(summed.dtype)
         return (np.minimum(summed, top) - low) / span
 
 
@@ -106,13 +107,18 @@ def diverging(maps: Array) -> Array:
     with np.errstate(invalid="ignore"):
         top = np.abs(_percentile(summed))
         varies = np.ptp(summed, axis=(1, 2), keepdims=True) > 0
-        usable = varies & (top > 0) & np.isfinite(top)
+        usable = varies & (top > 0) & _are_finite(summed)
         return np.clip(summed / np.where(usable, top, np.nan).astype(summed.dtype), -1.0, 1.0)
 
 
 def _sum_of_channels(maps: Array) -> Array:
     # Five times as fast as maps.sum(axis=-1), whose last axis is short.
     return np.einsum("nhwc->nhw", maps, dtype=np.result_type(maps.dtype, np.float32))
+
+
+def _are_finite(maps: Array) -> Array:
+    """Return whether all values of each map are finite, (n, 1, 1)."""
+    return np.isfinite(maps).all(axis=(1, 2), keepdims=True)
 
 
 def _percentile(maps: Array) -> Array:
