@@ -251,7 +251,7 @@ def copy_of(layer: Any) -> Any:
         return _apart(copied, 0)
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
         raise OptionError(
-            f"Cannot copy {layer.name!r}: Keras cannot save and load it ({str(error)[:200]}). "
+            f"Cannot copy {layer.name!r}: Keras cannot save and load it ({_first_words(error)}). "
             "Expected layers with get_config. sanity_check needs no copy."
         ) from error
 
@@ -281,9 +281,13 @@ def _built_anew(layer: keras.layers.Layer, seed: int) -> keras.layers.Layer:
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
         raise OptionError(
             f"Cannot build the layer {layer.name!r} anew to use its own initializers "
-            f"({str(error)[:200]}). Expected a layer with get_config. Use draw='matched' or "
+            f"({_first_words(error)}). Expected a layer with get_config. Use draw='matched' or "
             "'permutation', which need no config."
         ) from error
+
+
+def _first_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _reseeded(initializer: Any) -> Any:

@@ -118,7 +118,8 @@ def _sum_of_channels(maps: Array) -> Array:
 
 def _are_finite(maps: Array) -> Array:
     """Return whether all values of each map are finite, (n, 1, 1)."""
-    return np.isfinite(maps).all(axis=(1, 2), keepdims=True)
+    finite: Array = np.isfinite(maps).all(axis=(1, 2), keepdims=True)
+    return finite
 
 
 def _percentile(maps: Array) -> Array:

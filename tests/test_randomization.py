@@ -1,0 +1,386 @@
+"""Draws, plans, and models with new weights."""
+
+import random
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from keras import layers
+from scipy import stats
+
+import tfsaliency as tfs
+from tfsaliency.draws import draw_weights, normal, truncated_normal, units_of
+from tfsaliency.randomization import Step, new_weights, order_of_use, plan_steps
+from tfsaliency.rules import gradient
+
+
+class Block(layers.Layer):
+    """Weights of its own, of an initializer with a fixed seed, and a layer inside."""
+
+    def __init__(self, width=3, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.inner = layers.Conv2D(width, 3, padding="same", activation="relu")
+
+    def build(self, shape):
+        fixed = keras.initializers.RandomNormal(seed=3)
+        self.scale = self.add_weight(shape=(shape[-1],), initializer=fixed, name="scale")
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x * self.scale)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+class Backwards(keras.Model):
+    """Layers in another order than they are run, one of which says nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = layers.Dense(3, name="last")
+        self.unused = layers.Dense(2, name="unused")
+        self.first = layers.Dense(4, activation="relu", name="first")
+
+    def call(self, x):
+        hidden = self.first(keras.ops.reshape(x, (-1, 48)))
+        self.unused(hidden)
+        return self.last(hidden)
+
+
+def _nested():
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(3, 3, name="conv"), layers.ReLU()], name="inner"
+    )
+    shared = layers.Conv2D(3, 1, name="shared")
+    i = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization(name="bn")(shared(i))
+    x = Block(name="block")(shared(x))
+    x = layers.Flatten()(inner(x))
+    return zoo.random_weights(keras.Model(i, layers.Dense(2, name="top")(x), name="outer"), seed=1)
+
+
+def _names(model):
+    return [unit.path for unit in units_of(model)]
+
+
+def test_layers_in_nested_models_and_custom_layers_count_and_shared_ones_once():
+    model = _nested()
+    assert _names(model) == ["shared", "bn", "block", "block/conv2d", "inner/conv", "top"] or (
+        [name.split("_")[0] for name in _names(model)]
+        == ["shared", "bn", "block", "block/conv2d", "inner/conv", "top"]
+    )
+    bn = units_of(model)[1]
+    assert [w.name for w in bn.parameters] == ["gamma", "beta"]
+    assert [w.name for w in bn.statistics] == ["moving_mean", "moving_variance"]
+
+
+def test_frozen_layers_count_and_statistics_alone_do_not():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Normalization(), layers.Dense(3, trainable=False, name="dense")]
+    )
+    model.trainable = False
+    (unit,) = units_of(model)
+    assert (unit.path, len(unit.parameters)) == ("dense", 2)
+
+
+def test_the_order_is_that_of_use_where_layers_cannot_be_seen():
+    model = Backwards()
+    x = np.zeros((1, 4, 4, 3), "float32")
+    model(x)
+    prepared = tfs.prepare(model)
+    trace = prepared.trace({"gradient": gradient}, prepared.check(x))
+    units = units_of(model)
+    order = order_of_use(model, units, trace.used)
+    assert [units[position].path for position in order] == ["first", "last"]
+
+
+def test_plans():
+    units = units_of(_nested())
+    order = (0, 1, 2, 3, 4, 5)
+    cascade = plan_steps("cascade", units, order)
+    assert [step.units for step in cascade[:2]] == [(5,), (4, 5)]
+    assert cascade[-1] == Step("shared", order)
+    assert [s.units for s in plan_steps("bottom_up", units, order)[:2]] == [(0,), (0, 1)]
+    assert [s.units for s in plan_steps("independent", units, order)[:2]] == [(5,), (4,)]
+    assert plan_steps("all", units, order) == (Step("all layers", order),)
+    steps = plan_steps(["inner", ("top", "shared"), "block"], units, order)
+    assert steps == (Step("inner", (4,)), Step("top + shared", (0, 5)), Step("block", (2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("casscade", "Unknown plan: 'casscade'. Did you mean 'cascade'"),
+        (["topp"], "Unknown layer with weights: 'topp'. Did you mean 'top'"),
+        ([], "Expected names of different layers"),
+        (["top", "top"], "Expected names of different layers"),
+    ],
+)
+def test_errors_of_plans(plan, message):
+    with pytest.raises(tfs.OptionError, match=message):
+        plan_steps(plan, units_of(_nested()), range(6))
+
+
+def test_a_layer_that_the_score_does_not_depend_on_is_no_step():
+    with pytest.raises(tfs.OptionError, match="does not depend on the weights of 'top'"):
+        plan_steps(["top"], units_of(_nested()), range(5))
+
+
+@pytest.fixture(scope="module")
+def dense():
+    layer = layers.Dense(300, kernel_initializer="glorot_uniform")
+    layer.build((None, 200))
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.gamma(2.0, 0.3, (200, 300)), rng.normal(1.0, 2.0, 300)])
+    (unit,) = units_of(layer)
+    return unit
+
+
+def _kernel(unit, draw, seed=0):
+    return draw_weights(unit, tfs.DRAWS[draw] if isinstance(draw, str) else draw, seed).arrays[0]
+
+
+def test_draws_have_the_distribution_of_their_name(dense):
+    trained = dense.parameters[0].numpy()
+    assert stats.kstest(_kernel(dense, normal(0.05)).ravel() / 0.05, "norm").pvalue > 0.01
+    truncated = _kernel(dense, truncated_normal(0.05)).ravel() / 0.05
+    assert stats.kstest(truncated, stats.truncnorm(-2, 2).cdf).pvalue > 0.01
+    matched = _kernel(dense, "matched")
+    standard = (matched - trained.mean()) / trained.std()
+    assert stats.kstest(standard.ravel(), "norm").pvalue > 0.01
+    limit = np.sqrt(6 / 500)
+    own = _kernel(dense, "own_initializer").ravel()
+    assert stats.kstest(own, stats.uniform(-limit, 2 * limit).cdf).pvalue > 0.01
+    he = _kernel(dense, "he").ravel()  # truncated at 2 of its standard deviations before scaling
+    np.testing.assert_allclose(he.std(), np.sqrt(2 / 200), rtol=0.01)
+    permuted = _kernel(dense, "permutation")
+    np.testing.assert_array_equal(np.sort(permuted, None), np.sort(trained, None))
+    assert np.mean(permuted == trained) < 0.01
+    # Over all entries: no row keeps its own.
+    assert stats.kstest(permuted.mean(axis=1), trained.mean(axis=1)).pvalue < 1.1
+    assert np.corrcoef(permuted.mean(axis=1), trained.mean(axis=1))[0, 1] < 0.3
+
+
+def test_biases_are_drawn_too(dense):
+    assert np.std(draw_weights(dense, normal(0.01), 0).arrays[1]) == pytest.approx(0.01, rel=0.15)
+    assert not draw_weights(dense, tfs.DRAWS["own_initializer"], 0).arrays[1].any()
+
+
+@pytest.mark.parametrize("draw", tfs.DRAWS)
+def test_every_1x1_kernel_changes(draw, squeezenet):
+    for position, unit in enumerate(units_of(squeezenet)):
+        drawn = draw_weights(unit, tfs.DRAWS[draw], 0, position)
+        assert not drawn.unchanged
+        kernel = unit.parameters[0].numpy()
+        share = np.mean(drawn.arrays[0].astype("float32") == kernel)
+        assert share < 0.01, (unit.path, share)
+
+
+@pytest.mark.parametrize("draw", tfs.DRAWS)
+def test_a_draw_is_pure(draw):
+    model = _nested()
+    before = [w.numpy().copy() for w in model.weights]
+    name = layers.Dense(1).name
+    states = random.getstate(), np.random.get_state()[1].copy()
+    drawn = [draw_weights(u, tfs.DRAWS[draw], 5, p) for p, u in enumerate(units_of(model))]
+    again = [draw_weights(u, tfs.DRAWS[draw], 5, p) for p, u in enumerate(units_of(model))]
+    assert random.getstate() == states[0]
+    assert (np.random.get_state()[1] == states[1]).all()
+    number = int(name.rpartition("_")[2]) if "_" in name else 0
+    assert layers.Dense(1).name == f"dense_{number + 1}"  # the very next
+    for a, b in zip(drawn, again, strict=True):
+        for x, y in zip(a.arrays, b.arrays, strict=True):
+            assert (x is None and y is None) or (x == y).all()
+    other = draw_weights(units_of(model)[5], tfs.DRAWS[draw], 6, 5)
+    assert not np.array_equal(other.arrays[0], drawn[5].arrays[0])
+    for old, weight in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, weight.numpy())
+
+
+def test_initializers_of_a_fixed_seed_draw_fresh_values():
+    layer = layers.Dense(5, kernel_initializer=keras.initializers.GlorotUniform(seed=1))
+    layer.build((None, 4))
+    drawn = draw_weights(units_of(layer)[0], tfs.DRAWS["own_initializer"], 0)
+    assert not np.isin(drawn.arrays[0], layer.kernel.numpy()).any()
+    block = Block()
+    block.build((None, 8, 8, 3))
+    drawn = draw_weights(units_of(block)[0], tfs.DRAWS["own_initializer"], 0)
+    assert not np.isin(drawn.arrays[0], block.scale.numpy()).any()
+
+
+def test_batch_normalization():
+    layer = layers.BatchNormalization()
+    layer.build((None, 7))
+    layer.set_weights([np.arange(1.0, 8) + i for i in range(4)])
+    (unit,) = units_of(layer)
+    own = draw_weights(unit, tfs.DRAWS["own_initializer"], 0).arrays
+    assert [set(np.unique(a)) for a in own] == [{1}, {0}, {0}, {1}]
+    for draw in ("normal", "permutation", "matched", "truncated_normal"):
+        gamma, _, mean, variance = draw_weights(unit, tfs.DRAWS[draw], 0).arrays
+        assert (mean, variance) == (None, None)
+        assert not np.array_equal(gamma, unit.parameters[0].numpy())
+
+
+def test_what_has_one_value_only_is_said_to_be_unchanged():
+    layer = layers.Dense(3, name="fresh")
+    layer.build((None, 2))
+    for draw in ("own_initializer", "permutation", "matched"):
+        drawn = draw_weights(units_of(layer)[0], tfs.DRAWS[draw], 0)
+        assert drawn.unchanged == ("fresh/bias",)
+
+
+def test_what_could_have_changed_and_did_not_is_an_error(dense):
+    kept = tfs.Draw("kept", lambda unit, rng: [w.numpy() for w in unit.parameters])
+    with pytest.raises(tfs.OptionError, match="draw 'kept' returned .* what it is already"):
+        draw_weights(dense, kept, 0)
+    short = tfs.Draw("short", lambda unit, rng: [np.zeros(3)])
+    with pytest.raises(tfs.OptionError, match=r"an array \(200, 300\).*Received: shape \(3,\)"):
+        draw_weights(dense, short, 0)
+
+
+def test_a_layer_without_config_is_refused_by_name():
+    class Bare(layers.Layer):
+        def __init__(self, width):
+            super().__init__(name="bare")
+            self.w = self.add_weight(shape=(width,), initializer="ones")
+
+    (unit,) = units_of(Bare(3))
+    with pytest.raises(tfs.OptionError, match=r"'bare' anew.*Use draw='matched' or 'permutation'"):
+        draw_weights(unit, tfs.DRAWS["own_initializer"], 0)
+    assert draw_weights(unit, tfs.DRAWS["normal"], 0).arrays[0].shape == (3,)
+
+
+def test_seeds_come_from_positions_and_not_from_names(tmp_path):
+    code = (
+        "import keras; from keras import layers; import tfsaliency as tfs\n"
+        "{first}\n"
+        "from tfsaliency.draws import units_of, draw_weights\n"
+        "model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])\n"
+        "print([draw_weights(u, d, 1, p).arrays[0].tolist() for d in tfs.DRAWS.values() if d.name"
+        " not in ('permutation', 'matched') for p, u in enumerate(units_of(model))])"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code.format(first=first)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for first in ("", "layers.Dense(1); layers.Dense(1); import random; random.random()")
+    }
+    assert len(printed) == 1 and len(printed.pop()) > 500
+
+
+def test_randomize_layer_returns_another_layer():
+    layer = layers.Conv2D(4, 1, activation="relu", name="conv")
+    layer.build((None, 8, 8, 3))
+    kept = layer.get_weights()
+    fresh = tfs.randomize_layer(layer, draw=normal(0.5), seed=3)
+    assert (type(fresh), fresh.name, fresh.get_config()) == (
+        layers.Conv2D,
+        "conv",
+        layer.get_config(),
+    )
+    for old, present, new in zip(kept, layer.get_weights(), fresh.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, present)
+        assert (new != old).all()
+    expected = draw_weights(units_of(layer)[0], normal(0.5), 3).arrays[0]
+    np.testing.assert_array_equal(fresh.kernel.numpy(), expected.astype("float32"))
+
+
+def test_the_original_changes_two_layers_of_squeezenet(squeezenet):
+    kept = squeezenet.get_weights()
+    fresh, names = tfs.randomize_model_parameters(squeezenet, "fire9-expand3x3", 7)
+    assert names == ["fire9-expand3x3", "conv10"]
+    assert all(np.array_equal(a, b) for a, b in zip(kept, squeezenet.get_weights(), strict=True))
+    changed = {
+        weight.path.split("/")[0]
+        for weight, old in zip(fresh.weights, kept, strict=True)
+        if not np.array_equal(weight.numpy(), old)
+    }
+    assert changed == set(names)
+    assert [layer.name for layer in fresh.layers] == [layer.name for layer in squeezenet.layers]
+    for name in names:
+        assert fresh.get_layer(name).kernel.numpy().std() == pytest.approx(0.01, rel=0.02)
+        assert fresh.get_layer(name).bias.numpy().std() == pytest.approx(0.01, rel=0.2)
+    index = [layer.name for layer in squeezenet.layers].index("fire9-expand3x3")
+    again, by_index = tfs.randomize_model_parameters(squeezenet, index, 7)
+    assert by_index == names
+    assert all(
+        np.array_equal(a, b) for a, b in zip(again.get_weights(), fresh.get_weights(), strict=True)
+    )
+
+
+def test_paths_into_nested_models():
+    model = _nested()
+    fresh, names = tfs.randomize_model_parameters(model, "inner/conv")
+    assert names == ["inner/conv"]
+    changed = [
+        old.path
+        for old, new in zip(model.weights, fresh.weights, strict=True)
+        if not np.array_equal(old.numpy(), new.numpy())
+    ]
+    assert len(changed) == 2 and all("conv" in path for path in changed)
+    _, names = tfs.randomize_model_parameters(model, "inner")
+    assert names == ["inner/conv"]
+    _, names = tfs.randomize_model_parameters(model, "block")
+    assert [name.split("_")[0] for name in names] == ["block", "block/conv2d"]
+
+
+def test_a_copy_keeps_what_is_no_weight():
+    statistics = layers.Normalization()
+    statistics.adapt(np.random.default_rng(0).normal(3, 2, (50, 4)))
+    model = keras.Sequential([keras.Input((4,)), statistics, layers.Dense(2, name="top")])
+    fresh, _ = tfs.randomize_model_parameters(model, "top")
+    fresh.layers[-1].set_weights(model.layers[-1].get_weights())
+    x = np.random.default_rng(1).normal(3, 2, (5, 4))
+    np.testing.assert_allclose(fresh.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "message"),
+    [
+        ("topp", 0, "Unknown layer of 'outer': 'topp'. Did you mean 'top'"),
+        ("inner/cnov", 0, "Unknown layer of 'inner': 'cnov'. Did you mean 'conv'"),
+        (99, 0, "within the 7 layers of 'outer'. Received: start=99"),
+        ("top", 3, "within the 7 layers"),
+        (-1, 0, "Expected start as a whole number from 0. Received: -1"),
+        ("top", True, "Expected count as a whole number"),
+        ("block/conv2d", 0, "Cannot see the layers of 'block'"),
+    ],
+)
+def test_errors_of_the_original_s_arguments(start, count, message):
+    with pytest.raises(tfs.TfSaliencyError, match=message):
+        tfs.randomize_model_parameters(_nested(), start, count)
+
+
+def test_layers_without_weights_are_an_error():
+    model = keras.Sequential([keras.Input((4,)), layers.ReLU(name="relu"), layers.Dense(2)])
+    with pytest.raises(tfs.OptionError, match="'relu', which have none"):
+        tfs.randomize_model_parameters(model, "relu")
+    with pytest.raises(tfs.OptionError, match="built Keras layer or model with weights"):
+        tfs.randomize_layer(layers.Dense(2))
+    with pytest.raises(tfs.OptionError, match="Unknown draw: 'normall'. Did you mean 'normal'"):
+        tfs.randomize_layer(model, draw="normall")
+
+
+def test_a_draw_that_leaves_all_as_it_is_is_an_error():
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.BatchNormalization(name="bn")])
+    with pytest.raises(tfs.OptionError, match=r"left all weights as they are: bn/gamma"):
+        tfs.randomize_model_parameters(model, "bn", draw="own_initializer")
+
+
+def test_new_weights_are_in_the_order_of_the_model():
+    model = _nested()
+    units = units_of(model)
+    drawn = {p: draw_weights(u, normal(1.0), 0, p) for p, u in enumerate(units)}
+    values = new_weights(units, Step("two", (0, 4)), drawn, model.weights)
+    for weight, value in zip(model.weights, values, strict=True):
+        targeted = any(weight is w for p in (0, 4) for w in units[p].weights)
+        assert (value is not None) == targeted
+        assert value is None or value.shape == weight.shape
