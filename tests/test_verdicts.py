@@ -36,8 +36,8 @@ def _plain_index(trained, randomized):
             for q in range(1, min(8, n - 1) + 1):
                 others += _plain_likeness(trained[i], network[(i + q) % n])
             same = _plain_likeness(trained[i], network[i])
-            if same and others:
-                s += same
+            s += same
+            if others:
                 c.append(np.mean(others))
     chance = min(np.mean(c), 0.5)
     return np.clip((np.mean(s) - chance) / (1 - chance), 0, 1), np.mean(s), np.mean(c), len(s)

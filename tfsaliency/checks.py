@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from .arrays import nanmean
+from .arrays import Array, nanmean
 from .controls import explain
 from .draws import Draw, Drawn, Unit, draw_weights, units_of
 from .endpoints import Model
@@ -88,6 +88,7 @@ def check_parameters(
     if retarget:
         targets = np.full_like(targets, TOP_CLASS)
     record: dict[int, Drawn] = {}
+    digests: dict[int, set[bytes]] = {position: set() for position in order}
     before = _fingerprint(model)
 
     def variants() -> Iterator[Variant]:
@@ -100,6 +101,8 @@ def check_parameters(
                 weights = new_weights(units, step, drawn, model.weights)
                 yield Variant(k, r, weights, targets)
             record.update(drawn)
+            for position, found in drawn.items():
+                digests[position].add(_digest(found.arrays))
         if _fingerprint(model) != before:
             raise ModelError(
                 "The model's weights changed while it was checked. Expected a model that nothing "
@@ -108,14 +111,22 @@ def check_parameters(
 
     measured = measured_by(subject, len(steps), numbers, variants(), options)
     records = tuple(_record(step, units, record) for step in steps)
+    repeated = {
+        k
+        for k, step in enumerate(steps)
+        if len(numbers) > 1 and all(len(digests[position]) == 1 for position in step.units)
+    }
     settings = {
         "check": f"parameter randomization, {_plan_text(plan, steps)}",
         "draw": draw.name,
         "moving statistics": _statistics(units, record),
         "target": "each network's own top class" if retarget else "fixed on the trained network",
     }
+    others = subject.trace.others
+    if others:
+        settings["not randomized"] = f"{others} variables that are no weights of layers"
     at = _headline(plan, len(steps))
-    return result_of(subject, measured, records, numbers, at, PARAMETERS, settings)
+    return result_of(subject, measured, records, numbers, at, PARAMETERS, settings, repeated)
 
 
 def measured_by(
@@ -127,6 +138,8 @@ def measured_by(
 ) -> Measured:
     """Measure variants by the similarities that were asked for, and by Spearman's in any case."""
     wanted = resolve_similarities(options.similarities)
+    if isinstance(options.baseline, bool) or not isinstance(options.baseline, (int, float)):
+        raise OptionError(f"Expected baseline as a number. Received: {options.baseline!r}.")
     if all(similarity.name != "spearman" for similarity in wanted):
         wanted = (SIMILARITIES["spearman"], *wanted)  # controls need it
     return measure(subject, steps, len(seeds), variants, wanted, options.baseline, options.verbose)
@@ -140,6 +153,7 @@ def result_of(
     headline: int | None,
     of: str,
     settings: Mapping[str, str],
+    repeated: Collection[int] = (),
 ) -> SanityResult:
     """Return the result of what was measured: verdicts, controls, and what was asked for.
 
@@ -155,10 +169,14 @@ def result_of(
         What was randomized, in words.
     settings
         What was asked for.
+    repeated
+        The indices of steps at which all seeds gave the same network.
     """
     trained, methods = subject.trained, tuple(method.name for method in subject.methods)
     verdicts = {
-        method: tuple(_verdict(measured, m, k, step, of) for k, step in enumerate(steps))
+        method: tuple(
+            _verdict(measured, m, k, step, of, k in repeated) for k, step in enumerate(steps)
+        )
         for m, method in enumerate(methods)
     }
     at = len(steps) - 1 if headline is None else headline
@@ -182,6 +200,7 @@ def result_of(
         "photos": str(n),
         "seeds": ", ".join(map(str, seeds)),
         "score": trained.score,
+        "preprocess": _name(subject.prepared.preprocess),
     }
     if subject.smoothing is not None:
         samples, noise = subject.smoothing
@@ -195,25 +214,39 @@ def result_of(
         trained.names or tuple(map(str, range(n))),
         seeds,
         trained.targets,
-        trained.scores,
+        trained.scores.astype(np.float64),
         verdicts,
         headline,
         explained_by,
         trained.coverage,
         described,
         problems,
-        Shown(trained.images[0], measured.steps, measured.maps),
+        Shown(_storable(trained.images[0]), measured.steps, measured.maps),
     )
 
 
-def _verdict(measured: Measured, m: int, k: int, step: StepRecord, of: str) -> Verdict:
+def _name(function: Any) -> str:
+    return "none" if function is None else getattr(function, "__qualname__", repr(function))
+
+
+def _verdict(
+    measured: Measured, m: int, k: int, step: StepRecord, of: str, repeated: bool
+) -> Verdict:
     cosine, signed = map(measured.similarities.index, (COSINE, SIGNED))
     values, floors = measured.values[m, k], measured.floors[m, k]
     verdict = verdict_of(values[cosine].T, floors[cosine].T, values[signed].T, of)
     if step.tensors and len(step.unchanged) == step.tensors:
         reason = "no weight changed: the draw has one value only for each, which it had already"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
+    if repeated:
+        reason = "the draw gave every seed the same weights, as good as 1 seed"
+        return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     return verdict
+
+
+def _storable(image: Array) -> Array:
+    # A file has no name for the dtypes that NumPy does not know, as bfloat16.
+    return image.astype(np.float32) if image.dtype.kind == "V" else image
 
 
 def _record(step: Step, units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> StepRecord:
@@ -264,7 +297,11 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
 
 
 def _fingerprint(model: keras.Model) -> bytes:
+    return _digest(weight.numpy() for weight in model.weights)
+
+
+def _digest(arrays: Iterable[Array | None]) -> bytes:
     digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    for array in arrays:
+        digest.update(b"" if array is None else array.tobytes())
     return digest.digest()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
 import keras
@@ -19,6 +21,8 @@ from .arrays import Array
 from .errors import OptionError, unknown_option
 
 T = TypeVar("T")
+# What Keras raises for what it cannot save, load or build.
+_CANNOT = (TypeError, ValueError, NotImplementedError, AttributeError)
 _SEEDS = 2**31 - 1
 
 
@@ -94,7 +98,10 @@ def units_of(layer: keras.layers.Layer) -> tuple[Unit, ...]:
     seen: set[int] = set()
     units: list[Unit] = []
     for path, inner in _walk(layer, "", set()):
-        parameters, statistics = (_new(weights, seen) for weights in _own_weights(inner))
+        # A wrapper may keep a weight of the layer that it wraps: it is that of the inner one.
+        deeper = {id(w) for each in inner._flatten_layers(include_self=False) for w in each.weights}
+        parameters, statistics = (_new(w, seen | deeper) for w in _own_weights(inner))
+        seen.update(map(id, (*parameters, *statistics)))
         if parameters:
             number = sum(unit.path.split("#")[0] == path for unit in units)
             name = f"{path}#{number + 1}" if number else path
@@ -124,9 +131,14 @@ def draw_weights(unit: Unit, draw: Draw, seed: int, position: int = 0) -> Drawn:
             f"The layer {unit.path!r} is quantized. Expected weights of floating point to draw "
             "anew: use the model before quantization."
         )
-    rng = np.random.default_rng((seed, position))
-    arrays = list(draw.values(unit, rng))
+    rng = np.random.default_rng((checked_seed(seed), position))
+    arrays = [None if a is None else np.asarray(a) for a in draw.values(unit, rng)]
     arrays += [None] * (len(unit.weights) - len(arrays))
+    if len(arrays) > len(unit.weights):
+        raise OptionError(
+            f"Expected draw {draw.name!r} to return an array for each of the {len(unit.weights)} "
+            f"weights of {unit.path!r}. Received: {len(arrays)}."
+        )
     unchanged = []
     for weight, array in zip(unit.weights, arrays, strict=True):
         if array is None:
@@ -137,9 +149,15 @@ def draw_weights(unit: Unit, draw: Draw, seed: int, position: int = 0) -> Drawn:
                 f"Expected draw {draw.name!r} to return an array {present.shape} for the weight "
                 f"{weight.name!r} of {unit.path!r}. Received: shape {array.shape}."
             )
+        if not np.isfinite(array.astype(np.float64)).all():
+            raise OptionError(
+                f"Expected draw {draw.name!r} to return finite weights. Received: NaN or infinity "
+                f"in the weight {weight.name!r} of {unit.path!r}."
+            )
         if not np.array_equal(array.astype(present.dtype), present):
             continue
-        if array.size and array.min() != array.max():
+        # Of vectors there are some with one value only, as the bias of an LSTM; not of kernels.
+        if array.ndim > 1 and array.min() != array.max():
             raise OptionError(
                 f"The draw {draw.name!r} returned for the weight {weight.name!r} of "
                 f"{unit.path!r} what it is already. Expected other values: the layer may read "
@@ -149,13 +167,28 @@ def draw_weights(unit: Unit, draw: Draw, seed: int, position: int = 0) -> Drawn:
     return Drawn(tuple(arrays), tuple(unchanged))
 
 
+def checked_seed(seed: Any) -> int:
+    """Return a seed if it is a whole number from 0, else raise OptionError."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise OptionError(f"Expected a seed as a whole number from 0. Received: {seed!r}.")
+    return int(seed)
+
+
+def _checked_stddev(stddev: Any) -> float:
+    if isinstance(stddev, bool) or not isinstance(stddev, (int, float)) or not stddev > 0:
+        raise OptionError(f"Expected a standard deviation above 0. Received: {stddev!r}.")
+    return float(stddev)
+
+
 def normal(stddev: float = 0.01) -> Draw:
     """Draw every parameter from N(0, stddev^2), as the MATLAB original does with 0.01."""
+    stddev = _checked_stddev(stddev)
     return _by_tensor(f"normal({stddev:g})", lambda w, rng: rng.normal(0.0, stddev, w.shape))
 
 
 def truncated_normal(stddev: float = 0.01) -> Draw:
     """Draw every parameter from N(0, stddev^2), anew where beyond 2 stddev (Adebayo et al.)."""
+    stddev = _checked_stddev(stddev)
 
     def values(weight: Array, rng: np.random.Generator) -> Array:
         drawn = rng.normal(0.0, 1.0, weight.shape)
@@ -180,15 +213,36 @@ def _matched(weight: Array, rng: np.random.Generator) -> Array:
 
 
 def _own_initializer(unit: Unit, rng: np.random.Generator) -> list[Array | None]:
-    fresh = _built_anew(unit.layer, int(rng.integers(_SEEDS)))
-    parameters, statistics = _own_weights(fresh)
-    if [w.shape for w in (*parameters, *statistics)] != [w.shape for w in unit.weights]:
+    seed = int(rng.integers(_SEEDS))
+    drawn = [_by_attribute(unit.layer, weight, seed + i) for i, weight in enumerate(unit.weights)]
+    if all(array is not None for array in drawn):
+        return drawn
+    # Some layers do not keep their initializers: the weights of one built anew are theirs.
+    fresh = _built_anew(unit.layer, seed)
+    weights = [weight for kind in _own_weights(fresh) for weight in kind]
+    if [tuple(w.shape) for w in weights] != [tuple(w.shape) for w in unit.weights]:
         raise OptionError(
             f"The layer {unit.path!r}, built anew from its config, has other weights than it has "
             "now. Expected get_config, and get_build_config where build() takes more than a "
             "shape, to describe it. Use draw='matched', which needs neither."
         )
-    return [weight.numpy() for weight in (*parameters, *statistics)]
+    return [weight.numpy() for weight in weights]
+
+
+def _by_attribute(layer: keras.layers.Layer, weight: keras.Variable, seed: int) -> Array | None:
+    """Draw by the initializer that Keras's layers keep: kernel_initializer for a kernel."""
+    for name in (weight.name, weight.name.removesuffix("_kernel")):
+        initializer = getattr(layer, f"{name}_initializer", None)
+        if callable(initializer):
+            break
+    else:
+        return None
+    shape, dtype = tuple(weight.shape), weight.dtype
+    drawn = np.array(_apart(lambda: _reseeded(initializer)(shape, dtype=dtype), seed))
+    if weight.name == "bias" and getattr(layer, "unit_forget_bias", False):
+        gate = len(drawn) // 4  # input, forget, cell, output
+        drawn[gate : 2 * gate] = 1
+    return drawn
 
 
 def _he(unit: Unit, rng: np.random.Generator) -> list[Array | None]:
@@ -234,33 +288,53 @@ def draw_named(draw: str | Draw) -> Draw:
 
 
 def copy_of(layer: Any) -> Any:
-    """Return a copy of a layer or model, by Keras's own saving format, in memory.
+    """Return a copy of a layer or model, by Keras's own saving format; a model is not compiled.
 
     Raises
     ------
     OptionError
         If Keras cannot save and load it.
     """
-    custom = {type(inner).__name__: type(inner) for inner in layer._flatten_layers()}
 
     def copied() -> Any:
-        with keras.saving.custom_object_scope(custom):
-            return copy.deepcopy(layer)
+        with keras.saving.custom_object_scope(_custom_objects(layer)):
+            if not isinstance(layer, keras.Model):
+                return copy.deepcopy(layer)
+            with tempfile.TemporaryDirectory() as folder:
+                path = f"{folder}/model.keras"
+                layer.save(path)
+                return keras.models.load_model(path, compile=False, safe_mode=False)
 
     try:
         return _apart(copied, 0)
-    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+    except _CANNOT as error:
         raise OptionError(
-            f"Cannot copy {layer.name!r}: Keras cannot save and load it ({_first_words(error)}). "
-            "Expected layers with get_config. sanity_check needs no copy."
+            f"Cannot copy {layer.name!r}: Keras cannot save and load it ({_last_words(error)}). "
+            "Expected layers with get_config, and custom functions registered by "
+            "keras.saving.register_keras_serializable. sanity_check needs no copy."
         ) from error
+
+
+def _custom_objects(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Return what a config may name that Keras does not know: classes and functions of layers."""
+    found: dict[str, Any] = {}
+    for inner in layer._flatten_layers():
+        found[type(inner).__name__] = type(inner)
+        for value in vars(inner).values():
+            if isinstance(value, (keras.initializers.Initializer, keras.regularizers.Regularizer)):
+                found[type(value).__name__] = type(value)
+            elif isinstance(value, FunctionType):
+                found[value.__name__] = value
+    return found
 
 
 def _built_anew(layer: keras.layers.Layer, seed: int) -> keras.layers.Layer:
     """Return a layer of the same config with weights that its initializers drew from seed."""
+    custom = _custom_objects(layer)
 
     def built() -> keras.layers.Layer:
-        fresh = type(layer).from_config(layer.get_config())
+        with keras.saving.custom_object_scope(custom):
+            fresh = type(layer).from_config(layer.get_config())
         own_add_weight = fresh.add_weight
 
         def add_weight(*args: Any, **kwargs: Any) -> Any:
@@ -278,16 +352,18 @@ def _built_anew(layer: keras.layers.Layer, seed: int) -> keras.layers.Layer:
 
     try:
         return _apart(built, seed)
-    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+    except _CANNOT as error:
         raise OptionError(
             f"Cannot build the layer {layer.name!r} anew to use its own initializers "
-            f"({_first_words(error)}). Expected a layer with get_config. Use draw='matched' or "
+            f"({_last_words(error)}). Expected a layer with get_config. Use draw='matched' or "
             "'permutation', which need no config."
         ) from error
 
 
-def _first_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _last_words(error: Exception) -> str:
+    # Keras puts the cause last, behind the whole config.
+    text = str(error).split("Exception encountered: ")[-1]
+    return " ".join(text.split())[:300]
 
 
 def _reseeded(initializer: Any) -> Any:
@@ -304,10 +380,11 @@ def _apart(function: Callable[[], T], seed: int) -> T:
     """Run what makes layers where nothing of the caller's moves.
 
     Keras counts names, and keeps scopes, for each thread: in one of its own, the caller's are left
-    alone. Initializers without a seed take one from Python's random state.
+    alone. Initializers without a seed take one from Python's random state, and users' own may
+    take NumPy's.
     """
     policy = keras.config.dtype_policy()
-    state = random.getstate()
+    state, numpy_state = random.getstate(), np.random.get_state()
 
     def run() -> T:
         keras.config.set_dtype_policy(policy)
@@ -315,10 +392,12 @@ def _apart(function: Callable[[], T], seed: int) -> T:
 
     try:
         random.seed(seed)
+        np.random.seed(seed % 2**32)
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(run).result()
     finally:
         random.setstate(state)
+        np.random.set_state(numpy_state)
 
 
 def _walk(
@@ -339,6 +418,4 @@ def _own_weights(layer: keras.layers.Layer) -> tuple[list[Any], list[Any]]:
 
 
 def _new(weights: Sequence[Any], seen: set[int]) -> tuple[Any, ...]:
-    new = tuple(weight for weight in weights if id(weight) not in seen)
-    seen.update(map(id, new))
-    return new
+    return tuple(weight for weight in weights if id(weight) not in seen)

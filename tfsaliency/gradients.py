@@ -63,6 +63,8 @@ class Trace(NamedTuple):
         model's weights; None for one that keeps its own.
     used
         The indices of the weights that the scores depend on, in the order of their use.
+    others
+        How many variables they depend on that are no weights of the model.
     found
         The census of its ReLUs.
     engine
@@ -85,6 +87,7 @@ class Trace(NamedTuple):
         [Sequence[Array | None], Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients
     ]
     used: tuple[int, ...]
+    others: int
     found: Found
     engine: str
     score: str
@@ -153,13 +156,16 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
         check_coverage(found, [name for name, rule in rules.items() if rule is not gradient])
         dtypes = _dtypes(images.graph)
         half = tf.float16.as_datatype_enum in dtypes
+        captured = [tensor for tensor in captured_for(scores) if tensor.dtype == tf.resource]
+        used = _indices_of(captured, subject.weights)
         known.update(
+            used=used,
+            others=len(captured) - len(used),
             found=found,
             score=describe_score(subject.score, head),
             classes=head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
             half=half,
             low=half or tf.bfloat16.as_datatype_enum in dtypes,
-            used=_indices_of(captured_for(scores), subject.weights),
             epsilon=_EPSILONS.get(head.outputs.dtype, 0.0),
         )
         upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if half else 1)

@@ -20,11 +20,11 @@ from .gradients import Trace
 from .maps import SaliencyMaps
 from .methods import Method
 from .prepared import Prepared
-from .similarity import Similarity
+from .similarity import RESERVED, Similarity
 from .similarity.kinds import Mask, absolute
 from .verdicts import compare, unit_maps
 
-COSINE, SIGNED = "cosine", "cosine_signed"
+COSINE, SIGNED = RESERVED
 
 Meter = Callable[[Array], tuple[Array, Array]]
 

@@ -71,6 +71,11 @@ def plan_steps(plan: Plan, units: Sequence[Unit], order: Sequence[int]) -> tuple
         names = ["all layers"] if plan == "all" else [units[position].path for position in added]
         return tuple(Step(n, tuple(way)) for n, way in zip(names, ways[plan], strict=True))
     steps = []
+    if not isinstance(plan, (list, tuple)) or not all(map(_is_names, plan)):
+        raise OptionError(
+            f"Expected plan as one of {', '.join(PLANS)}, or a list of layer names and of tuples "
+            f"of them. Received: {plan!r}."
+        )
     for entry in plan:
         together = (entry,) if isinstance(entry, str) else tuple(entry)
         positions = {p for name in together for p in _named(name, units, order)}
@@ -325,6 +330,11 @@ def _index(model: keras.Model, name: str) -> int:
     if name not in names:
         raise unknown_option(f"layer of {model.name!r}", name, names)
     return names.index(name)
+
+
+def _is_names(entry: Any) -> bool:
+    listed = entry if isinstance(entry, (list, tuple)) and entry else (entry,)
+    return all(isinstance(name, str) for name in listed)
 
 
 def _named(name: str, units: Sequence[Unit], order: Sequence[int]) -> list[int]:

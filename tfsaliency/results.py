@@ -286,7 +286,7 @@ def _read(stored: dict[str, Any]) -> SanityResult:
         tuple(stored["similarities"]),
         tuple(stored["images"]),
         tuple(stored["seeds"]),
-        np.array(stored["targets"]),
+        np.array(stored["targets"], np.int32),
         np.array(_nan(stored["scores"]), np.float64),
         verdicts,
         stored["headline"],

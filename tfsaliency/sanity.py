@@ -20,6 +20,8 @@ from .results import SanityResult, StepRecord
 from .scores import Score
 from .similarity import Similarity, emprt
 
+_TWO = 2  # classes
+
 
 def sanity_check(
     model: Model | Prepared,
@@ -215,7 +217,8 @@ def smprt_check(
     >>> result.settings["maps"]
     'averaged over 5 images with noise of 0.1 of max - min'
     """
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1 or noise <= 0:
+    numbers = isinstance(samples, (int, np.integer)) and isinstance(noise, (int, float))
+    if not numbers or isinstance(samples, bool) or samples < 1 or noise <= 0:
         raise OptionError(
             "Expected samples as an int of at least 1, and noise above 0. "
             f"Received: samples={samples!r}, noise={noise!r}."
@@ -294,6 +297,8 @@ def random_logit_check(
             yield Variant(0, r, None, ((own + others) % classes).astype(np.int32))
 
     settings = {"check": "random logit: another class is explained, by the same network"}
+    if classes == _TWO:
+        settings["seeds that differ"] = "none: of two classes there is one other"
     options = Options(similarities, 0.0, verbose)
     measured = measured_by(subject, 1, numbers, variants(), options)
     steps = (StepRecord("another class", (), 0, ()),)

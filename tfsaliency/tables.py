@@ -20,9 +20,9 @@ def lines_of(result: Any) -> list[str]:
         record = result.steps[at]
         names = " + ".join(record.layers[:3]) + (" + ..." if len(record.layers) > 3 else "")
         count = len(record.layers)
-        lines += ["", f"With new weights in {names} ({count} layer{'s' * (count > 1)}):", ""]
+        heading = f"With new weights in {names} ({count} layer{'s' * (count > 1)}):"
+        lines += ["", heading if count else f"With {record.name}:", ""]
         lines += _aligned(_headline_rows(result, at))
-        lines += [f"{name}: {v[at].reason}" for name, v in result.verdicts.items() if v[at].reason]
         lines += [
             f"{name}: a Spearman correlation of {short(e.spearman)} is what x * noise has, "
             f"{short(e.noise_to_noise)}: not distinguishable from x * noise by it"
@@ -32,6 +32,9 @@ def lines_of(result: Any) -> list[str]:
     if at is None or len(result.steps) > 1:
         lines += ["", "Index at each step; D depends, N does not depend, I inconclusive:", ""]
         lines += _aligned(_step_rows(result))
+    reasons = _reasons(result)
+    if reasons:
+        lines += ["", *reasons]
     unchanged = sorted({name for step in result.steps for name in step.unchanged})
     if unchanged:
         named = ", ".join(unchanged[:3]) + (", ..." if len(unchanged) > 3 else "")
@@ -84,6 +87,20 @@ def _headline_rows(result: Any, at: int) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _reasons(result: Any) -> list[str]:
+    """Return what is said about verdicts, once for all the steps that it is said of."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for method, verdicts in result.verdicts.items():
+        for step, verdict in zip(result.steps, verdicts, strict=True):
+            if verdict.reason:
+                where.setdefault((method, verdict.reason), []).append(step.name)
+    lines = []
+    for (method, reason), steps in where.items():
+        named = ", ".join(steps[:3]) + (f", ... ({len(steps)} steps)" if len(steps) > 3 else "")
+        lines.append(f"{method} at {named}: {reason}.")
+    return lines
 
 
 def _step_rows(result: Any) -> list[list[str]]:

@@ -201,9 +201,7 @@ def verdict_of(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -
         What was randomized, in words.
     """
     seeds, photos = same.shape
-    defined = np.isfinite(same) & (np.isfinite(other) | (photos < _FEWEST))
-    count = int(defined.sum())
-    same, other = np.where(defined, same, np.nan), np.where(defined, other, np.nan)
+    count = int(np.isfinite(same).sum())
     alike, chance = nanmean(same), nanmean(other)
     index = float(index_of(alike, chance))
     low, high = _interval(same, other)
@@ -219,8 +217,8 @@ def verdict_of(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -
         if chance >= CHANCE_LIMIT:
             warning = f"maps of different photos are alike, {short(chance)}: the photos tell little"
             reason = f"{reason}; {warning}" if reason else warning
-    mean_signed = nanmean(np.where(defined, signed, np.nan))
-    return Verdict(verdict, index, low, high, alike, chance, mean_signed, count, same.size, reason)
+    signs = nanmean(signed)
+    return Verdict(verdict, index, low, high, alike, chance, signs, count, same.size, reason)
 
 
 def index_of(same: Any, other: Any) -> Any:

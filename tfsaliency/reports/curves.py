@@ -78,8 +78,9 @@ def tile_cascade(result: SanityResult) -> Figure:
     drawable = shown.image if shown.image.shape[-1] in (1, 3) else None
     if drawable is not None and drawable.min() >= 0 and drawable.max() <= 255:
         axes[0, 0].imshow(picture_of(drawable))
-    else:
-        axes[0, 0].remove()
+    else:  # preprocessed by the caller: no picture
+        columns[0] = ""
+        axes[0, 0].axis("off")
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])

@@ -29,7 +29,10 @@ SIMILARITIES: dict[str, Similarity] = {
     )
 }
 
-__all__ = ["SIMILARITIES", "Similarity", "emprt", "resolve_similarities"]
+# What the verdict rests on has these names in a result.
+RESERVED = ("cosine", "cosine_signed")
+
+__all__ = ["RESERVED", "SIMILARITIES", "Similarity", "emprt", "resolve_similarities"]
 
 
 def resolve_similarities(
@@ -49,6 +52,9 @@ def resolve_similarities(
             raise unknown_option("similarity", entry, SIMILARITIES)
         resolved.append(entry if isinstance(entry, Similarity) else SIMILARITIES[entry])
     names = [similarity.name for similarity in resolved]
-    if len(set(names)) < len(names):
-        raise OptionError(f"Expected similarities of different names. Received: {names}.")
+    if len(set(names)) < len(names) or set(names) & set(RESERVED):
+        raise OptionError(
+            f"Expected similarities of different names, and none of {', '.join(RESERVED)}. "
+            f"Received: {names}."
+        )
     return tuple(resolved)

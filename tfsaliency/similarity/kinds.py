@@ -54,6 +54,13 @@ class Similarity(NamedTuple):
                 "Expected two arrays of maps of the same shape (n, h, w). "
                 f"Received: {np.shape(a)} and {np.shape(b)}."
             )
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.dtype != np.bool_ or mask.shape != first.shape[:-1]:
+                raise OptionError(
+                    f"Expected a mask of booleans of shape {first.shape[:-1]}. "
+                    f"Received: {mask.dtype} of shape {mask.shape}."
+                )
         parts = [self.features(self.preparation(maps), (mask,)) for maps in (first, second)]
         return self.compare(*parts)[:, 0]
 
@@ -118,8 +125,7 @@ def _sum_of_channels(maps: Array) -> Array:
 
 def _are_finite(maps: Array) -> Array:
     """Return whether all values of each map are finite, (n, 1, 1)."""
-    finite: Array = np.isfinite(maps).all(axis=(1, 2), keepdims=True)
-    return finite
+    return np.asarray(np.isfinite(maps).all(axis=(1, 2), keepdims=True))
 
 
 def _percentile(maps: Array) -> Array:

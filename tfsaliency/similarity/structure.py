@@ -66,7 +66,8 @@ def _similarity(name: str, preparation: Callable[[Array], Array], window: _Windo
         if min(maps.shape[1:]) < size:
             raise OptionError(
                 f"The similarity {name!r} looks through windows of {size} x {size}. Expected "
-                f"maps of at least that size. Received: {maps.shape[1]} x {maps.shape[2]}."
+                f"maps of at least that size. Received: {maps.shape[1]} x {maps.shape[2]}. "
+                "Use other similarities, as 'spearman'."
             )
         means, squares = (_local_mean(part, window.weights) for part in (maps, maps * maps))
         inner = slice(size // 2, -(size // 2))
