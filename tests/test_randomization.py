@@ -115,7 +115,7 @@ def test_plans():
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ("casscade", "Unknown plan: 'casscade'. Did you mean 'cascade'"),
+        ("casscade", "Unknown plan or layer: 'casscade'. Did you mean 'cascade'"),
         (["topp"], "Unknown layer with weights: 'topp'. Did you mean 'top'"),
         ([], "Expected names of different layers"),
         (["top", "top"], "Expected names of different layers"),
@@ -238,9 +238,59 @@ def test_what_could_have_changed_and_did_not_is_an_error(dense):
     kept = tfs.Draw("kept", lambda unit, rng: [w.numpy() for w in unit.parameters])
     with pytest.raises(tfs.OptionError, match="draw 'kept' returned .* what it is already"):
         draw_weights(dense, kept, 0)
-    short = tfs.Draw("short", lambda unit, rng: [np.zeros(3)])
+    short = tfs.Draw("short", lambda unit, rng: [np.zeros(3), None])
     with pytest.raises(tfs.OptionError, match=r"an array \(200, 300\).*Received: shape \(3,\)"):
         draw_weights(dense, short, 0)
+
+
+@pytest.mark.parametrize("returned", [[], 3, [None] * 3])
+def test_a_draw_returns_a_list_of_arrays(returned, dense):
+    with pytest.raises(tfs.OptionError, match="Expected draw 'odd' to return a list"):
+        draw_weights(dense, tfs.Draw("odd", lambda unit, rng: returned), 0)
+    bad = tfs.Draw("bad", lambda unit, rng: [np.full(w.shape, np.nan) for w in unit.parameters])
+    with pytest.raises(tfs.OptionError, match="finite weights"):
+        draw_weights(dense, bad, 0)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, True])
+def test_seeds_are_whole_numbers(seed, dense):
+    with pytest.raises(tfs.OptionError, match="Expected a seed as a whole number"):
+        draw_weights(dense, normal(), seed)
+    with pytest.raises(tfs.OptionError, match="standard deviation above 0"):
+        normal(-1.0)
+
+
+def test_the_forget_gate_of_an_lstm_is_drawn_as_keras_does():
+    layer = layers.LSTM(3)
+    layer.build((None, 5, 2))
+    (unit,) = units_of(layer)
+    drawn = draw_weights(unit, tfs.DRAWS["own_initializer"], 0)
+    assert (
+        drawn.arrays[2].tolist() == layer.cell.bias.numpy().tolist() == [0] * 3 + [1] * 3 + [0] * 6
+    )
+    assert drawn.unchanged == ("lstm_cell/bias",) or drawn.unchanged[0].endswith("/bias")
+
+
+@pytest.mark.parametrize("draw", ["own_initializer", "he", "matched"])
+def test_layers_with_functions_that_keras_does_not_know(draw):
+    def squash(x):
+        return keras.ops.tanh(x)
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.SpectralNormalization(layers.Conv2D(4, 3, name="inner"), name="sn"),
+            layers.Conv2D(4, 3, activation=squash, name="conv"),
+            layers.Flatten(),
+            layers.Dense(2, activation=lambda x: x * 2, name="top"),
+        ]
+    )
+    assert _names(model) == ["sn/inner", "conv", "top"]
+    for position, unit in enumerate(units_of(model)):
+        drawn = draw_weights(unit, tfs.DRAWS[draw], 0, position)
+        assert not np.isin(drawn.arrays[0], unit.parameters[0].numpy()).any()
+    fresh = tfs.randomize_layer(model.layers[1], draw=draw)
+    assert fresh.get_config() == model.layers[1].get_config()
 
 
 def test_a_layer_without_config_is_refused_by_name():

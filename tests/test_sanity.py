@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import zoo
 from keras import layers
 from scipy import stats
@@ -88,7 +89,7 @@ def test_the_conclusion_of_the_original(prepared, photos):
     means = result.select(similarity="spearman").mean(axis=(1, 2, 3))
     # published.md: .47, .94 and .985, other draws.
     assert (np.abs(means - (0.47, 0.94, 0.985)) < (0.06, 0.03, 0.01)).all(), means
-    ranges = [(0.15, 0.7), (0.82, 0.985), (0.965, 0.997)]
+    ranges = [(0.15, 0.7), (0.75, 0.985), (0.965, 0.997)]
     for method, (low, high) in zip(METHODS, ranges, strict=True):
         cells = result.select(method=method, similarity="spearman")
         assert low < cells.min() and cells.max() < high, (method, cells)
@@ -386,7 +387,7 @@ def test_what_is_printed(small):
     text = str(small)
     verdict = small.verdicts["gradient"][1]
     assert f"{verdict.low:.2f}".lstrip("0") in text
-    assert "With new weights in conv2 + top (2 layers):" in text
+    assert "With new weights in conv2 + top (2 layers; the upper layers" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["step", *METHODS] in rows
     assert [row[0] for row in rows if row and row[0] in ("top", "conv2", "conv1")] == [
@@ -452,7 +453,40 @@ def test_controls_tell_edges_and_noise():
     assert explained.spearman == pytest.approx(explained.noise_to_noise, abs=0.02)
     assert explained.like_noise and explained.noise > 0.9
     assert "not distinguishable from x * noise by it" in str(result)
-    assert result.verdicts["gradient"][0].verdict == "depends on the parameters"
+    assert result.verdicts["gradient"][0].index < 0.1
+
+
+def test_an_image_given_twice_is_warned_of():
+    x = _photos(4)
+    x[2] = x[0]
+    with pytest.warns(tfs.SaliencyWarning, match=r"same_image \(images 0 and 2\)"):
+        tfs.sanity_check(_model(), x, plan=["top"], seeds=2, verbose=0)
+
+
+def test_weights_that_are_the_same_for_every_seed_decide_nothing():
+    same = tfs.Draw("same", lambda unit, rng: [np.ones(w.shape) / 3 for w in unit.parameters])
+    result = tfs.sanity_check(_model(), _photos(), plan=["conv2"], draw=same, verbose=0)
+    verdict = result.verdicts["gradient"][0]
+    assert verdict.verdict == "inconclusive" and "every seed the same weights" in verdict.reason
+    assert "gradient at conv2: the draw gave every seed the same weights" in str(result)
+    none = tfs.Draw("none", lambda unit, rng: [None for _ in unit.parameters])
+    result = tfs.sanity_check(_model(), _photos(), plan=["conv2"], draw=none, verbose=0)
+    assert "no weight changed" in result.verdicts["gradient"][0].reason
+
+
+def test_variables_that_are_no_weights_of_layers_are_said_to_stay():
+    class Hidden(layers.Layer):
+        def build(self, shape):
+            self.k = tf.Variable(tf.random.stateless_normal((3, 3), (1, 2)))
+
+        def call(self, x):
+            return tf.matmul(tf.reshape(x, (-1, 16 * 16, 3)), self.k[None])
+
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), Hidden(), layers.Flatten(), layers.Dense(3, name="top")]
+    )
+    result = tfs.sanity_check(model, _photos().astype("float32"), plan="all", seeds=2, verbose=0)
+    assert result.settings["not randomized"] == "1 variables that are no weights of layers"
 
 
 def test_errors_of_options():
@@ -462,7 +496,9 @@ def test_errors_of_options():
         ({"seeds": [1, 1]}, "different whole numbers"),
         ({"seeds": True}, "Received: True"),
         ({"draw": "glorot"}, "Unknown draw"),
-        ({"plan": "top-down"}, "Unknown plan"),
+        ({"plan": "top-down"}, "Unknown plan or layer"),
+        ({"plan": 3}, "Expected plan as one of cascade"),
+        ({"baseline": "a"}, "Expected baseline as a number"),
         ({"similarities": "sim"}, "Unknown similarity: 'sim'. Did you mean 'ssim'"),
         ({"on_problem": "shout"}, "Unknown on_problem"),
         ({"targets": 9}, "Target out of range"),
@@ -477,7 +513,7 @@ def test_errors_of_options():
 
 def test_alike_photos_are_warned_of():
     model = _model()
-    x = np.repeat(_photos(1), 4, axis=0)
+    x = np.repeat(_photos(1), 4, axis=0) + 1e-6 * _photos(4)
     with pytest.warns(tfs.SaliencyWarning, match="alike_maps"):
         tfs.sanity_check(model, x, "zeiler_fergus", plan=["top"], verbose=0)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from .arrays import Array, nanmean
 from .controls import explain
@@ -26,16 +27,18 @@ from .results import SanityResult, Shown, StepRecord
 from .scores import TOP_CLASS, Score
 from .similarity import SIMILARITIES, resolve_similarities
 from .verdicts import CHANCE_LIMIT, INCONCLUSIVE, PARAMETERS, Verdict, verdict_of
+from .version import __version__
 
 _IMAGE_AXES = 4
 
 
 class Options(NamedTuple):
-    """How maps are compared; see sanity_check."""
+    """What a check is called, and how maps are compared; see sanity_check."""
 
     similarities: Any
     baseline: float
     verbose: int
+    name: str = "parameter randomization"
 
 
 def subject_of(
@@ -117,7 +120,7 @@ def check_parameters(
         if len(numbers) > 1 and all(len(digests[position]) == 1 for position in step.units)
     }
     settings = {
-        "check": f"parameter randomization, {_plan_text(plan, steps)}",
+        "check": f"{options.name}, {_plan_text(plan, steps)}",
         "draw": draw.name,
         "moving statistics": _statistics(units, record),
         "target": "each network's own top class" if retarget else "fixed on the trained network",
@@ -188,6 +191,9 @@ def result_of(
     }
     alike = tuple(name for name in methods if verdicts[name][at].other >= CHANCE_LIMIT)
     problems = trained.problems
+    twins = _twins(inputs)
+    if twins:
+        problems = Problems((*problems, Problem("same_image", twins)))
     if alike:
         largest = max(verdicts[name][at].other for name in alike)
         everywhere = tuple(range(len(inputs)))
@@ -201,6 +207,8 @@ def result_of(
         "seeds": ", ".join(map(str, seeds)),
         "score": trained.score,
         "preprocess": _name(subject.prepared.preprocess),
+        "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
+        f"Keras {keras.__version__}",
     }
     if subject.smoothing is not None:
         samples, noise = subject.smoothing
@@ -225,6 +233,12 @@ def result_of(
     )
 
 
+def _twins(images: Array) -> tuple[int, ...]:
+    """Return the indices of images that are given more than once."""
+    keys = [image.tobytes() for image in images]
+    return tuple(i for i, key in enumerate(keys) if keys.count(key) > 1)
+
+
 def _name(function: Any) -> str:
     return "none" if function is None else getattr(function, "__qualname__", repr(function))
 
@@ -235,8 +249,8 @@ def _verdict(
     cosine, signed = map(measured.similarities.index, (COSINE, SIGNED))
     values, floors = measured.values[m, k], measured.floors[m, k]
     verdict = verdict_of(values[cosine].T, floors[cosine].T, values[signed].T, of)
-    if step.tensors and len(step.unchanged) == step.tensors:
-        reason = "no weight changed: the draw has one value only for each, which it had already"
+    if step.layers and len(step.unchanged) == step.tensors:
+        reason = "no weight changed: the draw returned none, or what they were"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     if repeated:
         reason = "the draw gave every seed the same weights, as good as 1 seed"
@@ -257,16 +271,16 @@ def _record(step: Step, units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> St
 
 
 def _headline(plan: Plan, steps: int) -> int | None:
-    """Return the step to quote: of a cascade that after two layers, of a list the last."""
+    """Return the step to quote: of a cascade that after two layers, else one that is alone."""
     if plan == "cascade":
         return min(1, steps - 1)
-    return None if plan in ("bottom_up", "independent") else steps - 1
+    return 0 if steps == 1 else None
 
 
 def _plan_text(plan: Plan, steps: Sequence[Step]) -> str:
     if isinstance(plan, str):
         return f"{plan} of {len(steps[-1].units) if plan == 'all' else len(steps)} layers"
-    return ", ".join(step.name for step in steps)
+    return f"{', '.join(step.name for step in steps)}" + (" alone" if len(steps) > 1 else "")
 
 
 def _statistics(units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> str:

@@ -172,6 +172,8 @@ def _check(arguments: argparse.Namespace) -> int:
     _check_out(out, [(photo, name) for photo in arguments.photos for name in _CHECK_PICTURES])
     problems: list[TfSaliencyError] = []
     photos = list(_picture_names(arguments.photos).items())
+    if len(photos) < len(arguments.photos):
+        _say("warning: a photo that is given more than once counts once")
     read = _read(photos, prepared, arguments.fit, problems)
     if read:
         terminal = sys.stderr.isatty()
@@ -191,6 +193,7 @@ def _check(arguments: argparse.Namespace) -> int:
                 verbose=int(terminal),
             )
         result = replace(result, images=tuple(photo for photo, _, _ in read))
+        out.mkdir(parents=True, exist_ok=True)
         result.to_json(out / "result.json")
         for name, draw in zip(_CHECK_PICTURES, (plot_similarities, tile_cascade), strict=True):
             draw(result).savefig(out / f"{name}.png", dpi=_PNG_DPI, bbox_inches="tight")
@@ -226,6 +229,7 @@ def _map(arguments: argparse.Namespace) -> int:
     )
     photos = list(_picture_names(arguments.photos).items())
     _check_out(job.out, photos)
+    job.out.mkdir(parents=True, exist_ok=True)
     done: list[SaliencyMaps] = []
     lines: list[str] = []
     problems: list[TfSaliencyError] = []
@@ -252,7 +256,7 @@ def _map(arguments: argparse.Namespace) -> int:
 
 
 def _check_out(out: Path, photos: list[tuple[str, str]]) -> None:
-    """Make the folder to write to, and see that no picture would replace a photo."""
+    """See that there can be a folder to write to, and that no picture would replace a photo."""
     if out.exists() and not out.is_dir():
         raise OptionError(f"Expected a folder to write to as --out. Received: the file {out}.")
     given = {Path(photo).resolve() for photo, _ in photos}
@@ -262,7 +266,6 @@ def _check_out(out: Path, photos: list[tuple[str, str]]) -> None:
                 f"The picture {out / name}.png would replace the photo of that name. "
                 "Expected another folder as --out."
             )
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _read(

@@ -66,7 +66,9 @@ class Draw(NamedTuple):
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> halved = tfs.Draw("halved", lambda unit, rng: [w.numpy() / 2 for w in unit.parameters])
+    >>> def uniform(unit, rng):
+    ...     return [rng.uniform(-0.1, 0.1, weight.shape) for weight in unit.parameters]
+    >>> draw = tfs.Draw("uniform", uniform)
     """
 
     name: str
@@ -132,13 +134,17 @@ def draw_weights(unit: Unit, draw: Draw, seed: int, position: int = 0) -> Drawn:
             "anew: use the model before quantization."
         )
     rng = np.random.default_rng((checked_seed(seed), position))
-    arrays = [None if a is None else np.asarray(a) for a in draw.values(unit, rng)]
-    arrays += [None] * (len(unit.weights) - len(arrays))
-    if len(arrays) > len(unit.weights):
+    returned = draw.values(unit, rng)
+    counts = len(unit.parameters), len(unit.weights)
+    if not isinstance(returned, (list, tuple)) or len(returned) not in counts:
+        received = len(returned) if isinstance(returned, (list, tuple)) else f"{returned!r:.50}"
         raise OptionError(
-            f"Expected draw {draw.name!r} to return an array for each of the {len(unit.weights)} "
-            f"weights of {unit.path!r}. Received: {len(arrays)}."
+            f"Expected draw {draw.name!r} to return a list of an array (or None) for each of the "
+            f"{counts[0]} parameters, or {counts[1]} weights, of {unit.path!r}. "
+            f"Received: {received}."
         )
+    arrays = [None if array is None else np.asarray(array) for array in returned]
+    arrays += [None] * (counts[1] - len(arrays))
     unchanged = []
     for weight, array in zip(unit.weights, arrays, strict=True):
         if array is None:

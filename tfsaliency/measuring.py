@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from .arrays import Array, batches
 from .engines import Batch, run
+from .errors import OptionError
 from .gradients import Trace
 from .maps import SaliencyMaps
 from .methods import Method
@@ -28,6 +29,7 @@ COSINE, SIGNED = RESERVED
 
 Meter = Callable[[Array], tuple[Array, Array]]
 
+_TABLE_AXES = 2
 _SHOWN = 12  # maps of a method in a figure, that of the trained network included
 
 
@@ -170,7 +172,8 @@ def measure(
     meters = [_meter(maps, similarities, (None, differs)) for maps in trained]
     shape = (len(meters), steps, len(names), len(trained[0]), seeds)
     values, floors = np.full(shape, np.nan), np.full(shape, np.nan)
-    kept = tuple(int(i) for i in np.unique(np.linspace(0, steps - 1, _SHOWN - 1).round()))
+    spaced = np.linspace(0, steps - 1, _SHOWN - 2).round().astype(int).tolist()
+    kept = tuple(sorted({*spaced, min(1, steps - 1)}))
     pictures = np.full((len(meters), 1 + len(kept), *trained[0].shape[1:3]), np.nan, np.float16)
     pictures[:, 0] = [absolute(maps[:1])[0] for maps in trained]
     bar = keras.utils.Progbar(steps * seeds, unit_name="network") if verbose else None
@@ -240,7 +243,16 @@ def _preparations(similarities: Sequence[Similarity]) -> set[Callable[[Array], A
 
 def _compared(similarities: Sequence[Similarity], a: list[Any], b: list[Any]) -> Array:
     """Return (similarities, masks, n)."""
-    return np.stack([s.compare(x, y).T for s, x, y in zip(similarities, a, b, strict=True)])
+    tables = []
+    for similarity, x, y in zip(similarities, a, b, strict=True):
+        table = np.asarray(similarity.compare(x, y))
+        if table.ndim != _TABLE_AXES:
+            raise OptionError(
+                f"Expected compare of the similarity {similarity.name!r} to return (n, masks). "
+                f"Received: shape {table.shape}."
+            )
+        tables.append(table.T)
+    return np.stack(tables)
 
 
 def _noisy(batch: Batch, smoothing: Smoothing) -> Iterator[Batch]:

@@ -40,6 +40,10 @@ CAUSES: dict[str, tuple[str, str]] = {
         "the images look as if their channels came first, and a map sums over the last axis",
         "Explain a function that moves them: lambda x: model(tf.transpose(x, (0, 3, 1, 2))).",
     ),
+    "same_image": (
+        "an image is given more than once, and so counts as different photos that are alike",
+        "Give each image once.",
+    ),
     "alike_maps": (
         "maps of different photos are nearly as alike as a verdict allows",
         "Give photos of different things, in different places; a method may draw the same for all.",

@@ -58,9 +58,12 @@ def plan_steps(plan: Plan, units: Sequence[Unit], order: Sequence[int]) -> tuple
     OptionError
         For an unknown plan or layer.
     """
+    paths = [unit.path for unit in units]
+    if isinstance(plan, str) and plan not in PLANS and plan in paths:
+        plan = [plan]
     if isinstance(plan, str):
         if plan not in PLANS:
-            raise OptionError(f"{unknown_option('plan', plan, PLANS)} Or a list of layer names.")
+            raise unknown_option("plan or layer", plan, [*PLANS, *paths])
         ways: dict[str, list[Sequence[int]]] = {
             "cascade": [order[start:] for start in reversed(range(len(order)))],
             "bottom_up": [order[: end + 1] for end in range(len(order))],
@@ -78,6 +81,7 @@ def plan_steps(plan: Plan, units: Sequence[Unit], order: Sequence[int]) -> tuple
         )
     for entry in plan:
         together = (entry,) if isinstance(entry, str) else tuple(entry)
+        together = tuple(dict.fromkeys(together))
         positions = {p for name in together for p in _named(name, units, order)}
         steps.append(Step(" + ".join(together), tuple(p for p in order if p in positions)))
     if not steps or len({step.name for step in steps}) < len(steps):
@@ -345,7 +349,8 @@ def _named(name: str, units: Sequence[Unit], order: Sequence[int]) -> list[int]:
         if unit.path == name or unit.path.startswith(f"{name}/")
     ]
     if not found:
-        raise unknown_option("layer with weights", name, [unit.path for unit in units])
+        paths = [unit.path for unit in units]
+        raise unknown_option("layer with weights", name, [*paths, *PLANS])
     used = [position for position in found if position in set(order)]
     if not used:
         raise OptionError(

@@ -278,9 +278,19 @@ def _read(stored: dict[str, Any]) -> SanityResult:
         for s in stored["steps"]
     )
     shown = stored["shown"]
+    labels = (stored[key] for key in ("methods", "steps", "similarities", "images", "seeds"))
+    shape = tuple(map(len, labels))
+    values, floors = (np.array(_nan(stored[key]), np.float64) for key in ("values", "floors"))
+    headline = stored["headline"]
+    if values.shape != shape or floors.shape != shape:
+        raise ValueError(f"values of shape {values.shape} for labels of {shape}")
+    if set(verdicts) != set(stored["methods"]) or {len(v) for v in verdicts.values()} != {shape[1]}:
+        raise ValueError("verdicts of other methods or steps than its values have")
+    if headline is not None and not 0 <= headline < shape[1]:
+        raise ValueError(f"headline {headline} of {shape[1]} steps")
     return SanityResult(
-        np.array(_nan(stored["values"]), np.float64),
-        np.array(_nan(stored["floors"]), np.float64),
+        values,
+        floors,
         tuple(stored["methods"]),
         steps,
         tuple(stored["similarities"]),
@@ -289,7 +299,7 @@ def _read(stored: dict[str, Any]) -> SanityResult:
         np.array(stored["targets"], np.int32),
         np.array(_nan(stored["scores"]), np.float64),
         verdicts,
-        stored["headline"],
+        headline,
         {name: ExplainedBy(**_nan(e)) for name, e in stored["explained_by"].items()},
         Coverages({name: Coverage(**_tuples(c)) for name, c in stored["coverage"].items()}),
         stored["settings"],

@@ -157,7 +157,7 @@ def emprt_check(
     """
     check_on_problem(on_problem)
     subject = subject_of(model, images, methods, targets, score, preprocess, batch_size)
-    options = Options(emprt, 0.0, verbose)
+    options = Options(emprt, 0.0, verbose, "eMPRT (the rise of the entropy of maps)")
     result = check_parameters(subject, "all", draw_named(draw), seeds, False, options)
     tell(result.problems, on_problem, stacklevel=2)
     return result
@@ -226,7 +226,7 @@ def smprt_check(
     check_on_problem(on_problem)
     subject = subject_of(model, images, methods, targets, score, preprocess, batch_size)
     subject = subject._replace(smoothing=Smoothing(samples, noise))
-    options = Options(similarities, 0.0, verbose)
+    options = Options(similarities, 0.0, verbose, "sMPRT")
     result = check_parameters(subject, "all", draw_named(draw), seeds, False, options)
     tell(result.problems, on_problem, stacklevel=2)
     return result

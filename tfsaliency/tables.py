@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .arrays import Array, nanmean
+from .arrays import nanmean
 from .measuring import COSINE, SIGNED
-from .verdicts import DOES_NOT_DEPEND, INCONCLUSIVE, Verdict, short
+from .verdicts import (
+    CHANCE_LIMIT,
+    DEPENDS_BELOW,
+    DOES_NOT_DEPEND,
+    DOES_NOT_DEPEND_ABOVE,
+    INCONCLUSIVE,
+    Verdict,
+    short,
+)
+
+_SAME = 0.01  # what is shown twice looks like the same
+_LEGEND = (
+    "alike: how alike maps of the same photo are, and in brackets maps of different photos, as for "
+    "the\nother similarities. index: (alike - different) / (1 - different), different at most "
+    f"{short(CHANCE_LIMIT)}: about\nthe share of the map that survives. Its interval below "
+    f"{DEPENDS_BELOW:g}: depends; above {DOES_NOT_DEPEND_ABOVE:g}: does not. edges: Spearman\n"
+    "correlation with the edges of the photo."
+)
 
 
 def lines_of(result: Any) -> list[str]:
@@ -17,21 +35,23 @@ def lines_of(result: Any) -> list[str]:
     lines = [f"{key}: {value}" for key, value in result.settings.items()]
     at = result.headline
     if at is not None:
-        record = result.steps[at]
-        names = " + ".join(record.layers[:3]) + (" + ..." if len(record.layers) > 3 else "")
-        count = len(record.layers)
-        heading = f"With new weights in {names} ({count} layer{'s' * (count > 1)}):"
-        lines += ["", heading if count else f"With {record.name}:", ""]
-        lines += _aligned(_headline_rows(result, at))
+        lines += ["", _heading(result, at), "", *_aligned(_headline_rows(result, at))]
+        lines += ["", _LEGEND]
         lines += [
             f"{name}: a Spearman correlation of {short(e.spearman)} is what x * noise has, "
-            f"{short(e.noise_to_noise)}: not distinguishable from x * noise by it"
+            f"{short(e.noise_to_noise)}: not distinguishable from x * noise by it."
             for name, e in result.explained_by.items()
             if e.like_noise
         ]
     if at is None or len(result.steps) > 1:
-        lines += ["", "Index at each step; D depends, N does not depend, I inconclusive:", ""]
-        lines += _aligned(_step_rows(result))
+        adds = "each step adds the layer named to those above it"
+        how = adds if is_cumulative(result) else "each step by itself, all other layers trained"
+        lines += [
+            "",
+            f"Index at each step ({how});",
+            "D depends, N does not depend, I inconclusive:",
+        ]
+        lines += ["", *_aligned(_step_rows(result))]
     reasons = _reasons(result)
     if reasons:
         lines += ["", *reasons]
@@ -40,53 +60,71 @@ def lines_of(result: Any) -> list[str]:
         named = ", ".join(unchanged[:3]) + (", ..." if len(unchanged) > 3 else "")
         lines += [
             "",
-            f"Weights that the draw has one value for and that had it already: {named} "
-            f"({len(unchanged)}).",
+            f"{len(unchanged)} weights stayed as they are, for the draw has one value for "
+            f"them: {named}",
         ]
-    undefined = int((~np.isfinite(_of(result, COSINE))).sum())
+    cells = result.values[:, :, result.similarities.index(COSINE)]
+    undefined = int((~np.isfinite(cells)).sum())
     if undefined:
-        total = _of(result, COSINE).size
         lines += [
             "",
-            f"Undefined, as a map is zero, constant or not finite: {undefined} of {total}.",
+            f"Undefined, as a map is zero, constant or not finite: {undefined} of {cells.size}.",
         ]
     return lines
 
 
+def is_cumulative(result: Any) -> bool:
+    """Return whether each step of a check holds the layers of the one before."""
+    layers = [set(step.layers) for step in result.steps]
+    return all(a < b for a, b in pairwise(layers))
+
+
+def _heading(result: Any, at: int) -> str:
+    record = result.steps[at]
+    count = len(record.layers)
+    if not count:
+        return f"With {record.name}:"
+    names = " + ".join(record.layers[:3]) + (" + ..." if count > 3 else "")
+    heading = f"With new weights in {names} ({count} layer{'s' * (count > 1)}"
+    if len(result.steps) > 1:
+        return f"{heading}; the upper layers, which know the classes; others below):"
+    return f"{heading}):"
+
+
 def _headline_rows(result: Any, at: int) -> list[list[str]]:
-    compared = [s for s in result.similarities if s not in (COSINE, SIGNED)]
-    rows = [
-        [
-            "method",
-            "verdict",
-            "index",
-            "95 %",
-            "same photo",
-            "other photos",
-            "signed",
-            *compared,
-            "edges",
-            "defined",
-        ]
-    ]
+    compared = [s for s in result.similarities if is_worth_showing(result, s)]
+    rows = [["method", "verdict", "index", "95 %", "alike", *compared, "edges", "defined"]]
     for m, (name, verdicts) in enumerate(result.verdicts.items()):
         v = verdicts[at]
-        means = [nanmean(result.values[m, at, result.similarities.index(s)]) for s in compared]
+        cells = [f"{short(v.same)} ({short(v.other)})"]
+        for similarity in compared:
+            s = result.similarities.index(similarity)
+            value, floor = (nanmean(t[m, at, s]) for t in (result.values, result.floors))
+            cells.append(short(value) + (f" ({short(floor)})" if np.isfinite(floor) else ""))
         rows.append(
             [
                 name,
                 v.verdict,
                 short(v.index),
                 f"{short(v.low)} to {short(v.high)}",
-                short(v.same),
-                short(v.other),
-                short(v.signed),
-                *map(short, means),
+                *cells,
                 short(result.explained_by[name].edges),
                 f"{v.defined} of {v.cells}",
             ]
         )
     return rows
+
+
+def is_worth_showing(result: Any, name: str) -> bool:
+    """Return whether a similarity is no part of the index and no repetition of another."""
+    if name in (COSINE, SIGNED):
+        return False
+    plain = name.partition(" (x != ")[0]
+    if plain == name:
+        return True
+    own, other = (result.select(similarity=s) for s in (name, plain))
+    differences = np.abs(own - other)
+    return bool(np.nanmax(differences, initial=0.0) > _SAME)
 
 
 def _reasons(result: Any) -> list[str]:
@@ -113,10 +151,6 @@ def _step_rows(result: Any) -> list[list[str]]:
 
 def _letter(verdict: Verdict) -> str:
     return {INCONCLUSIVE: "I", DOES_NOT_DEPEND: "N"}.get(verdict.verdict, "D")
-
-
-def _of(result: Any, similarity: str) -> Array:
-    return result.values[:, :, result.similarities.index(similarity)]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,16 +13,18 @@ from matplotlib.lines import Line2D
 
 from ..arrays import Array
 from ..errors import OptionError
-from ..measuring import COSINE, SIGNED
 from ..results import SanityResult
+from ..similarity import SIMILARITIES
+from ..tables import is_cumulative, is_worth_showing
 from ..verdicts import DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE, bootstrap, interval
 from .tiles import RED, InlineFigure, colour_scale, picture_of
 
-_TILE_INCHES, _LABEL_INCHES = 1.5, 0.55
+_TILE_INCHES, _LABEL_INCHES = 1.5, 0.75
 _PANEL_INCHES, _STEP_INCHES, _LEAST_WIDTH = 2.6, 0.38, 6.5
 _TITLE_LETTERS = 12  # an inch
-_LETTERS = 15  # of a layer's name beside which it is cut
-_SAME = 0.01  # what is drawn twice looks like one line
+_LETTERS = 26  # of a layer's name beside which it is cut
+_LEVEL = 3  # steps whose names are written level
+_BESIDE = 0.08  # between methods at a step that no line joins
 
 
 def tile_cascade(result: SanityResult) -> Figure:
@@ -63,7 +65,8 @@ def tile_cascade(result: SanityResult) -> Figure:
     shown = _checked(result).shown
     if shown is None:
         raise OptionError("Expected a result of sanity_check, with maps. Received: one without.")
-    columns = ["photo", "trained", *(_cut(result.steps[at].name) for at in shown.steps)]
+    plus = "+ " if is_cumulative(result) and len(result.steps) > 1 else ""
+    columns = ["photo", "trained", *(plus + _cut(result.steps[at].name) for at in shown.steps)]
     rows = len(result.methods)
     size = (_TILE_INCHES * len(columns), _TILE_INCHES * rows + _LABEL_INCHES)
     figure = InlineFigure(figsize=size, layout="constrained")
@@ -88,7 +91,8 @@ def tile_cascade(result: SanityResult) -> Figure:
         axes[row, 0].remove()
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize=9)
-    figure.suptitle(f"{result.settings['check']}; draw {_draw(result)}", fontsize=11)
+    title = f"{_title(result)}; the first photo and seed, each map on a scale of its own"
+    figure.suptitle(_wrapped(title, size[0]), fontsize=11)
     return figure
 
 
@@ -126,7 +130,7 @@ def plot_similarities(result: SanityResult) -> Figure:
     ['index', 'spearman', 'ssim']
     """
     _checked(result)
-    panels = [name for name in result.similarities if _is_worth_a_panel(result, name)]
+    panels = [name for name in result.similarities if is_worth_showing(result, name)]
     steps = np.arange(len(result.steps))
     width = max(_LEAST_WIDTH, _STEP_INCHES * len(steps) + 2)
     size = (width, _PANEL_INCHES * (1 + len(panels)) + 1)
@@ -135,14 +139,20 @@ def plot_similarities(result: SanityResult) -> Figure:
     axes = figure.subplots(1 + len(panels), 1, sharex=True, squeeze=False)[:, 0]
     _draw_thresholds(axes[0])
     colours = colormaps["tab10"](np.arange(len(result.methods)) % 10)
+    joined = len(steps) > 1 and is_cumulative(result)
     for m, (method, colour) in enumerate(zip(result.methods, colours, strict=True)):
+        at = steps if joined else steps + _BESIDE * (m - (len(result.methods) - 1) / 2)
         indices = [[v.index, v.low, v.high] for v in result.verdicts[method]]
-        _draw_line(axes[0], steps, np.array(indices), colour)
+        _draw_line(axes[0], at, np.array(indices), colour, joined)
         for axis, name in zip(axes[1:], panels, strict=True):
             s = result.similarities.index(name)
-            _draw_line(axis, steps, _means(result.values[m, :, s]), colour)
+            _draw_line(axis, at, _means(result.values[m, :, s]), colour, joined)
             floor = _means(result.floors[m, :, s])[:, 0]
-            axis.plot(steps, floor, ":" if len(steps) > 1 else "_", color=colour, linewidth=1.2)
+            axis.plot(at, floor, ":" if joined else "x", color=colour, linewidth=1.2)
+    for axis, name in zip(axes[1:], panels, strict=True):
+        if name.partition(" (x != ")[0] in SIMILARITIES:
+            low, high = axis.get_ylim()
+            axis.set_ylim(min(low, -0.05), max(high, 1.05))
     for axis, name in zip(axes, ("index", *panels), strict=True):
         axis.set_ylabel(name)
         axis.grid(alpha=0.25)
@@ -151,11 +161,12 @@ def plot_similarities(result: SanityResult) -> Figure:
         Line2D([], [], color=colour, label=method)
         for colour, method in zip(colours, result.methods, strict=True)
     ]
-    handles.append(Line2D([], [], color="grey", linestyle=":", label="different photos"))
-    figure.legend(handles=handles, loc="outside right upper", fontsize=9)
+    chance = Line2D([], [], color="grey", label="different photos")
+    chance.set(linestyle=":" if joined else "", marker="" if joined else "x")
+    handles.append(chance)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
     counts = f"{len(result.images)} photos x {len(result.seeds)} seeds"
-    title = f"{result.settings['check']}; draw {_draw(result)}; {counts}"
-    figure.suptitle("\n".join(textwrap.wrap(title, int(width * _TITLE_LETTERS))), fontsize=10)
+    figure.suptitle(_wrapped(f"{_title(result)}; {counts}", width), fontsize=10)
     return figure
 
 
@@ -183,7 +194,14 @@ def _name_steps(axis: Any, names: list[str]) -> None:
         axis.set_xticks([0], names)
         axis.set_xlim(-1, 1)
     else:
-        axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+        many = len(names) > _LEVEL
+        axis.set_xticks(
+            range(len(names)),
+            names,
+            rotation=60 if many else 0,
+            ha="right" if many else "center",
+            fontsize=8,
+        )
 
 
 def _checked(result: Any) -> SanityResult:
@@ -192,19 +210,13 @@ def _checked(result: Any) -> SanityResult:
     return result
 
 
-def _draw(result: SanityResult) -> str:
-    return result.settings.get("draw", "none")
+def _title(result: SanityResult) -> str:
+    draw = result.settings.get("draw")
+    return result.settings["check"] + (f"; draw {draw}" if draw else "")
 
 
-def _is_worth_a_panel(result: SanityResult, name: str) -> bool:
-    """Return whether a similarity is no part of the index and no repetition of another."""
-    if name in (COSINE, SIGNED):
-        return False
-    plain = name.partition(" (x != ")[0]
-    if plain == name:
-        return True
-    own, other = (result.select(similarity=s) for s in (name, plain))
-    return bool(np.nanmax(np.abs(own - other), initial=0.0) > _SAME)
+def _wrapped(text: str, inches: float) -> str:
+    return "\n".join(textwrap.wrap(text, int(inches * _TITLE_LETTERS)))
 
 
 def _means(table: Array) -> Array:
@@ -217,15 +229,14 @@ def _means(table: Array) -> Array:
     return np.array(rows)
 
 
-def _draw_line(axis: Any, steps: Array, table: Array, colour: Any) -> None:
+def _draw_line(axis: Any, at: Array, table: Array, colour: Any, joined: bool) -> None:
     middle, low, high = table.T
-    if len(steps) == 1:
-        axis.errorbar(
-            steps, middle, [middle - low, high - middle], fmt="o", color=colour, capsize=4
-        )
+    if not joined:
+        reach = [middle - low, high - middle]
+        axis.errorbar(at, middle, reach, fmt="o", color=colour, capsize=4)
         return
-    axis.plot(steps, middle, "o-", color=colour, markersize=3)
-    axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    axis.plot(at, middle, "o-", color=colour, markersize=3)
+    axis.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def _cut(name: str) -> str:

@@ -46,10 +46,14 @@ def resolve_similarities(
         For an unknown name, or two of one name.
     """
     single = isinstance(similarities, (str, Similarity)) or not isinstance(similarities, Iterable)
-    resolved = []
+    resolved: list[Similarity] = []
     for entry in [similarities] if single else list(similarities):
         if not isinstance(entry, Similarity) and entry not in SIMILARITIES:
             raise unknown_option("similarity", entry, SIMILARITIES)
+        if isinstance(entry, Similarity) and SIMILARITIES.get(entry.name, entry) is not entry:
+            raise OptionError(
+                f"Expected a name that no other similarity has. Received: {entry.name!r}."
+            )
         resolved.append(entry if isinstance(entry, Similarity) else SIMILARITIES[entry])
     names = [similarity.name for similarity in resolved]
     if len(set(names)) < len(names) or set(names) & set(RESERVED):
