@@ -10,6 +10,7 @@ from PIL import Image
 
 import tfsaliency as tfs
 from tfsaliency import cli
+from tfsaliency.draws import units_of
 
 
 @pytest.fixture
@@ -267,3 +268,75 @@ def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monk
     loaded = cli.LoadedModel(tfs.models.SqueezeNet(weights=None), None, True)
     assert cli._labels(loaded, None) is None
     assert "no network. Classes are printed as numbers." in capsys.readouterr().err
+
+
+def _more_photos(photo, tmp_path, count=3):
+    paths = [photo]
+    for i in range(1, count):
+        pixels = np.random.default_rng(i).integers(0, 256, (zoo.SIZE, zoo.SIZE, 3), dtype="uint8")
+        paths.append(tmp_path / f"photo-{i}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def test_check_writes_what_python_computes(photo, model_file, tmp_path, capsys):
+    photos, out = _more_photos(photo, tmp_path), tmp_path / "out"
+    code, lines, errors = _run(
+        capsys, "check", *photos, "--model", model_file, "--seeds", 2, "--draw", "matched",
+        "--similarities", "spearman", "pearson", "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    assert all(error.startswith("tfsaliency: warning: alike_maps (") for error in errors)
+    model = keras.models.load_model(model_file)
+    direct = tfs.sanity_check(
+        model, tfs.load_images(photos, model), list(tfs.METHODS), draw="matched", seeds=2,
+        similarities=("spearman", "pearson"), verbose=0, on_problem="ignore",
+    )  # fmt: skip
+    result = tfs.SanityResult.load(out / "result.json")
+    np.testing.assert_array_equal(result.values, direct.values)
+    assert result.images == tuple(map(str, photos))
+    assert lines[:-2] == str(result).splitlines()
+    assert lines[-1] == f"Wrote result.json, curves.png and maps.png to {out}"
+    for name in ("curves", "maps"):
+        with Image.open(out / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_check_of_chosen_layers_and_of_one_class(photo, model_file, tmp_path, capsys):
+    photos = _more_photos(photo, tmp_path, 2)
+    model = keras.models.load_model(model_file)
+    first, *_, last = (unit.path for unit in units_of(model))
+    code, _, errors = _run(
+        capsys, "check", *photos, photo, "--model", model_file, "--plan", f"{first}+{last}", last,
+        "--target", 1, "--seeds", 2, "--methods", "gradient", "--similarities", "pearson", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0
+    assert errors == ["tfsaliency: warning: a photo that is given more than once counts once"]
+    result = tfs.SanityResult.load(tmp_path / "out" / "result.json")
+    assert [step.name for step in result.steps] == [f"{first} + {last}", last]
+    assert result.targets.tolist() == [1, 1] and result.headline is None
+
+
+def test_check_says_in_a_line_what_is_wrong(photo, model_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    for arguments, message in (
+        (["--plan", "cascad"], "Unknown layer with weights: 'cascad'. Did you mean 'cascade'?"),
+        (["--target", "7"], "Target out of range."),
+    ):
+        code, lines, errors = _run(
+            capsys, "check", photo, "--model", model_file, *arguments, "--out", out
+        )
+        assert (code, lines) == (2, []) and len(errors) == 1
+        assert errors[0].startswith(f"tfsaliency: {message}")
+        assert not out.exists()
+
+
+def test_check_goes_on_without_a_broken_photo(photo, model_file, tmp_path, capsys):
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no photo")
+    code, lines, errors = _run(
+        capsys, "check", photo, broken, "--model", model_file, "--seeds", 2, "--plan", "all",
+        "--similarities", "spearman", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 2 and any("broken.jpg" in error for error in errors)
+    assert any("1 photo; at least 2 are needed" in line for line in lines)

@@ -1,6 +1,7 @@
 """What the documents say is checked against the code."""
 
 import configparser
+import json
 import re
 import shlex
 import subprocess
@@ -77,13 +78,26 @@ def _commands():
 
 
 def test_the_readmes_commands_set_up_everything_and_parse():
-    main_job, tests = _commands()
+    main_job, tests, check = _commands()
     for command in (main_job, tests):
         assert command.count("\n") == 1 and command.startswith("python3 -m venv .venv")
     arguments = shlex.split(main_job.split("&&")[-1])
     assert arguments[0] == ".venv/bin/tfsaliency"
     parsed = _parser().parse_args(arguments[1:])
     assert all((ROOT / photo).is_file() for photo in parsed.photos)
+    parsed = _parser().parse_args(shlex.split(check)[1:])
+    assert (parsed.command, parsed.photos) == ("check", ["images/*.jpg"])
+    assert len(list(ROOT.glob(parsed.photos[0]))) == 5
+
+
+def test_the_readmes_verdicts_are_those_that_the_notebook_prints():
+    (table,) = re.findall(r"```\n(With new weights.*?)```", README, flags=re.DOTALL)
+    cells = json.loads((ROOT / "notebooks" / "02_sanity_checks.ipynb").read_text())["cells"]
+    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    printed = "".join(line for output in outputs for line in output.get("text", []))
+    assert table in printed
+    for name in (*tfs.DRAWS, *tfs.SIMILARITIES):
+        assert f"`{name}`" in README
 
 
 def test_the_readmes_python_runs(keras_home, monkeypatch):

@@ -33,7 +33,10 @@ def _text(notebook):
 
 
 def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS] == ["01_compare_maps.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == [
+        "01_compare_maps.ipynb",
+        "02_sanity_checks.ipynb",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -3,8 +3,10 @@
 import io
 import sys
 
+import keras
 import numpy as np
 import pytest
+import zoo
 from PIL import Image
 
 import tfsaliency as tfs
@@ -145,3 +147,86 @@ def test_bad_drawing_options():
             tfs.tile_input_and_maps(PHOTO, [MAP], ["a", "b"], **options)
     with pytest.raises(tfs.OptionError, match="strength"):
         tfs.overlay(PHOTO, MAP, strength=2)
+
+
+@pytest.fixture(scope="module")
+def checked():
+    model = zoo.random_weights(
+        keras.Sequential(
+            [
+                keras.Input((16, 16, 3)),
+                keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3, name="top"),
+            ]
+        )
+    )
+    photos = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
+    dead = tfs.Draw("dead", lambda unit, rng: [rng.uniform(-1, 0, w.shape) for w in unit.weights])
+    options = {"verbose": 0, "on_problem": "ignore"}
+    methods = ["gradient", "guided_backprop"]
+    return {
+        "cascade": tfs.sanity_check(model, photos, methods, draw="matched", **options),
+        "one step": tfs.sanity_check(model, photos, methods, plan="all", **options),
+        "independent": tfs.sanity_check(model, photos, methods, plan="independent", **options),
+        "preprocessed": tfs.sanity_check(model, photos - 99, methods, draw="matched", **options),
+        "dead": tfs.sanity_check(model, photos, methods, draw=dead, plan=["conv"], **options),
+        "one photo": tfs.sanity_check(model, photos[:1], methods, draw="matched", **options),
+        "class": tfs.random_logit_check(model, photos, methods, **options),
+        "eMPRT": tfs.emprt_check(model, photos, methods, draw="matched", **options),
+    }
+
+
+def _named(figure, label):
+    return next(axis for axis in figure.axes if axis.get_ylabel() == label)
+
+
+def test_curves_are_the_numbers_of_the_result(checked):
+    result = checked["cascade"]
+    figure = tfs.plot_similarities(result)
+    lines = {line.get_label(): line for line in _named(figure, "index").lines}
+    drawn = [line.get_ydata() for line in lines.values() if len(line.get_xdata()) == 2]
+    indices = [[v.index for v in result.verdicts[m]] for m in result.methods]
+    assert all(any(np.array_equal(np.asarray(d, float), i) for d in drawn) for i in indices)
+    panel = [np.asarray(line.get_ydata(), float) for line in _named(figure, "spearman").lines]
+    for m in result.methods:
+        for floors in (False, True):
+            table = result.select(method=m, similarity="spearman", floors=floors)
+            means = table.mean(axis=(1, 2))
+            assert any(len(p) == 2 and np.allclose(p, means) for p in panel), (m, floors)
+    steps = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert steps == [step.name for step in result.steps]
+
+
+def test_no_line_joins_steps_that_are_no_cascade(checked):
+    for name in ("independent", "one step"):
+        axis = _named(tfs.plot_similarities(checked[name]), "index")
+        assert not any(
+            line.get_linestyle() == "-" and len(line.get_xdata()) > 2 for line in axis.lines
+        )
+        assert len(axis.containers) == 2  # points with error bars
+
+
+@pytest.mark.parametrize(
+    "name", ["one step", "independent", "preprocessed", "dead", "one photo", "class", "eMPRT"]
+)
+def test_every_result_can_be_drawn(name, checked, tmp_path):
+    result = checked[name]
+    for draw in (tfs.plot_similarities, tfs.tile_cascade):
+        figure = draw(result)
+        figure.savefig(tmp_path / "figure.png")
+        titles = [axis.get_title() for axis in figure.axes]
+        assert ("photo" in titles) == (draw is tfs.tile_cascade and name != "preprocessed")
+
+
+def test_the_grid_holds_the_maps_of_the_result(checked):
+    result = checked["cascade"]
+    figure = tfs.tile_cascade(result)
+    drawn = [np.asarray(axis.images[0].get_array()) for axis in figure.axes if axis.images]
+    maps = result.shown.maps.astype(float).reshape(-1, 16, 16)
+    assert len(drawn) == 1 + len(maps)
+    assert all(any(np.array_equal(d, m) for d in drawn if d.ndim == 2) for m in maps)
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert titles == ["photo", "trained", "+ top", "+ conv"]
+    with pytest.raises(tfs.OptionError, match="Expected what sanity_check returns. Received: int"):
+        tfs.plot_similarities(3)

@@ -22,17 +22,17 @@ from .verdicts import (
 
 _SAME = 0.01  # what is shown twice looks like the same
 _LEGEND = (
-    "alike: how alike maps of the same photo are, and in brackets maps of different photos, as for "
-    "the\nother similarities. index: (alike - different) / (1 - different), different at most "
-    f"{short(CHANCE_LIMIT)}: about\nthe share of the map that survives. Its interval below "
-    f"{DEPENDS_BELOW:g}: depends; above {DOES_NOT_DEPEND_ABOVE:g}: does not. edges: Spearman\n"
-    "correlation with the edges of the photo."
+    "alike: likeness of maps of the same photo; in brackets of different photos, as for the other\n"
+    "similarities. index: (alike - different) / (1 - different), with different at most "
+    f"{CHANCE_LIMIT:g}:\nabout the share of the maps that survives. Its interval below "
+    f"{DEPENDS_BELOW:g}: depends; above {DOES_NOT_DEPEND_ABOVE:g}:\ndoes not depend. edges: "
+    "Spearman correlation of the trained maps with the edges of the photos."
 )
 
 
 def lines_of(result: Any) -> list[str]:
     """Return the lines that a SanityResult prints."""
-    lines = [f"{key}: {value}" for key, value in result.settings.items()]
+    lines = [f"{key}: {value}" for key, value in result.settings.items() if key != "versions"]
     at = result.headline
     if at is not None:
         lines += ["", _heading(result, at), "", *_aligned(_headline_rows(result, at))]
