@@ -308,7 +308,8 @@ def test_check_of_chosen_layers_and_of_one_class(photo, model_file, tmp_path, ca
     first, *_, last = (unit.path for unit in units_of(model))
     code, _, errors = _run(
         capsys, "check", *photos, photo, "--model", model_file, "--plan", f"{first}+{last}", last,
-        "--target", 1, "--seeds", 2, "--methods", "gradient", "--similarities", "pearson", "--out", tmp_path / "out",
+        "--target", 1, "--seeds", 2, "--methods", "gradient", "--similarities", "pearson",
+        "--out", tmp_path / "out",
     )  # fmt: skip
     assert code == 0
     assert errors == ["tfsaliency: warning: a photo that is given more than once counts once"]
