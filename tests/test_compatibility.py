@@ -19,7 +19,7 @@ PINS = {
         "pillow==11.3.0",
     ],
 }  # fmt: skip
-TEST_TOOLS = ["pytest>=8", "nbclient", "nbformat", "ipykernel", "scipy"]
+TEST_TOOLS = ["pytest>=8", "nbclient", "nbformat", "ipykernel", "scipy", "scikit-image"]
 
 
 @pytest.mark.slow

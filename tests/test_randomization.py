@@ -185,14 +185,14 @@ def test_every_1x1_kernel_changes(draw, squeezenet):
 def test_a_draw_is_pure(draw):
     model = _nested()
     before = [w.numpy().copy() for w in model.weights]
-    name = layers.Dense(1).name
+    name = layers.Conv2D(1, 1).name
     states = random.getstate(), np.random.get_state()[1].copy()
     drawn = [draw_weights(u, tfs.DRAWS[draw], 5, p) for p, u in enumerate(units_of(model))]
     again = [draw_weights(u, tfs.DRAWS[draw], 5, p) for p, u in enumerate(units_of(model))]
     assert random.getstate() == states[0]
     assert (np.random.get_state()[1] == states[1]).all()
     number = int(name.rpartition("_")[2]) if "_" in name else 0
-    assert layers.Dense(1).name == f"dense_{number + 1}"  # the very next
+    assert layers.Conv2D(1, 1).name == f"conv2d_{number + 1}"  # the very next
     for a, b in zip(drawn, again, strict=True):
         for x, y in zip(a.arrays, b.arrays, strict=True):
             assert (x is None and y is None) or (x == y).all()
