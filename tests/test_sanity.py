@@ -254,14 +254,16 @@ def test_an_untrained_network_may_have_nothing_to_change():
     i = keras.Input((16, 16, 3))
     x = layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3, name="conv")(i))
     model = keras.Model(i, layers.Dense(3)(layers.Flatten()(layers.ReLU()(x))))
-    result = tfs.sanity_check(model, _photos(), plan=["bn"], verbose=0)
+    result = tfs.sanity_check(model, _photos(), plan=["bn"], verbose=0, on_problem="ignore")
     verdict = result.verdicts["gradient"][0]
     assert verdict.verdict == "inconclusive" and "no weight changed" in verdict.reason
     assert result.steps[0].unchanged == tuple(
         f"bn/{name}" for name in ("gamma", "beta", "moving_mean", "moving_variance")
     )
     assert result.settings["moving statistics"] == "reset"
-    kept = tfs.sanity_check(model, _photos(), plan=["bn"], draw="normal", seeds=1, verbose=0)
+    kept = tfs.sanity_check(
+        model, _photos(), plan=["bn"], draw="normal", seeds=1, verbose=0, on_problem="ignore"
+    )
     assert kept.settings["moving statistics"] == "kept"
 
 
@@ -283,7 +285,9 @@ def test_only_layers_before_the_chosen_output_are_steps():
     x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu", name="conv")(i))
     model = keras.Model(i, {"a": layers.Dense(3, name="a")(x), "b": layers.Dense(3, name="b")(x)})
     for output, other in (("a", "b"), ("b", "a")):
-        result = tfs.sanity_check(tfs.prepare(model, output=output), _photos(), seeds=1, verbose=0)
+        result = tfs.sanity_check(
+            tfs.prepare(model, output=output), _photos(), seeds=1, verbose=0, on_problem="ignore"
+        )
         assert [step.name for step in result.steps] == [output, "conv"]
         with pytest.raises(tfs.OptionError, match="does not depend on the weights"):
             tfs.sanity_check(tfs.prepare(model, output=output), _photos(), plan=[other], verbose=0)
@@ -485,7 +489,9 @@ def test_variables_that_are_no_weights_of_layers_are_said_to_stay():
     model = keras.Sequential(
         [keras.Input((16, 16, 3)), Hidden(), layers.Flatten(), layers.Dense(3, name="top")]
     )
-    result = tfs.sanity_check(model, _photos().astype("float32"), plan="all", seeds=2, verbose=0)
+    result = tfs.sanity_check(
+        model, _photos().astype("float32"), plan="all", seeds=2, verbose=0, on_problem="ignore"
+    )
     assert result.settings["not randomized"] == "1 variables that are no weights of layers"
 
 

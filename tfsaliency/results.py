@@ -109,10 +109,11 @@ class SanityResult:
     Examples
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
+    >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([keras.Input((12, 12, 3)),
     ...                           keras.layers.Conv2D(4, 3, activation="relu"),
     ...                           keras.layers.Flatten(), keras.layers.Dense(3, name="top")])
-    >>> photos = np.random.default_rng(0).uniform(size=(3, 12, 12, 3))
+    >>> photos = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
     >>> result = tfs.sanity_check(model, photos, "gradient", draw="matched", verbose=0)
     >>> result.values.shape
     (1, 2, 6, 3, 4)

@@ -90,10 +90,11 @@ def sanity_check(
     Examples
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
+    >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([keras.Input((12, 12, 3)),
     ...                           keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
     ...                           keras.layers.Flatten(), keras.layers.Dense(3, name="top")])
-    >>> photos = np.random.default_rng(0).uniform(size=(4, 12, 12, 3))
+    >>> photos = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
     >>> result = tfs.sanity_check(model, photos, draw="matched", verbose=0)
     >>> [step.name for step in result.steps]
     ['top', 'conv']
@@ -147,10 +148,11 @@ def emprt_check(
     Examples
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
+    >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([keras.Input((12, 12, 3)),
     ...                           keras.layers.Conv2D(4, 3, activation="relu"),
     ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
-    >>> photos = np.random.default_rng(0).uniform(size=(4, 12, 12, 3))
+    >>> photos = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
     >>> result = tfs.emprt_check(model, photos, draw="matched", verbose=0)
     >>> result.select(similarity="emprt").shape  # (method, step, image, seed)
     (1, 1, 4, 4)
@@ -209,10 +211,11 @@ def smprt_check(
     Examples
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
+    >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([keras.Input((12, 12, 3)),
     ...                           keras.layers.Conv2D(4, 3, activation="relu"),
     ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
-    >>> photos = np.random.default_rng(0).uniform(size=(4, 12, 12, 3))
+    >>> photos = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
     >>> result = tfs.smprt_check(model, photos, samples=5, draw="matched", verbose=0)
     >>> result.settings["maps"]
     'averaged over 5 images with noise of 0.1 of max - min'
@@ -274,9 +277,10 @@ def random_logit_check(
     Examples
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
+    >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Flatten(),
     ...                           keras.layers.Dense(10)])
-    >>> photos = np.random.default_rng(0).uniform(size=(4, 12, 12, 3))
+    >>> photos = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
     >>> result = tfs.random_logit_check(model, photos, verbose=0, on_problem="ignore")
     >>> result.steps[0].name
     'another class'
