@@ -19,7 +19,7 @@ import tensorflow as tf
 from speed import bare_gradient, seconds
 
 import tfsaliency as tfs
-from tfsaliency import measuring, sanity
+from tfsaliency import checks, measuring
 from tfsaliency.models.squeezenet import preprocess_input
 
 ROUNDS = 3
@@ -56,9 +56,9 @@ def watched() -> Stopwatch:
     """Put a stopwatch on the parts of a check."""
     watch = Stopwatch()
     watch.watch(measuring, "run", "gradients, while maps are compared")
-    watch.watch(sanity, "draw_weights", "weights drawn")
-    watch.watch(sanity, "verdict_of", "verdict: intervals")
-    watch.watch(sanity, "explain", "controls")
+    watch.watch(checks, "draw_weights", "weights drawn")
+    watch.watch(checks, "verdict_of", "verdict: intervals")
+    watch.watch(checks, "explain", "controls")
     return watch
 
 
