@@ -86,8 +86,7 @@ def test_the_readmes_commands_set_up_everything_and_parse():
     parsed = _parser().parse_args(arguments[1:])
     assert all((ROOT / photo).is_file() for photo in parsed.photos)
     parsed = _parser().parse_args(shlex.split(check)[1:])
-    assert (parsed.command, parsed.photos) == ("check", ["images/*.jpg"])
-    assert len(list(ROOT.glob(parsed.photos[0]))) == 5
+    assert parsed.command == "check" and all((ROOT / photo).is_file() for photo in parsed.photos)
 
 
 def test_the_readmes_verdicts_are_those_that_the_notebook_prints():
