@@ -185,10 +185,11 @@ def result_of(
     at = len(steps) - 1 if headline is None else headline
     quoted = measured.values[:, at, measured.similarities.index("spearman")]
     inputs = subject.batch.images_in
-    explained_by = {
-        method: explain(maps, inputs, nanmean(quoted[m]))
-        for m, (method, maps) in enumerate(zip(methods, measured.trained, strict=True))
-    }
+    explained_by = explain(
+        dict(zip(methods, measured.trained, strict=True)),
+        inputs,
+        {method: nanmean(quoted[m]) for m, method in enumerate(methods)},
+    )
     alike = tuple(name for name in methods if verdicts[name][at].other >= CHANCE_LIMIT)
     problems = trained.problems
     twins = _twins(inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -55,26 +56,33 @@ def edge_map(images: Array) -> Array:
     return np.hypot(down, across).sum(axis=-1)
 
 
-def explain(maps: Array, inputs: Array, spearman: float) -> ExplainedBy:
-    """Compare a method's maps with the controls.
+def explain(
+    maps: Mapping[str, Array], inputs: Array, spearman: Mapping[str, float]
+) -> dict[str, ExplainedBy]:
+    """Compare the maps of each method with the controls, which are those of the photos alone.
 
     Parameters
     ----------
     maps
-        Attributions of the trained network, (n, h, w, c).
+        Attributions of the trained network, (n, h, w, c), by method.
     inputs
         The images as the network gets them, (n, h, w, c).
     spearman
-        The mean correlation of trained and randomized maps.
+        The mean correlation of trained and randomized maps, by method.
     """
     rng = np.random.default_rng(0)
     exact = inputs.astype(np.float64)
     first, second = (exact * rng.normal(size=exact.shape) for _ in range(2))
-    own = _features(maps)
     edges, noise, other = (_features(m) for m in (edge_map(inputs), first, second))
     between = _mean(noise, other)
-    alike = bool(abs(between - spearman) <= _ALIKE)
-    return ExplainedBy(_mean(own, edges), _mean(own, noise), between, spearman, alike)
+    explained = {}
+    for method, attributions in maps.items():
+        own = _features(attributions)
+        alike = bool(abs(between - spearman[method]) <= _ALIKE)
+        explained[method] = ExplainedBy(
+            _mean(own, edges), _mean(own, noise), between, spearman[method], alike
+        )
+    return explained
 
 
 def _features(maps: Array) -> Array:

@@ -145,7 +145,7 @@ class SaliencyMaps(Mapping[str, Array]):
         try:
             with np.load(path, allow_pickle=False) as file:
                 stored = dict(file)
-            coverage = [_read_coverage(row) for row in json.loads(str(stored["coverage"]))]
+            coverage = [read_coverage(row) for row in json.loads(str(stored["coverage"]))]
             return cls(
                 {k.removeprefix(_PREFIX): v for k, v in stored.items() if k.startswith(_PREFIX)},
                 stored["images"],
@@ -154,7 +154,7 @@ class SaliencyMaps(Mapping[str, Array]):
                 str(stored["score"]),
                 Coverages({row.rule: row for row in coverage}),
                 tuple(map(str, stored["names"])),
-                Problems(_read_problem(row) for row in json.loads(str(stored["problems"]))),
+                Problems(read_problem(row) for row in json.loads(str(stored["problems"]))),
             )
         except FileNotFoundError:
             raise
@@ -164,12 +164,14 @@ class SaliencyMaps(Mapping[str, Array]):
             ) from error
 
 
-def _read_coverage(row: dict[str, Any]) -> Coverage:
+def read_coverage(row: dict[str, Any]) -> Coverage:
+    """Return a Coverage from what JSON keeps of it."""
     known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
     return Coverage(**known)
 
 
-def _read_problem(row: list[Any]) -> Problem:
+def read_problem(row: list[Any]) -> Problem:
+    """Return a Problem from what JSON keeps of it."""
     cause, images, methods, detail = row
     return Problem(cause, tuple(images), tuple(methods), detail)
 

@@ -233,12 +233,9 @@ def _by_mask(table: Array) -> Array:
 
 
 def _features(maps: Array, similarities: Sequence[Similarity], masks: Sequence[Mask]) -> list[Any]:
-    prepared = {preparation: preparation(maps) for preparation in _preparations(similarities)}
+    preparations = {similarity.preparation for similarity in similarities}
+    prepared = {preparation: preparation(maps) for preparation in preparations}
     return [s.features(prepared[s.preparation], masks) for s in similarities]
-
-
-def _preparations(similarities: Sequence[Similarity]) -> set[Callable[[Array], Array]]:
-    return {similarity.preparation for similarity in similarities}
 
 
 def _compared(similarities: Sequence[Similarity], a: list[Any], b: list[Any]) -> Array:

@@ -17,7 +17,8 @@ from .arrays import Array
 from .census import Coverage, Coverages
 from .controls import ExplainedBy
 from .errors import OptionError, unknown_option
-from .problems import Problem, Problems
+from .maps import read_coverage, read_problem
+from .problems import Problems
 from .tables import lines_of
 from .verdicts import Verdict
 
@@ -302,15 +303,11 @@ def _read(stored: dict[str, Any]) -> SanityResult:
         verdicts,
         headline,
         {name: ExplainedBy(**_nan(e)) for name, e in stored["explained_by"].items()},
-        Coverages({name: Coverage(**_tuples(c)) for name, c in stored["coverage"].items()}),
+        Coverages({name: read_coverage(c) for name, c in stored["coverage"].items()}),
         stored["settings"],
-        Problems(Problem(p[0], tuple(p[1]), tuple(p[2]), p[3]) for p in stored["problems"]),
+        Problems(map(read_problem, stored["problems"])),
         shown and Shown(_unpacked(shown["image"]), tuple(shown["steps"]), _unpacked(shown["maps"])),
     )
-
-
-def _tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 def _null(value: Any) -> Any:
