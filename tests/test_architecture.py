@@ -26,8 +26,10 @@ ROWS = [
     ["tables"],
     ["results"],
     ["checks"],
-    ["sanity"],
+    ["data_randomization", "sanity"],
+    ["worlds"],
     ["reports"],
+    ["demo"],
     ["cli"],
     ["__init__", "__main__"],
 ]

@@ -19,7 +19,7 @@ ADDRESS = SETUP["metadata"]["url"]
 README = (ROOT / "README.md").read_text()
 
 TEXT_SUFFIXES = {".py", ".md", ".cfg", ".ipynb", ".toml", ".sh", ""}
-IGNORED = {".git", ".venv", ".venv-test", "build", "maps"}
+IGNORED = {".git", ".venv", ".venv-test", "build", "maps", "demo", "check"}
 OTHERS = {"nihui/ncnn-assets"}  # where SqueezeNet's weights are
 
 # github.com/OWNER/NAME, raw.githubusercontent.com/OWNER/NAME, colab.../github/OWNER/NAME
@@ -78,15 +78,15 @@ def _commands():
 
 
 def test_the_readmes_commands_set_up_everything_and_parse():
-    main_job, tests, check = _commands()
-    for command in (main_job, tests):
+    demo, photo, tests, check = _commands()
+    for command in (demo, tests):
         assert command.count("\n") == 1 and command.startswith("python3 -m venv .venv")
-    arguments = shlex.split(main_job.split("&&")[-1])
-    assert arguments[0] == ".venv/bin/tfsaliency"
-    parsed = _parser().parse_args(arguments[1:])
-    assert all((ROOT / photo).is_file() for photo in parsed.photos)
-    parsed = _parser().parse_args(shlex.split(check)[1:])
-    assert parsed.command == "check" and all((ROOT / photo).is_file() for photo in parsed.photos)
+    for command, name in ((demo.split("&&")[-1], "demo"), (photo, "map"), (check, "check")):
+        arguments = shlex.split(command)
+        assert arguments[0] == ".venv/bin/tfsaliency"
+        parsed = _parser().parse_args(arguments[1:])
+        assert parsed.command == name
+        assert all((ROOT / photo).is_file() for photo in getattr(parsed, "photos", []))
 
 
 def test_the_readmes_verdicts_are_those_that_the_notebook_prints():
@@ -118,7 +118,7 @@ def test_ci_runs_the_readmes_test_command():
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == _commands()[1].strip()
+    assert found.stdout.strip() == _commands()[2].strip()
     assert 'bash -euo pipefail -c "$command"' in script
 
 

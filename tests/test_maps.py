@@ -45,6 +45,7 @@ def test_batches_do_not_matter(model, x):
         assert parts.targets.tolist() == whole.targets.tolist()
         for name in ALL:
             np.testing.assert_allclose(parts[name], whole[name], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(parts.outputs, model.predict(x, verbose=0), rtol=1e-5)
     for bad in (0, -1, 1.5, True):
         with pytest.raises(tfs.OptionError, match="batch_size"):
             tfs.gradient_map(model, x, batch_size=bad)
@@ -148,7 +149,7 @@ def test_the_result_is_a_mapping_and_survives_a_file(model, x, tmp_path):
     loaded = tfs.SaliencyMaps.load(path)
     for name in ALL:
         assert np.array_equal(loaded[name], maps[name]) and loaded[name].dtype == maps[name].dtype
-    for name in ("images", "targets", "scores"):
+    for name in ("images", "targets", "scores", "outputs"):
         assert np.array_equal(getattr(loaded, name), getattr(maps, name))
     assert (loaded.score, loaded.coverage, loaded.names) == (maps.score, maps.coverage, ())
     path.write_bytes(path.read_bytes()[:1000])
@@ -241,9 +242,9 @@ def test_results_of_narrow_models_are_float32(policy, x, tmp_path):
     maps = tfs.gradient_map(low, x, ALL, targets=1)
     assert {maps[name].dtype for name in ALL} == {maps.scores.dtype} == {np.dtype("float32")}
     maps.save(tmp_path / "maps.npz")
-    assert np.array_equal(
-        tfs.SaliencyMaps.load(tmp_path / "maps.npz")["gradient"], maps["gradient"]
-    )
+    loaded = tfs.SaliencyMaps.load(tmp_path / "maps.npz")
+    assert np.array_equal(loaded["gradient"], maps["gradient"])
+    assert np.array_equal(loaded.outputs, maps.outputs)
 
 
 def test_the_images_of_a_result_are_a_copy(model, x):

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 import tfsaliency as tfs
+from tfsaliency import worlds
 
-PUBLIC = [name for name in tfs.__all__ if name != "models"]
+PUBLIC = [name for name in tfs.__all__ if name not in ("models", "worlds")]
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(tfs, name))]
 CLASSES = [name for name in PUBLIC if inspect.isclass(getattr(tfs, name))]
 SQUEEZENET = ["SqueezeNet", "preprocess_input", "decode_predictions"]
+WORLDS = [name for name in worlds.__all__ if inspect.isfunction(getattr(worlds, name))]
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(tfs.__path__, "tfsaliency.")
@@ -29,6 +31,7 @@ def test_all_is_sorted_and_there():
     assert tfs.__all__ == sorted(tfs.__all__)
     assert all(hasattr(tfs, name) for name in tfs.__all__)
     assert dir(tfs) == sorted([*tfs.__all__, "__version__"])
+    assert worlds.__all__ == sorted(worlds.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         tfs.no_such_name  # noqa: B018
 
@@ -48,16 +51,19 @@ def _documented():
         yield name, getattr(tfs, name)
     for name in SQUEEZENET:
         yield f"squeezenet.{name}", getattr(tfs.models.squeezenet, name)
+    for name in WORLDS:
+        yield f"worlds.{name}", getattr(worlds, name)
 
 
 @pytest.mark.parametrize(("name", "function"), _documented(), ids=lambda v: str(v)[:40])
 def test_a_function_documents_parameters_shapes_errors_and_source(name, function):
     text = inspect.getdoc(function)
     sections = re.findall(r"^(\w+)\n-+$", text, flags=re.MULTILINE)
-    for section in ("Parameters", "Returns", "Raises", "Examples"):
+    signature = inspect.signature(function).parameters
+    for section in ["Parameters"] * bool(signature) + ["Returns", "Raises", "Examples"]:
         assert section in sections, f"{name}: no section {section}"
-    parameters = text.split("Parameters\n")[1].split("Returns\n")[0]
-    for parameter in inspect.signature(function).parameters:
+    parameters = text.split("Returns\n")[0].split("Parameters\n")[-1]
+    for parameter in signature:
         assert re.search(rf"^(.*, )?{parameter}(, .*)?( : .*)?$", parameters, re.MULTILINE), (
             parameter
         )
@@ -70,6 +76,12 @@ def test_a_function_documents_parameters_shapes_errors_and_source(name, function
 @pytest.mark.parametrize("name", FUNCTIONS + CLASSES)
 def test_a_public_name_has_an_example(name):
     assert ">>> " in inspect.getdoc(getattr(tfs, name))
+
+
+@pytest.mark.parametrize("name", worlds.__all__)
+def test_a_name_of_worlds_has_an_example_or_is_a_table(name):
+    value = getattr(worlds, name)
+    assert isinstance(value, (dict, tuple)) or ">>> " in inspect.getdoc(value)
 
 
 @pytest.mark.parametrize("name", ["tfsaliency", *MODULES])

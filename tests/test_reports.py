@@ -230,3 +230,52 @@ def test_the_grid_holds_the_maps_of_the_result(checked):
     assert titles == ["photo", "trained", "+ top", "+ conv"]
     with pytest.raises(tfs.OptionError, match="Expected what sanity_check returns. Received: int"):
         tfs.plot_similarities(3)
+
+
+def _outline(axes):
+    """The extent of the contour that a tile shows: least and largest column and row."""
+    (contour,) = axes.collections
+    corners = np.concatenate([path.vertices for path in contour.get_paths()])
+    return [*corners.min(axis=0), *corners.max(axis=0)]
+
+
+def test_pictures_with_a_known_answer():
+    masks = np.zeros((2, 8, 12), bool)
+    masks[0, 2:5, 3:9] = True  # the second has none
+    world = tfs.worlds.World(np.stack([PHOTO, PHOTO]), np.zeros(2, int), masks)
+    maps = {"gradient": np.stack([MAP, MAP - 1]), "flat": np.zeros((2, 8, 12))}
+    figure = tfs.tile_world(world, maps, ["disk", "ring"], title="Two pictures")
+    assert figure.get_suptitle() == "Two pictures"
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["picture", "gradient", "flat"]
+    assert [figure.axes[k].get_ylabel() for k in (0, 3)] == ["disk", "ring"]
+    for axes in figure.axes[:3]:
+        # Half way between the pixels inside and those outside.
+        assert _outline(axes) == pytest.approx([2.5, 1.5, 8.5, 4.5])
+    assert not any(axes.collections for axes in figure.axes[3:])
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), PHOTO / 255)
+    assert figure.axes[4].images[0].get_clim()[0] < 0 < figure.axes[1].images[0].get_clim()[0]
+    with pytest.raises(tfs.ImageError, match="maps of the masks' shape"):
+        tfs.tile_world(world, {"gradient": MAP})
+    with pytest.raises(tfs.OptionError, match="Expected 2 labels"):
+        tfs.tile_world(world, maps, ["disk"])
+
+
+def test_scores_are_drawn_at_their_means_with_intervals():
+    known = tfs.worlds.closed_form_model("null_patch")
+    result = tfs.worlds.evaluate(known.model, known.world(20, seed=0), on_problem="ignore")
+    figure = tfs.plot_evaluation(result)
+    panel = figure.axes[1]
+    assert panel.get_title() == "relevance_mass"
+    chance, *points = panel.lines[0], *panel.containers
+    assert chance.get_xdata()[0] == result.mean("chance", "relevance_mass")
+    for row, (name, point) in enumerate(zip(result.names, points, strict=False)):
+        marker, caps, _ = point
+        assert marker.get_xdata()[0] == result.mean(name, "relevance_mass")
+        assert marker.get_ydata()[0] == row
+        low, high = result.interval(name, "relevance_mass")
+        assert [cap.get_xdata()[0] for cap in caps] == pytest.approx([low, high])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(
+        result.names[:-1]
+    )
+    with pytest.raises(tfs.OptionError, match="what worlds.evaluate returns. Received: dict"):
+        tfs.plot_evaluation({})

@@ -13,9 +13,10 @@ if _keras.backend.backend() != "tensorflow":
         "before keras is first imported."
     )
 
-from . import models
+from . import models, worlds
 from .census import Coverage
 from .controls import ExplainedBy
+from .data_randomization import Twins, data_randomization_check, train_twins
 from .draws import DRAWS, Draw
 from .errors import (
     ImageError,
@@ -44,7 +45,15 @@ from .verdicts import Verdict, judge
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .reports import RED, overlay, plot_similarities, tile_cascade, tile_input_and_maps
+    from .reports import (
+        RED,
+        overlay,
+        plot_evaluation,
+        plot_similarities,
+        tile_cascade,
+        tile_input_and_maps,
+        tile_world,
+    )
 
 __all__ = [
     "AttributionReLU",
@@ -73,16 +82,19 @@ __all__ = [
     "Site",
     "StepRecord",
     "TfSaliencyError",
+    "Twins",
     "UncoveredReluError",
     "Verdict",
     "WeightsError",
     "attributions",
+    "data_randomization_check",
     "emprt_check",
     "gradient_map",
     "judge",
     "load_images",
     "models",
     "overlay",
+    "plot_evaluation",
     "plot_similarities",
     "prepare",
     "random_logit_check",
@@ -92,9 +104,20 @@ __all__ = [
     "smprt_check",
     "tile_cascade",
     "tile_input_and_maps",
+    "tile_world",
+    "train_twins",
+    "worlds",
 ]
 
-_DRAWING = ("RED", "overlay", "plot_similarities", "tile_cascade", "tile_input_and_maps")
+_DRAWING = (
+    "RED",
+    "overlay",
+    "plot_evaluation",
+    "plot_similarities",
+    "tile_cascade",
+    "tile_input_and_maps",
+    "tile_world",
+)
 
 
 def __getattr__(name: str) -> Any:

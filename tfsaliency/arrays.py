@@ -106,6 +106,11 @@ def rescale(maps: Array) -> Array:
     return (maps - low) / np.where(span > 0, span, np.nan).astype(maps.dtype)
 
 
+def storable(array: Array) -> Array:
+    """Return an array that a file has a dtype for: float32 for bfloat16, which NumPy has not."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
 def nanmean(values: Array) -> float:
     """Return the mean of what is finite, NaN where nothing is.
 

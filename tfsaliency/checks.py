@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array, nanmean
+from .arrays import Array, nanmean, storable
 from .controls import explain
 from .draws import Draw, Drawn, Unit, draw_weights, units_of
 from .endpoints import Model
@@ -92,7 +92,7 @@ def check_parameters(
         targets = np.full_like(targets, TOP_CLASS)
     record: dict[int, Drawn] = {}
     digests: dict[int, set[bytes]] = {position: set() for position in order}
-    before = _fingerprint(model)
+    before = fingerprint(model)
 
     def variants() -> Iterator[Variant]:
         for r, seed in enumerate(numbers):
@@ -106,7 +106,7 @@ def check_parameters(
             record.update(drawn)
             for position, found in drawn.items():
                 digests[position].add(_digest(found.arrays))
-        if _fingerprint(model) != before:
+        if fingerprint(model) != before:
             raise ModelError(
                 "The model's weights changed while it was checked. Expected a model that nothing "
                 "else trains or assigns to meanwhile."
@@ -201,19 +201,11 @@ def result_of(
         found = Problem("alike_maps", everywhere, alike, f"on average {largest:.2f}")
         problems = Problems((*problems, found))
     n = len(inputs)
-    described = {
-        **settings,
-        "model": str(getattr(subject.prepared.model, "name", "a function")),
-        "photos": str(n),
-        "seeds": ", ".join(map(str, seeds)),
-        "score": trained.score,
-        "preprocess": _name(subject.prepared.preprocess),
-        "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
-        f"Keras {keras.__version__}",
-    }
+    counts = {"photos": str(n), "seeds": ", ".join(map(str, seeds))}
+    said = {**settings, **described(subject.prepared, trained.score, counts)}
     if subject.smoothing is not None:
         samples, noise = subject.smoothing
-        described["maps"] = f"averaged over {samples} images with noise of {noise:g} of max - min"
+        said["maps"] = f"averaged over {samples} images with noise of {noise:g} of max - min"
     return SanityResult(
         measured.values,
         measured.floors,
@@ -228,9 +220,9 @@ def result_of(
         headline,
         explained_by,
         trained.coverage,
-        described,
+        said,
         problems,
-        Shown(_storable(trained.images[0]), measured.steps, measured.maps),
+        Shown(storable(trained.images[0]), measured.steps, measured.maps),
     )
 
 
@@ -240,8 +232,19 @@ def _twins(images: Array) -> tuple[int, ...]:
     return tuple(i for i, key in enumerate(keys) if keys.count(key) > 1)
 
 
-def _name(function: Any) -> str:
-    return "none" if function is None else getattr(function, "__qualname__", repr(function))
+def described(prepared: Prepared, score: str, counts: Mapping[str, str]) -> dict[str, str]:
+    """Return what a result says of the model, with how much was run, and of the score."""
+    preprocess = prepared.preprocess
+    return {
+        "model": str(getattr(prepared.model, "name", "a function")),
+        **counts,
+        "score": score,
+        "preprocess": "none"
+        if preprocess is None
+        else getattr(preprocess, "__qualname__", repr(preprocess)),
+        "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
+        f"Keras {keras.__version__}",
+    }
 
 
 def _verdict(
@@ -257,11 +260,6 @@ def _verdict(
         reason = "the draw gave every seed the same weights, as good as 1 seed"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     return verdict
-
-
-def _storable(image: Array) -> Array:
-    # A file has no name for the dtypes that NumPy does not know, as bfloat16.
-    return image.astype(np.float32) if image.dtype.kind == "V" else image
 
 
 def _record(step: Step, units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> StepRecord:
@@ -311,7 +309,8 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
     return numbers
 
 
-def _fingerprint(model: keras.Model) -> bytes:
+def fingerprint(model: keras.Model) -> bytes:
+    """Return what tells the weights of a model from others."""
     return _digest(weight.numpy() for weight in model.weights)
 
 

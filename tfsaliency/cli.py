@@ -1,4 +1,4 @@
-"""The command line: tfsaliency map PHOTO... --out DIR, and tfsaliency check."""
+"""The command line: tfsaliency demo, tfsaliency map PHOTO... --out DIR, and tfsaliency check."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from .arrays import REDUCTIONS, Array, batches
+from .demo import demonstrate
 from .draws import DRAWS
 from .errors import OptionError, TfSaliencyError, WeightsError
 from .maps import SaliencyMaps, concatenate, gradient_map
@@ -47,7 +48,6 @@ _ROUNDING = 1e-3  # how far the sum of probabilities may be from 1
 class _Job(NamedTuple):
     """What one run of `map` does to every batch of photos."""
 
-    model: keras.Model
     prepared: Prepared
     labels: list[str] | None
     methods: list[str]
@@ -91,6 +91,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser(
+        "demo",
+        help="show everything on generated pictures, without a network connection",
+        description="Explain pictures of which it is known what matters, check whether the maps "
+        "depend on the network's weights and labels, score them against the true masks, and write "
+        "pictures, tables and numbers to a folder. Takes less than a minute.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write")
+    add.set_defaults(run=_demo)
     add = commands.add_parser(
         "map",
         help="draw the saliency maps of photos",
@@ -158,6 +168,18 @@ def _add_common(add: argparse.ArgumentParser) -> None:
     add.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
 
 
+def _demo(arguments: argparse.Namespace) -> int:
+    out = arguments.out
+    _check_out(out, [])
+    stdout = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # progress bars
+        demonstrate(
+            out, lambda text: print(text, file=stdout, flush=True), int(sys.stderr.isatty())
+        )
+    print(f"Wrote report.txt, 4 pictures and the numbers to {out}")
+    return 0
+
+
 def _load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:
     loaded = load_model(arguments.model, arguments.weights)
     preprocess = loaded.preprocess
@@ -217,7 +239,6 @@ def _plan(words: list[str]) -> Plan:
 def _map(arguments: argparse.Namespace) -> int:
     loaded, prepared = _load(arguments)
     job = _Job(
-        loaded.model,
         prepared,
         _labels(loaded, arguments.labels),
         arguments.methods,
@@ -296,24 +317,25 @@ def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMap
         ),
         names=tuple(photo for photo, _, _ in read),
     )
-    outputs = job.model.predict(job.prepared.check(images).arrays[0], verbose=0)
     lines = []
     for i, (photo, name, _) in enumerate(read):
-        ranked = np.argsort(outputs[i])[::-1][: job.top]
-        lines.append(f"{photo}: {', '.join(_caption(job, outputs[i], k) for k in ranked)}")
+        outputs = maps.outputs[i]
+        ranked = np.argsort(outputs)[::-1][: job.top]
+        captions = (_caption(job.labels, outputs, k) for k in ranked)
+        lines.append(f"{photo}: {', '.join(captions)}")
         figure = tile_input_and_maps(
             images[i],
             [maps[method][i] for method in maps],
-            [_caption(job, outputs[i], maps.targets[i]), *maps],
+            [_caption(job.labels, outputs, maps.targets[i]), *maps],
             title=f"Gradient attribution maps of the {maps.score}{_SIGNS.get(job.reduction, '')}",
         )
         figure.savefig(job.out / f"{name}.png", dpi=_PNG_DPI, bbox_inches="tight")
     return maps, lines
 
 
-def _caption(job: _Job, outputs: Array, index: int) -> str:
+def _caption(labels: Sequence[str] | None, outputs: Array, index: int) -> str:
     """Name a class with its confidence, as the original's title does: "English setter (64%)"."""
-    name = job.labels[index] if job.labels else f"class {index}"
+    name = labels[index] if labels else f"class {index}"
     value = float(outputs[index])
     if len(outputs) == 1:  # one output is no class: of a sigmoid it tells between two
         return f"output {value:.4g}"

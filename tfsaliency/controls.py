@@ -1,8 +1,11 @@
-"""What may explain a map without any network: the edges of the photo, the photo times noise."""
+"""What may explain a map without any network: the CONTROLS table.
+
+Edges of the photo, the photo times noise, noise alone, a blob in the middle.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +14,7 @@ from .arrays import Array, nanmean
 from .similarity import SIMILARITIES
 
 _SPEARMAN = SIMILARITIES["spearman"]
+_BLOB = 0.25  # standard deviation of the blob, of the height and of the width
 _ALIKE = 0.02  # Spearman correlations that differ by no more are not told apart
 
 
@@ -56,6 +60,26 @@ def edge_map(images: Array) -> Array:
     return np.hypot(down, across).sum(axis=-1)
 
 
+def _times_noise(images: Array, rng: np.random.Generator) -> Array:
+    exact = images.astype(np.float64)
+    return exact * rng.normal(size=exact.shape)
+
+
+def _centre_blob(images: Array) -> Array:
+    n, h, w = images.shape[:3]
+    y, x = ((np.arange(side) - (side - 1) / 2) / (_BLOB * side) for side in (h, w))
+    return np.broadcast_to(np.exp(-(y[:, np.newaxis] ** 2 + x**2) / 2), (n, h, w))
+
+
+# What needs no network: functions (images (n, h, w, c) as the network gets them, rng) -> (n, h, w).
+CONTROLS: dict[str, Callable[[Array, np.random.Generator], Array]] = {
+    "random_map": lambda images, rng: rng.uniform(size=images.shape[:3]),
+    "edge_map": lambda images, rng: edge_map(images),
+    "x_times_noise": lambda images, rng: np.abs(_times_noise(images, rng)).sum(axis=-1),
+    "centre_blob": lambda images, rng: _centre_blob(images),
+}
+
+
 def explain(
     maps: Mapping[str, Array], inputs: Array, spearman: Mapping[str, float]
 ) -> dict[str, ExplainedBy]:
@@ -71,8 +95,7 @@ def explain(
         The mean correlation of trained and randomized maps, by method.
     """
     rng = np.random.default_rng(0)
-    exact = inputs.astype(np.float64)
-    first, second = (exact * rng.normal(size=exact.shape) for _ in range(2))
+    first, second = (_times_noise(inputs, rng) for _ in range(2))
     edges, noise, other = (_features(m) for m in (edge_map(inputs), first, second))
     between = _mean(noise, other)
     explained = {}

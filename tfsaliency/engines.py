@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from .arrays import Array
-from .endpoints import Inputs, Model, as_forward, has_visible_layers
+from .endpoints import Forward, Inputs, Model, as_forward, has_visible_layers
 from .errors import ModelError, OpaqueModelError, UncoveredReluError
 from .gradients import Gradients, Subject, Trace, trace_gradients
 from .injection import inject
@@ -160,7 +160,7 @@ def _check(trace: Trace, ours: Subject, own: Subject, batch: Batch, dropped: boo
     compared = []
     for sample in samples:
         mine = run(trace, sample, slice(0, 1), target).outputs
-        compared.append(("outputs", mine, _outputs(own, sample)))
+        compared.append(("outputs", mine, _outputs(own.forward, sample)))
     if dropped:
         pair = [
             trace_gradients(subject._replace(score=_energy), {"gradient": gradient})
@@ -187,12 +187,24 @@ def _noise(images: Array) -> Array:
     return noise.astype(images.dtype)
 
 
-def _outputs(own: Subject, batch: Batch) -> tf.Tensor:
-    """Run the model as it is on one image, eagerly."""
+def outputs_differ(
+    trace: Trace, model: keras.Model, output: str | int | None, batch: Batch
+) -> float:
+    """Return by how much a trace with a model's weights differs from that model on one image.
+
+    As a part of the largest output; the model may be another than the one that was traced.
+    """
+    weights = [weight.numpy() for weight in model.weights]
+    mine = run(trace, batch, slice(0, 1), np.zeros(1, np.int32), weights).outputs
+    return _difference(mine, _outputs(as_forward(model, model, batch.inputs, output), batch))
+
+
+def _outputs(forward: Forward, batch: Batch) -> tf.Tensor:
+    """Run a model as it is on one image, eagerly."""
     size = batch.inputs.batch or 1
     with tf.init_scope():
         arrays = [tf.constant(np.repeat(array[:1], size, axis=0)) for array in batch.arrays]
-        return own.forward(arrays)[:1]
+        return forward(arrays)[:1]
 
 
 def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

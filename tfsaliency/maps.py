@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array, batches, reduction_named, rescale
+from .arrays import Array, batches, reduction_named, rescale, storable
 from .census import Coverage, Coverages
 from .endpoints import Model
 from .engines import run
@@ -54,6 +54,8 @@ class SaliencyMaps(Mapping[str, Array]):
         The score that was differentiated, (n,).
     score : str
         What it is, in words.
+    outputs : array
+        What the model returned for each image, as it is, (n, classes) for a classifier.
     coverage : dict
         For each method, how many of the model's ReLUs its rule governs.
     names : tuple of str
@@ -79,6 +81,7 @@ class SaliencyMaps(Mapping[str, Array]):
     targets: Array
     scores: Array
     score: str
+    outputs: Array
     coverage: Mapping[str, Coverage]
     names: tuple[str, ...] = ()
     problems: Problems = field(default_factory=Problems)
@@ -123,6 +126,7 @@ class SaliencyMaps(Mapping[str, Array]):
             "targets": self.targets,
             "scores": self.scores,
             "score": np.array(self.score),
+            "outputs": self.outputs,
             "coverage": np.array(json.dumps([asdict(c) for c in self.coverage.values()])),
             "names": np.array(self.names, dtype=str),
             "problems": np.array(json.dumps(self.problems)),
@@ -152,6 +156,7 @@ class SaliencyMaps(Mapping[str, Array]):
                 stored["targets"],
                 stored["scores"],
                 str(stored["score"]),
+                stored["outputs"],
                 Coverages({row.rule: row for row in coverage}),
                 tuple(map(str, stored["names"])),
                 Problems(read_problem(row) for row in json.loads(str(stored["problems"]))),
@@ -185,6 +190,7 @@ def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
         images=np.concatenate([part.images for part in parts]),
         targets=np.concatenate([part.targets for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
+        outputs=np.concatenate([part.outputs for part in parts]),
         names=tuple(name for part in parts for name in part.names),
         problems=Problems(
             p
@@ -353,8 +359,10 @@ def _explain(
     for part in batches(len(batch.images), batch.inputs.batch or options.batch_size):
         result = run(trace, batch, part, targets[part])
         maps = [reduce(g) if reduce else g for g in result.gradients]
-        parts.append([array.numpy() for array in (result.targets, result.scores, *maps)])
-    chosen, scores, *arrays = (np.concatenate(column) for column in zip(*parts, strict=True))
+        found = (result.targets, result.scores, result.outputs, *maps)
+        parts.append([array.numpy() for array in found])
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    chosen, scores, outputs, *arrays = columns
     by_method = {method.name: array for method, array in zip(methods, arrays, strict=True)}
     probabilities = scores if prepared.score == "probability" else None
     trained = trained_range(prepared.model, batch.inputs.explained)
@@ -371,6 +379,7 @@ def _explain(
         chosen,
         scores,
         trace.score,
+        storable(outputs),
         Coverages({method.name: _coverage(method, trace) for method in methods}),
         problems=problems,
     )

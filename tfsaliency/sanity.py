@@ -89,15 +89,13 @@ def sanity_check(
 
     Examples
     --------
-    >>> import keras, numpy as np, tfsaliency as tfs
-    >>> keras.utils.set_random_seed(0)
-    >>> model = keras.Sequential([keras.Input((12, 12, 3)),
-    ...                           keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(3, name="top")])
-    >>> photos = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
-    >>> result = tfs.sanity_check(model, photos, draw="matched", verbose=0)
-    >>> [step.name for step in result.steps]
-    ['top', 'conv']
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> photos = worlds.shapes(8, seed=0).images
+    >>> result = tfs.sanity_check(worlds.shapes_model(), photos, "guided_backprop",
+    ...                           plan=["conv8"], verbose=0)
+    >>> print(result.verdicts["guided_backprop"][0].verdict)
+    does not depend
     """
     check_on_problem(on_problem)
     subject = subject_of(model, images, methods, targets, score, preprocess, batch_size)
@@ -147,15 +145,12 @@ def emprt_check(
 
     Examples
     --------
-    >>> import keras, numpy as np, tfsaliency as tfs
-    >>> keras.utils.set_random_seed(0)
-    >>> model = keras.Sequential([keras.Input((12, 12, 3)),
-    ...                           keras.layers.Conv2D(4, 3, activation="relu"),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
-    >>> photos = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
-    >>> result = tfs.emprt_check(model, photos, draw="matched", verbose=0)
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> photos = worlds.shapes(8, seed=0).images
+    >>> result = tfs.emprt_check(worlds.shapes_model(), photos, verbose=0)
     >>> result.select(similarity="emprt").shape  # (method, step, image, seed)
-    (1, 1, 4, 4)
+    (1, 1, 8, 4)
     """
     check_on_problem(on_problem)
     subject = subject_of(model, images, methods, targets, score, preprocess, batch_size)
@@ -210,13 +205,10 @@ def smprt_check(
 
     Examples
     --------
-    >>> import keras, numpy as np, tfsaliency as tfs
-    >>> keras.utils.set_random_seed(0)
-    >>> model = keras.Sequential([keras.Input((12, 12, 3)),
-    ...                           keras.layers.Conv2D(4, 3, activation="relu"),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
-    >>> photos = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
-    >>> result = tfs.smprt_check(model, photos, samples=5, draw="matched", verbose=0)
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> photos = worlds.shapes(8, seed=0).images
+    >>> result = tfs.smprt_check(worlds.shapes_model(), photos, samples=5, verbose=0)
     >>> result.settings["maps"]
     'averaged over 5 images with noise of 0.1 of max - min'
     """
@@ -276,14 +268,13 @@ def random_logit_check(
 
     Examples
     --------
-    >>> import keras, numpy as np, tfsaliency as tfs
-    >>> keras.utils.set_random_seed(0)
-    >>> model = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Flatten(),
-    ...                           keras.layers.Dense(10)])
-    >>> photos = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
-    >>> result = tfs.random_logit_check(model, photos, verbose=0, on_problem="ignore")
-    >>> result.steps[0].name
-    'another class'
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> photos = worlds.shapes(8, seed=0).images
+    >>> model = worlds.shapes_model()
+    >>> result = tfs.random_logit_check(model, photos, "guided_backprop", verbose=0)
+    >>> print(result.verdicts["guided_backprop"][0].verdict)
+    does not depend
     """
     check_on_problem(on_problem)
     subject = subject_of(model, images, methods, targets, score, preprocess, batch_size)

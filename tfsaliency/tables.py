@@ -35,7 +35,7 @@ def lines_of(result: Any) -> list[str]:
     lines = [f"{key}: {value}" for key, value in result.settings.items() if key != "versions"]
     at = result.headline
     if at is not None:
-        lines += ["", _heading(result, at), "", *_aligned(_headline_rows(result, at))]
+        lines += ["", _heading(result, at), "", *aligned(_headline_rows(result, at))]
         lines += ["", _LEGEND]
         lines += [
             f"{name}: a Spearman correlation of {short(e.spearman)} is what x * noise has, "
@@ -51,7 +51,7 @@ def lines_of(result: Any) -> list[str]:
             f"Index at each step ({how});",
             "D depends, N does not depend, I inconclusive:",
         ]
-        lines += ["", *_aligned(_step_rows(result))]
+        lines += ["", *aligned(_step_rows(result))]
     reasons = _reasons(result)
     if reasons:
         lines += ["", *reasons]
@@ -153,7 +153,8 @@ def _letter(verdict: Verdict) -> str:
     return {INCONCLUSIVE: "I", DOES_NOT_DEPEND: "N"}.get(verdict.verdict, "D")
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table whose columns stand below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -53,15 +53,12 @@ def tile_cascade(result: SanityResult) -> Figure:
 
     Examples
     --------
-    >>> import keras, numpy as np, tfsaliency as tfs
-    >>> keras.utils.set_random_seed(0)
-    >>> model = keras.Sequential([keras.Input((12, 12, 3)),
-    ...                           keras.layers.Conv2D(4, 3, activation="relu"),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
-    >>> photos = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
-    >>> result = tfs.sanity_check(model, photos, draw="matched", verbose=0)
-    >>> len(tfs.tile_cascade(result).axes)  # the photo, and maps of three networks
-    4
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> photos = worlds.shapes(8, seed=0).images
+    >>> result = tfs.sanity_check(worlds.shapes_model(), photos, plan=["conv8"], verbose=0)
+    >>> len(tfs.tile_cascade(result).axes)  # the photo, and maps of two networks
+    3
     """
     shown = _checked(result).shown
     if shown is None:
@@ -121,13 +118,10 @@ def plot_similarities(result: SanityResult) -> Figure:
 
     Examples
     --------
-    >>> import keras, numpy as np, tfsaliency as tfs
-    >>> keras.utils.set_random_seed(0)
-    >>> model = keras.Sequential([keras.Input((12, 12, 3)),
-    ...                           keras.layers.Conv2D(4, 3, activation="relu"),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(3)])
-    >>> photos = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
-    >>> result = tfs.sanity_check(model, photos, draw="matched", verbose=0)
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> photos = worlds.shapes(8, seed=0).images
+    >>> result = tfs.sanity_check(worlds.shapes_model(), photos, plan=["conv8"], verbose=0)
     >>> [axes.get_ylabel() for axes in tfs.plot_similarities(result).axes]
     ['index', 'spearman', 'ssim']
     """

@@ -38,20 +38,28 @@ def average_ranks(values: Array, order: Array | None = None) -> Array:
     return ranks
 
 
+def top_shares(values: Array, k: int) -> Array:
+    """Return how likely each of values (p,) is among the k largest; ties share the last places.
+
+    >>> top_shares(np.array([1.0, 3.0, 1.0, 0.0]), 2).tolist()
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    threshold = np.partition(values, len(values) - k)[len(values) - k]
+    above = values > threshold
+    ties = values == threshold
+    return above + (k - above.sum()) / ties.sum() * ties
+
+
 def membership(values: Array) -> Array:
     """Return how likely each of values (p,) is among the top tenth, over the root of its number.
 
-    Values that tie for the last places share them, so that the product of two of these vectors is
-    the expected part of the top that they have in common. NaN where all values are equal.
+    The product of two of these vectors is the expected part of the top that they have in common.
+    NaN where all values are equal.
     """
     if not values.size or values.min() == values.max():
         return np.full(values.shape, np.nan)
     k = max(1, round(_TOP * len(values)))
-    threshold = np.partition(values, len(values) - k)[len(values) - k]
-    above = values > threshold
-    ties = values == threshold
-    share = (k - above.sum()) / ties.sum()
-    return (above + share * ties) / np.sqrt(k)
+    return top_shares(values, k) / np.sqrt(k)
 
 
 def _ranks(values: Array, chosen: Sequence[slice | Array]) -> Iterator[Array]:

@@ -1,0 +1,59 @@
+"""Scores every method and control on pictures with a known answer, and checks each method.
+
+    python benchmarks/known_answers.py [PICTURES]
+
+Prints the tables of benchmarks/README.md: for each variant of the pictures the means with their
+95 % intervals and what differs, and the verdicts of both randomizations.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+import tfsaliency as tfs
+from tfsaliency import worlds
+
+SEED, CHECKED = 4, 16  # other pictures than those of training, tests and demonstration
+
+
+def row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    pictures = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    model, twins = worlds.shapes_model(), worlds.shapes_twins()
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {pictures} pictures\n")
+    for variant in worlds.VARIANTS:
+        world = worlds.shapes(pictures, SEED, variant=variant)
+        result = worlds.evaluate(model, world)
+        print(f"### {variant}, {result.correct.mean():.1%} classified correctly\n")
+        print(row(["", *result.scores]))
+        print(row(["---"] * (1 + len(result.scores))))
+        for name in result.names:
+            cells = [name]
+            for score in result.scores:
+                low, high = result.interval(name, score)
+                spread = "" if name == "chance" else f" ({low:.3f} to {high:.3f})"
+                cells.append(f"{result.mean(name, score):.3f}{spread}")
+            print(row(cells))
+        print()
+        for score in result.scores:
+            print(f"- {score}: {' > '.join(map(' = '.join, result.ranking(score)))}")
+        print(flush=True)
+    world = worlds.shapes(CHECKED, SEED)
+    options = {"targets": world.labels, "verbose": 0}
+    methods = list(tfs.METHODS)
+    cascade = tfs.sanity_check(model, world.images, methods, **options)
+    permuted = tfs.data_randomization_check(model, world.images, methods, permuted=twins, **options)
+    print(f"### verdicts, {CHECKED} pictures\n")
+    print(row(["", "new weights in " + " + ".join(cascade.steps[1].layers), "permuted labels"]))
+    print(row(["---"] * 3))
+    for method in methods:
+        print(row([method, str(cascade.verdicts[method][1]), str(permuted.verdicts[method][0])]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The demonstration: no network connection, everything written, and what is written is true."""
+
+import csv
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfsaliency as tfs
+from tfsaliency import cli, demo, worlds
+
+PICTURES = 60
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder that a demonstration with fewer pictures wrote, and what it printed."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    printed: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it needs a network"))
+        patch.setattr(demo, "_PICTURES", PICTURES)
+        demo.demonstrate(out, printed.append, verbose=0)
+    return out, printed
+
+
+def test_everything_is_written(run):
+    out, printed = run
+    assert sorted(path.name for path in out.iterdir()) == [
+        "cascade.json",
+        "cascade.png",
+        "maps.npz",
+        "permuted.json",
+        "pictures.png",
+        "report.txt",
+        "scores.csv",
+        "scores.png",
+        "similarities.png",
+    ]
+    assert (out / "report.txt").read_text() == "\n".join(printed)
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_the_maps_are_those_of_the_labels(run):
+    out, _ = run
+    maps, world = tfs.SaliencyMaps.load(out / "maps.npz"), worlds.shapes(6, seed=3)
+    assert np.array_equal(maps.images, world.images)
+    direct = tfs.gradient_map(worlds.shapes_model(), world.images, targets=world.labels)
+    np.testing.assert_allclose(maps["gradient"], direct["gradient"], rtol=1e-3, atol=1e-6)
+
+
+def test_the_report_has_the_verdicts_and_the_table(run):
+    out, printed = run
+    said, cascade, permuted, scores = printed
+    assert "guided_backprop: 19 of 19 ReLUs (clone)" in said
+    for label in worlds.shapes(6, seed=3).labels:
+        assert worlds.CLASSES[label] in said
+    assert str(tfs.SanityResult.load(out / "cascade.json")) in cascade
+    assert str(tfs.SanityResult.load(out / "permuted.json")) in permuted
+    with open(out / "scores.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "gradient"]
+    assert len(rows) == 4 * PICTURES
+    mass = np.mean([float(row["value"]) for row in rows if row["score"] == "relevance_mass"])
+    (line,) = (line for line in scores.splitlines() if line.startswith("gradient  "))
+    cells = line.split()  # mean, low, "to" and high of each score
+    assert cells[5] == f"{mass:.2f}".lstrip("0")
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    def short(out, say, verbose):
+        out.mkdir()
+        say(f"verbose {verbose}")
+        print("a progress bar")
+
+    monkeypatch.setattr(cli, "demonstrate", short)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == "verbose 0"
+    assert printed.out.splitlines()[-1].endswith("and the numbers to demo")
+    assert printed.err == "a progress bar\n"
+    (tmp_path / "file").write_text("")
+    assert cli.main(["demo", "--out", "file"]) == 2
+    assert (
+        "Expected a folder to write to as --out. Received: the file file" in capsys.readouterr().err
+    )

@@ -1,0 +1,184 @@
+"""evaluate: methods and controls against known masks."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+import tfsaliency as tfs
+from tfsaliency import worlds
+
+
+@pytest.fixture(scope="module")
+def world():
+    return worlds.shapes(60, seed=8)
+
+
+@pytest.fixture(scope="module")
+def result(world):
+    return worlds.evaluate(worlds.shapes_model(), world)
+
+
+def test_values_are_those_of_the_maps_of_the_labels(world, result):
+    maps = tfs.gradient_map(
+        worlds.shapes_model(), world.images, list(tfs.METHODS), targets=world.labels
+    )
+    assert result.methods == tuple(tfs.METHODS)
+    for method in tfs.METHODS:
+        for name, score in worlds.LOCALISATION.items():
+            expected = score(maps[method], world.masks)
+            assert result.of(method, name) == pytest.approx(expected, rel=1e-6)
+            assert result.mean(method, name) == pytest.approx(np.mean(expected), rel=1e-6)
+
+
+def test_the_label_is_explained_and_not_the_top_class(world):
+    wrong = world._replace(labels=(world.labels + 1) % 8)
+    found = worlds.evaluate(worlds.shapes_model(), wrong, "gradient")
+    assert not found.correct.any()
+    maps = tfs.gradient_map(worlds.shapes_model(), world.images, targets=wrong.labels)
+    expected = worlds.LOCALISATION["relevance_mass"](maps["gradient"], world.masks)
+    assert found.of("gradient", "relevance_mass") == pytest.approx(expected, rel=1e-6)
+
+
+def test_controls_are_what_their_names_say(world, result):
+    images, masks = world.images.astype(float), world.masks
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64] - 31.5
+    controls = {
+        "random_map": rng.uniform(size=masks.shape),
+        "x_times_noise": np.abs(images * rng.normal(size=images.shape)).sum(axis=-1),
+        "centre_blob": np.broadcast_to(-(y**2) - x**2, masks.shape),
+    }
+    for name, control in controls.items():
+        for score in ("pointing_game", "relevance_rank", "localisation_auc"):  # of the order alone
+            expected = worlds.LOCALISATION[score](control, masks)
+            assert result.of(name, score) == pytest.approx(expected, rel=1e-6, abs=1e-9), name
+    assert result.controls == ("random_map", "edge_map", "x_times_noise", "centre_blob")
+    chance = masks.mean(axis=(1, 2))
+    assert result.of("chance", "relevance_mass") == pytest.approx(chance)
+    assert result.mean("chance", "localisation_auc") == 0.5
+
+
+def test_a_method_beats_chance_and_edges_do_not(result):
+    """On this world the edges of the distractors are stronger than the object's."""
+    for score in result.scores:
+        assert result.difference("guided_backprop", "chance", score).sign == 1
+        assert result.difference("guided_backprop", "edge_map", score).sign == 1
+        assert result.difference("edge_map", "chance", score).sign <= 0
+
+
+def test_intervals_are_those_of_resampled_pictures(result):
+    """Beside the interval of the normal distribution, which needs no resampling."""
+    for name, score in (("gradient", "relevance_mass"), ("guided_backprop", "relevance_rank")):
+        values = result.of(name, score)
+        reach = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+        low, high = result.interval(name, score)
+        assert high - low == pytest.approx(2 * reach, rel=0.1)
+        assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.1 * reach)
+    gaps = result.of("guided_backprop", "relevance_mass") - result.of("gradient", "relevance_mass")
+    difference = result.difference("guided_backprop", "gradient", "relevance_mass")
+    assert difference.mean == pytest.approx(gaps.mean())
+    reach = 1.96 * gaps.std(ddof=1) / np.sqrt(len(gaps))
+    assert difference.high - difference.low == pytest.approx(2 * reach, rel=0.1)
+    assert result.difference("gradient", "gradient", "relevance_mass") == (0.0, 0.0, 0.0)
+
+
+def _evaluation(values):
+    """An Evaluation of given relevance masses, by name."""
+    array = np.array(list(values.values()))[:, np.newaxis]
+    chance = np.full((1, array.shape[-1]), 0.1)
+    return worlds.Evaluation(array, chance, tuple(values), (), ("relevance_mass",), None, {}, {})
+
+
+def test_a_ranking_parts_what_differs():
+    noise = np.random.default_rng(0).normal(size=(3, 100))
+    found = _evaluation(
+        {
+            "high": 0.8 + 0.1 * noise[0],
+            "also_high": 0.8 + 0.1 * noise[1],
+            "low": 0.5 + 0.1 * noise[2],
+            "equal_to_chance": 0.1 + 0.01 * (-1) ** np.arange(100),
+        }
+    )
+    ranking = found.ranking("relevance_mass")
+    assert [set(group) for group in ranking] == [
+        {"high", "also_high"},
+        {"low"},
+        {"equal_to_chance", "chance"},
+    ]
+
+
+def test_undefined_scores_are_left_out_and_counted(world):
+    empty = world._replace(masks=world.masks.copy())
+    empty.masks[:10] = False
+    found = worlds.evaluate(worlds.shapes_model(), empty, "gradient")
+    assert np.isnan(found.of("gradient", "relevance_rank")[:10]).all()
+    rest = found.of("gradient", "relevance_rank")[10:]
+    assert found.mean("gradient", "relevance_rank") == pytest.approx(rest.mean())
+    assert "Undefined, as a map is constant or not finite, or a mask is empty: 200 of 1200." in str(
+        found
+    )
+
+
+def test_what_is_printed(result):
+    text = str(result)
+    correct = np.mean(result.correct)
+    assert f"classified correctly: {correct:.1%}" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("guided_backprop  "))
+    low, high = result.interval("guided_backprop", "pointing_game")
+    mean = result.mean("guided_backprop", "pointing_game")
+    assert row.split()[1:5] == [_short(mean), _short(low), "to", _short(high)]
+    (row,) = (line for line in text.splitlines() if line.startswith("relevance_mass "))
+    assert row.split()[1] == "guided_backprop" and row.split()[2] in (">", "=")
+    assert repr(result).startswith("Evaluation(['gradient', 'guided_backprop', 'zeiler_fergus']")
+
+
+def _short(value):
+    return f"{value:.2f}".lstrip("0")
+
+
+def test_a_csv_has_a_row_for_each_number(result, tmp_path):
+    result.to_csv(tmp_path / "scores.csv")
+    with open(tmp_path / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == result.values.size
+    row = rows[-1]
+    assert row["method"] == "centre_blob" and row["score"] == "localisation_auc"
+    assert float(row["value"]) == result.values[-1, -1, -1] and float(row["chance"]) == 0.5
+
+
+def test_a_method_of_ones_own_and_a_model_of_one_output():
+    known = worlds.closed_form_model("xor")
+    scaled = tfs.Method("scaled", lambda upstream, site: 2 * site.backward(upstream))
+    found = worlds.evaluate(known.model, known.world(3, seed=0), ["gradient", scaled])
+    assert found.correct is None and "classified" not in str(found)
+    assert found.mean("scaled", "relevance_mass") == pytest.approx(1.0)
+
+
+def test_what_cannot_be_evaluated_is_refused(world, result):
+    model = worlds.shapes_model()
+    with pytest.raises(tfs.ImageError, match="masks' shape"):
+        worlds.evaluate(model, world._replace(masks=world.masks[:, :32]), "gradient")
+    with pytest.raises(tfs.OptionError, match="Unknown method: 'gradeint'"):
+        worlds.evaluate(model, world, "gradeint")
+    clash = tfs.Method("edge_map", tfs.RULES["gradient"])
+    with pytest.raises(tfs.OptionError, match=r"called like a control. Received: \['edge_map'\]"):
+        worlds.evaluate(model, world, clash)
+    with pytest.raises(tfs.OptionError, match="Unknown score: 'auc'"):
+        result.mean("gradient", "auc")
+    with pytest.raises(tfs.OptionError, match="Unknown method: 'edges'. Did you mean"):
+        result.mean("edges", "pointing_game")
+    with pytest.raises(tfs.OptionError, match="World"):
+        worlds.evaluate(model, world.images)
+
+
+def test_maps_that_mean_nothing_are_told(world):
+    model = keras.Sequential(
+        [keras.Input((64, 64, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8)]
+    )
+    with pytest.warns(tfs.SaliencyWarning, match="constant_map"):
+        found = worlds.evaluate(model, world, "gradient")
+    assert np.isnan(found.of("gradient", "pointing_game")).all()
+    with pytest.raises(tfs.MeaninglessMapError):
+        worlds.evaluate(model, world, "gradient", on_problem="raise")

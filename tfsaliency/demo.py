@@ -1,0 +1,73 @@
+"""The demonstration: everything this package does, on pictures of its own with a known answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .data_randomization import data_randomization_check
+from .maps import gradient_map
+from .methods import METHODS
+from .reports import plot_evaluation, plot_similarities, tile_cascade, tile_world
+from .sanity import sanity_check
+from .tables import aligned
+from .worlds import CLASSES, World, evaluate, shapes, shapes_model, shapes_twins
+
+_SEED = 3  # the networks were trained and tested on others
+_PICTURES, _CHECKED, _SHOWN = 500, 8, 6
+_PNG_DPI = 150
+
+
+def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
+    """Explain pictures of shapes, check the methods, score their maps, and write all of it.
+
+    Parameters
+    ----------
+    out
+        The folder, made if need be.
+    say
+        What gets each part of the text, as it is ready.
+    verbose
+        1 for progress bars, 0 for none.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    parts: list[str] = []
+
+    def tell(title: str, text: object) -> None:
+        part = f"{title}\n{'=' * len(title)}\n{text}\n"
+        parts.append(part)
+        say(part)
+
+    model, world = shapes_model(), shapes(_PICTURES, _SEED)
+    shown, few = (World(*(array[:n] for array in world)) for n in (_SHOWN, _CHECKED))
+    methods = list(METHODS)
+
+    maps = gradient_map(model, shown.images, methods, targets=shown.labels)
+    maps.save(out / "maps.npz")
+    captions = [
+        f"{CLASSES[k]} ({outputs[k]:.0%})"
+        for outputs, k in zip(maps.outputs, maps.outputs.argmax(axis=-1), strict=True)
+    ]
+    title = "Pictures, the network's answers, and its maps; blue: what makes the class"
+    tile_world(shown, maps, captions, title).savefig(out / "pictures.png", dpi=_PNG_DPI)
+    rows = [["picture", "is", "network says"]]
+    rows += [[str(i), CLASSES[k], captions[i]] for i, k in enumerate(shown.labels)]
+    tell("What the network says", "\n".join([*aligned(rows), "", str(maps.coverage)]))
+
+    verdict = sanity_check(model, few.images, methods, targets=few.labels, verbose=verbose)
+    verdict.to_json(out / "cascade.json")
+    tile_cascade(verdict).savefig(out / "cascade.png", dpi=_PNG_DPI)
+    plot_similarities(verdict).savefig(out / "similarities.png", dpi=_PNG_DPI)
+    tell("Do the maps depend on the network's weights?", verdict)
+
+    permuted = data_randomization_check(
+        model, few.images, methods, permuted=shapes_twins(), targets=few.labels, verbose=verbose
+    )
+    permuted.to_json(out / "permuted.json")
+    tell("Do they depend on what it learned?", permuted)
+
+    scores = evaluate(model, world, methods)
+    scores.to_csv(out / "scores.csv")
+    plot_evaluation(scores).savefig(out / "scores.png", dpi=_PNG_DPI)
+    tell("Do they find what makes the class?", scores)
+    (out / "report.txt").write_text("\n".join(parts), encoding="utf-8")

@@ -1,0 +1,157 @@
+"""Figures of pictures with a known answer: maps with the true mask, and the scores of methods."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..arrays import Array
+from ..errors import ImageError, OptionError
+from ..worlds import Evaluation, World
+from .tiles import RED, InlineFigure, colour_scale, picture_of
+
+_TILE_INCHES, _LABEL_INCHES = 1.6, 0.5
+_OUTLINE = "#0050ff"
+_PANEL_INCHES, _ROW_INCHES, _FRAME_INCHES = 3.0, 0.3, 1.3
+_NAME_INCHES = 1.5
+
+
+def tile_world(
+    world: World, maps: Mapping[str, Array], labels: Sequence[str] = (), title: str = ""
+) -> Figure:
+    """Draw pictures and their maps, a row each, with the outline of what matters in all of them.
+
+    Parameters
+    ----------
+    world
+        Images (n, h, w, 3) or (n, h, w, 1), and masks (n, h, w).
+    maps
+        Maps (n, h, w) by name, as gradient_map returns them; each drawn on a scale of its own, as
+        by tile_input_and_maps.
+    labels
+        What to call each picture, n of them; none by default.
+    title
+        Over the figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure, not known to pyplot: a notebook shows it as the last value of a
+    cell, and figure.savefig(path) writes it.
+
+    Raises
+    ------
+    ImageError, OptionError
+        For images that cannot be drawn, maps or masks of another shape, or a wrong number of
+        labels.
+
+    References
+    ----------
+    Arras, Osman and Samek 2022, arXiv:2003.07258, for maps beside ground truth.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> world = worlds.shapes(2, seed=0)
+    >>> maps = tfs.gradient_map(worlds.shapes_model(), world.images)
+    >>> [axes.get_title() for axes in tfs.tile_world(world, maps).axes[:2]]
+    ['picture', 'gradient']
+    """
+    n, h, w = np.shape(world.masks)
+    if len(world.images) != n or any(np.shape(array) != (n, h, w) for array in maps.values()):
+        raise ImageError(
+            f"Expected images and maps of the masks' shape {(n, h, w)}. Received: images "
+            f"{np.shape(world.images)}, maps {[np.shape(array) for array in maps.values()]}."
+        )
+    if len(labels) not in (0, n):
+        raise OptionError(f"Expected {n} labels, one for each picture. Received: {len(labels)}.")
+    columns = ["picture", *maps]
+    size = (_TILE_INCHES * len(columns) + 0.3, _TILE_INCHES * n * h / w + _LABEL_INCHES)
+    figure = InlineFigure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(n, len(columns), squeeze=False)
+    for i in range(n):
+        axes[i, 0].imshow(picture_of(world.images[i]))
+        for axis, array in zip(axes[i, 1:], maps.values(), strict=True):
+            low, high, colours = colour_scale(array[i].astype(np.float64), RED, 99.0)
+            axis.set_facecolor("lightgrey")
+            axis.imshow(array[i], cmap=colours, vmin=low, vmax=high)
+        for axis in axes[i]:
+            if world.masks[i].any() and not world.masks[i].all():
+                axis.contour(world.masks[i], levels=[0.5], colors=[_OUTLINE], linewidths=1.0)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        if labels:
+            axes[i, 0].set_ylabel(labels[i], fontsize=9)
+    for axis, name in zip(axes[0], columns, strict=True):
+        axis.set_title(name, fontsize=9)
+    if title:
+        figure.suptitle(textwrap.fill(title, int(size[0] * 12)), fontsize=11)
+    return figure
+
+
+def plot_evaluation(evaluation: Evaluation) -> Figure:
+    """Plot the scores of methods and controls, with 95 % intervals and chance.
+
+    Parameters
+    ----------
+    evaluation
+        As worlds.evaluate returns it, of n pictures with masks (n, h, w).
+
+    Returns
+    -------
+    matplotlib.figure.Figure, as for tile_world: a panel for each score, a row for each method;
+    controls are grey, and a dashed line is chance.
+
+    Raises
+    ------
+    OptionError
+        For what is no Evaluation.
+
+    References
+    ----------
+    See worlds.evaluate.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> known = worlds.closed_form_model("linear")
+    >>> result = worlds.evaluate(known.model, known.world(4, seed=0), "gradient")
+    >>> [axes.get_title() for axes in tfs.plot_evaluation(result).axes][:2]
+    ['pointing_game', 'relevance_mass']
+    """
+    if not isinstance(evaluation, Evaluation):
+        raise OptionError(
+            f"Expected what worlds.evaluate returns. Received: {type(evaluation).__name__}."
+        )
+    names = evaluation.names[:-1]
+    size = (
+        _NAME_INCHES + _PANEL_INCHES * len(evaluation.scores),
+        _ROW_INCHES * len(names) + _FRAME_INCHES,
+    )
+    figure = InlineFigure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(evaluation.scores), sharey=True, squeeze=False)[0]
+    colours = colormaps["tab10"](np.arange(len(names)) % 10)
+    for axis, score in zip(panels, evaluation.scores, strict=True):
+        axis.axvline(evaluation.mean("chance", score), color="grey", linestyle="--", linewidth=1)
+        for row, (name, colour) in enumerate(zip(names, colours, strict=True)):
+            mean, (low, high) = evaluation.mean(name, score), evaluation.interval(name, score)
+            drawn = "grey" if name in evaluation.controls else colour
+            reach = [[mean - low], [high - mean]]
+            axis.errorbar(mean, row, xerr=reach, fmt="o", color=drawn, capsize=3)
+        axis.set_title(score, fontsize=10)
+        axis.set_xlim(-0.03, 1.03)
+        axis.grid(axis="x", alpha=0.25)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    pictures = evaluation.values.shape[-1]
+    title = f"Scores against the true masks of {pictures} pictures; 95 % intervals; dashed: chance"
+    figure.suptitle(title, fontsize=11)
+    return figure

@@ -1,0 +1,221 @@
+"""Networks whose answer follows from their weights: the CLOSED_FORM table.
+
+Each is a keras.Model of images (n, h, w, 3) in 0..1 with one output. Which pixels its output
+depends on at an image x, and whether it rises or falls with each value, can be read off:
+
+    linear        sum w x                       w zero but in a patch
+    additive      sum w relu(x - t)             every value by itself; none that is below t
+    masked        dense(relu(conv(mask * x)))   all weights positive, so that all signs are
+    xor           |mean of A - mean of B|       neither patch says anything alone
+    null_patch    mean of A + r(B) - r(B)       the output is independent of B, r a ReLU of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from ..arrays import Array, as_batch
+from ..errors import unknown_option
+from .pictures import World, check_int
+
+_SMALLEST_SIZE = 9
+
+
+class KnownModel(NamedTuple):
+    """A network with a known answer.
+
+    Parameters
+    ----------
+    model
+        keras.Model, images (n, h, w, 3) -> (n, 1).
+    signs
+        Images (n, h, w, 3) -> (n, h, w, 3) of 1 where the output rises with that value, -1 where it
+        falls, 0 where it does not depend on it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tfsaliency import worlds
+    >>> known = worlds.closed_form_model("linear", size=9)
+    >>> int(known.masks(np.zeros((1, 9, 9, 3))).sum())  # a patch of 3 x 3
+    9
+    """
+
+    model: keras.Model
+    signs: Callable[[Array], Array]
+
+    def masks(self, images: Any) -> Array:
+        """Return the pixels that the output depends on, (n, h, w), bool."""
+        batch = as_batch(images, self.model.input_shape[1:])
+        return np.abs(self.signs(batch)).max(axis=-1) > 0
+
+    def world(self, n: int, seed: int) -> World:
+        """Return n images of noise in 0..1, with labels 0 and their masks."""
+        shape = (n, *self.model.input_shape[1:])
+        images = np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+        return World(images, np.zeros(n, int), self.masks(images))
+
+
+def closed_form_model(name: str, size: int = 16, seed: int = 0) -> KnownModel:
+    """Return a network whose answer follows from its weights.
+
+    Parameters
+    ----------
+    name
+        A key of CLOSED_FORM: "linear" (no ReLU), "additive" (each value by itself), "masked" (a
+        patch is seen, the rest cut off), "xor" (whether one of two patches is brighter), or
+        "null_patch" (two ReLUs see a patch and cancel out).
+    size
+        Height and width of the images (n, h, w, 3) in pixels, 9 or more.
+    seed
+        Draws the places of patches, and the weights.
+
+    Returns
+    -------
+    KnownModel
+
+    Raises
+    ------
+    OptionError
+        For an unknown name, or numbers out of range.
+
+    References
+    ----------
+    Kindermans et al. 2017, "Learning how to explain neural networks", arXiv:1705.05598, for linear
+    models as a test; Nie, Zhang and Patel 2018, arXiv:1805.07039, for what guided backpropagation
+    and Zeiler-Fergus show of a part that cancels out.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import worlds
+    >>> known = worlds.closed_form_model("null_patch")
+    >>> world = known.world(4, seed=0)
+    >>> maps = tfs.gradient_map(known.model, world.images, ["gradient", "guided_backprop"])
+    >>> [bool(maps[name][~world.masks].any()) for name in maps]  # outside of what matters
+    [False, True]
+    """
+    if name not in CLOSED_FORM:
+        raise unknown_option("closed-form model", name, CLOSED_FORM)
+    check_int("size", size, _SMALLEST_SIZE)
+    check_int("seed", seed, 0)
+    return CLOSED_FORM[name](int(size), np.random.default_rng(seed))
+
+
+def _linear(size: int, rng: np.random.Generator) -> KnownModel:
+    (patch,) = _patches(size, rng, 1)
+    weights = np.where(patch, rng.normal(size=patch.shape), 0.0)
+    model = _model("linear", size, [_flat(), _dense("sum", 1)], [weights.reshape(-1, 1)])
+    return KnownModel(model, lambda x: np.broadcast_to(np.sign(weights), x.shape))
+
+
+def _additive(size: int, rng: np.random.Generator) -> KnownModel:
+    threshold = 0.3
+    weights = rng.normal(size=(size, size, 3)) * (rng.uniform(size=(size, size, 1)) < 0.2)
+    layers = [_conv("shift", 3, 1), keras.layers.ReLU(name="relu"), _flat(), _dense("sum", 1)]
+    shift = [np.eye(3)[None, None], np.full(3, -threshold)]
+    model = _model("additive", size, layers, [*shift, weights.reshape(-1, 1)])
+    return KnownModel(model, lambda x: np.sign(weights) * (x > threshold))
+
+
+def _masked(size: int, rng: np.random.Generator) -> KnownModel:
+    ((row, column),) = _corners(size, rng, 1)
+    side = _side(size)
+    seen = np.zeros((size, size, 1))
+    seen[row : row + side, column : column + side] = 1
+    borders = (row, size - row - side), (column, size - column - side)
+    crop = keras.layers.Cropping2D(borders, name="mask")
+    layers = [crop, _conv("conv", 4, 3, activation="relu"), _flat(), _dense("sum", 1)]
+    kernel, head = rng.uniform(0.1, 1.0, (3, 3, 3, 4)), rng.uniform(0.1, 1.0, (side * side * 4, 1))
+    model = _model("masked", size, layers, [kernel, np.full(4, 0.1), head])
+    return KnownModel(model, lambda x: np.broadcast_to(seen, x.shape))
+
+
+def _xor(size: int, rng: np.random.Generator) -> KnownModel:
+    first, second = (patch / patch.sum() for patch in _patches(size, rng, 2))
+    difference = first - second
+    column = difference.reshape(-1, 1)
+    layers = [_flat(), _dense("differences", 2, activation="relu"), _dense("sum", 1)]
+    model = _model("xor", size, layers, [np.hstack([column, -column]), np.ones((2, 1))])
+
+    def signs(x: Array) -> Array:
+        brighter = np.sign(np.tensordot(x, difference, 3))
+        return np.asarray(brighter[:, None, None, None] * np.sign(difference))
+
+    return KnownModel(model, signs)
+
+
+def _null_patch(size: int, rng: np.random.Generator) -> KnownModel:
+    counts, null = (patch / patch.sum() for patch in _patches(size, rng, 2))
+    layers = [_flat(), _dense("means", 3, activation="relu"), _dense("sum", 1)]
+    kernel = np.stack([counts, null, null], axis=-1).reshape(-1, 3)
+    model = _model("null_patch", size, layers, [kernel, np.array([[1.0], [1.0], [-1.0]])])
+    return KnownModel(model, lambda x: np.broadcast_to(np.sign(counts), x.shape))
+
+
+CLOSED_FORM: dict[str, Callable[[int, np.random.Generator], KnownModel]] = {
+    "linear": _linear,
+    "additive": _additive,
+    "masked": _masked,
+    "xor": _xor,
+    "null_patch": _null_patch,
+}
+
+
+def _side(size: int) -> int:
+    return size // 3
+
+
+def _corners(size: int, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
+    """Draw the corners of patches: one anywhere, two in different halves."""
+    room, side = size // count, _side(size)
+    return [
+        (int(rng.integers(0, size - side + 1)), i * room + int(rng.integers(0, room - side + 1)))
+        for i in range(count)
+    ]
+
+
+def _patches(size: int, rng: np.random.Generator, count: int) -> list[Array]:
+    """Return patches that do not overlap, (size, size, 3), 1 inside and 0 outside."""
+    side, patches = _side(size), []
+    for row, column in _corners(size, rng, count):
+        patch = np.zeros((size, size, 3))
+        patch[row : row + side, column : column + side] = 1
+        patches.append(patch)
+    return patches
+
+
+# Initializers have seeds, so that no random state of the caller's is touched.
+def _initializer() -> keras.initializers.Initializer:
+    return keras.initializers.GlorotUniform(seed=0)
+
+
+def _flat() -> keras.layers.Layer:
+    return keras.layers.Flatten(name="flat")
+
+
+def _dense(name: str, units: int, activation: str | None = None) -> keras.layers.Layer:
+    return keras.layers.Dense(
+        units, activation, use_bias=False, kernel_initializer=_initializer(), name=name
+    )
+
+
+def _conv(name: str, filters: int, size: int, activation: str | None = None) -> keras.layers.Layer:
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        padding="same",
+        activation=activation,
+        kernel_initializer=_initializer(),
+        name=name,
+    )
+
+
+def _model(name: str, size: int, layers: list[Any], weights: list[Array]) -> keras.Model:
+    model = keras.Sequential([keras.Input((size, size, 3), name="images"), *layers], name=name)
+    model.set_weights(weights)
+    return model

@@ -1,0 +1,165 @@
+"""What stands around the objects and says nothing of them: backgrounds and distractors.
+
+All of it is drawn for many pictures at once, with the axes n, h, w and colour. Lengths are
+fractions of a picture's side; positions are of row and column, in pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+
+Rng = np.random.Generator
+
+_DARKEST, _LIGHTEST = 55.0, 200.0  # of a background's mean
+_SLOPE = 40.0  # by which it changes from one side to the other
+_TEXTURE, _TINT = 13.0, 5.0  # standard deviations of its 1/f noise, in grey and in each colour
+_CANDIDATES = 24
+_LOUD = 330.0  # a distractor's contrast, summed over colours
+
+
+def backgrounds(rng: Rng, n: int, size: int) -> tuple[Array, Array]:
+    """Return backgrounds (n, size, size, 3), and their mean colours (n, 3)."""
+    colours = rng.uniform(_DARKEST, _LIGHTEST, (n, 3))
+    angle = rng.uniform(0, 2 * np.pi, n)
+    slope = rng.uniform(-_SLOPE, _SLOPE, (n, 1, 1, 3))
+    along = np.linspace(-1, 1, size)
+    ramp = (np.cos(angle)[:, None, None] * along[:, None] + np.sin(angle)[:, None, None] * along)[
+        ..., None
+    ]
+    noise = _pink(rng, n, size)
+    texture = _TEXTURE * noise[..., :1] + _TINT * noise[..., 1:]
+    return colours[:, None, None] + slope * ramp + texture, colours
+
+
+def _pink(rng: Rng, n: int, size: int) -> Array:
+    """Return noise (n, size, size, 4) whose amplitudes fall as 1 / frequency, of variance 1."""
+    spectrum = np.fft.rfft2(rng.normal(size=(n, size, size, 4)), axes=(1, 2))
+    rows, columns = np.fft.fftfreq(size), np.fft.rfftfreq(size)
+    frequency = np.hypot(rows[:, None], columns)
+    frequency[0, 0] = np.inf  # no mean
+    noise = np.fft.irfft2(spectrum / frequency[..., None], (size, size), axes=(1, 2))
+    return noise / noise.std(axis=(1, 2), keepdims=True)
+
+
+def contrasting(rng: Rng, colours: Array, least: float) -> Array:
+    """Return random colours (n, 3) that differ from those given by at least that much.
+
+    The difference is summed over the three colours; where no candidate has it, the most different
+    one is taken.
+    """
+    drawn = rng.uniform(0, 255, (len(colours), _CANDIDATES, 3))
+    difference = np.abs(drawn - colours[:, None]).sum(axis=-1)
+    best = np.minimum(difference, least).argmax(axis=1)
+    return drawn[np.arange(len(colours)), best]
+
+
+def apart(rng: Rng, taken: Array, distance: Array, margin: Array, size: int) -> Array:
+    """Return random places (n, 2) that keep a distance from places that are taken.
+
+    Parameters
+    ----------
+    taken
+        (n, k, 2).
+    distance
+        From each of them, (n, k); where no candidate keeps it, the one that comes nearest is taken.
+    margin
+        From the border, (n,).
+    """
+    n = len(taken)
+    drawn = margin[:, None, None] + rng.uniform(0, 1, (n, _CANDIDATES, 2)) * (
+        size - 2 * margin[:, None, None]
+    )
+    gaps = np.linalg.norm(drawn[:, :, None] - taken[:, None], axis=-1) - distance[:, None]
+    best = np.minimum(gaps.min(axis=-1), 0.0).argmax(axis=1)
+    return drawn[np.arange(n), best]
+
+
+def add_distractors(rng: Rng, images: Array, colours: Array, taken: Array, radii: Array) -> None:
+    """Draw striped patches, blobs and lines into images (n, h, w, 3), in place.
+
+    Parameters
+    ----------
+    colours
+        The mean colours of the backgrounds, (n, 3).
+    taken, radii
+        Where objects will stand, (n, k, 2), and how far they reach, (n, k).
+    """
+    n, size = images.shape[:2]
+    for chance in (1.0, 0.5):  # that there is one, and another
+        for draw in (_patch, _blob, _line):
+            alpha, colour = draw(rng, n, size, colours, taken, radii)
+            alpha[rng.uniform(size=n) >= chance] = 0
+            images += alpha[..., None] * (colour - images)
+
+
+def wobbly(rng: Rng, centres: Array, radii: Array, edge: float, size: int) -> Array:
+    """Return how much irregular round areas cover of each pixel, (n, size, size).
+
+    Parameters
+    ----------
+    centres, radii
+        (n, 2) and (n,), in pixels.
+    edge
+        The width of the border, in pixels.
+    """
+    y, x = _offsets(centres, size)
+    angle = np.arctan2(y, x)
+    outline = np.ones_like(angle)
+    for waves in (2, 3, 5):
+        height = rng.uniform(0.1, 0.3, (len(radii), 1, 1)) * rng.choice((-1, 1), (len(radii), 1, 1))
+        phase = rng.uniform(0, 2 * np.pi, (len(radii), 1, 1))
+        outline += height * np.cos(waves * angle + phase)
+    inside = radii[:, None, None] * outline - np.hypot(x, y)
+    return np.clip(inside / edge + 0.5, 0.0, 1.0)
+
+
+def _patch(
+    rng: Rng, n: int, size: int, colours: Array, taken: Array, radii: Array
+) -> tuple[Array, Array]:
+    own = rng.uniform(0.08, 0.14, n) * size
+    centres = apart(rng, taken, radii + own[:, None], 0.6 * own, size)
+    y, x = _offsets(centres, size)
+    angle, phase = rng.uniform(0, 2 * np.pi, (2, n, 1, 1))
+    period = rng.uniform(4.0, 7.0, (n, 1, 1)) * size / 64
+    waves = np.sin(2 * np.pi / period * (np.cos(angle) * x + np.sin(angle) * y) + phase)
+    first = contrasting(rng, colours, _LOUD)
+    second = contrasting(rng, first, _LOUD)
+    share = np.clip(0.5 + waves, 0.0, 1.0)[..., None]
+    colour = share * first[:, None, None] + (1 - share) * second[:, None, None]
+    return wobbly(rng, centres, own, 2.0, size), colour
+
+
+def _blob(
+    rng: Rng, n: int, size: int, colours: Array, taken: Array, radii: Array
+) -> tuple[Array, Array]:
+    own = rng.uniform(0.06, 0.12, n) * size
+    centres = apart(rng, taken, radii + own[:, None], 0.6 * own, size)
+    colour = contrasting(rng, colours, _LOUD)[:, None, None]
+    return wobbly(rng, centres, own, 1.0, size), colour
+
+
+def _line(
+    rng: Rng, n: int, size: int, colours: Array, _taken: Array, _radii: Array
+) -> tuple[Array, Array]:
+    centres = rng.uniform(0, size, (n, 2))
+    y, x = _offsets(centres, size)
+    angle = rng.uniform(0, 2 * np.pi, (n, 1, 1))
+    length = rng.uniform(0.2, 0.5, (n, 1, 1)) * size
+    width = rng.uniform(0.6, 1.6, (n, 1, 1))
+    along = np.abs(np.cos(angle) * x + np.sin(angle) * y)
+    across = np.abs(np.cos(angle) * y - np.sin(angle) * x)
+    alpha = np.clip(width - across + 0.5, 0, 1) * np.clip(length - along + 0.5, 0, 1)
+    return alpha, contrasting(rng, colours, _LOUD)[:, None, None]
+
+
+def _offsets(centres: Array, size: int) -> tuple[Any, Any]:
+    """Return the rows and columns of pixels from centres, (n, size, 1) and (n, 1, size)."""
+    middle = np.arange(size) + 0.5
+    return (
+        middle[:, None] - centres[:, 0, None, None],
+        middle - centres[:, 1, None, None],
+    )

@@ -1,0 +1,295 @@
+"""evaluate(model, world, methods): how well methods find what is known to matter."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import NamedTuple
+
+import numpy as np
+
+from ..arrays import Array, nanmean
+from ..census import Coverage
+from ..checks import described
+from ..controls import CONTROLS
+from ..endpoints import Model
+from ..errors import ImageError, OptionError, unknown_option
+from ..maps import gradient_map
+from ..methods import METHODS, Method, resolve_methods
+from ..prepared import Prepared, Preprocess, as_prepared
+from ..problems import Problems, check_on_problem, tell
+from ..scores import Score
+from ..tables import aligned
+from ..verdicts import bootstrap, interval, short
+from .localisation import LOCALISATION, checked_masks
+from .pictures import World
+
+CHANCE = "chance"
+
+
+class Difference(NamedTuple):
+    """By how much one method scores higher than another, on the same pictures.
+
+    Parameters
+    ----------
+    mean
+        The mean difference.
+    low, high
+        Its 95 % interval over pictures.
+
+    Examples
+    --------
+    >>> from tfsaliency import worlds
+    >>> worlds.Difference(.2, .1, .3).sign, worlds.Difference(.1, -.1, .3).sign
+    (1, 0)
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if the interval is on one side of zero, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The scores of methods and controls on pictures with a known answer.
+
+    Parameters
+    ----------
+    values : array
+        With the axes method, score, picture; NaN where undefined.
+    chance : array
+        What a map of shuffled pixels has on average, (scores, pictures).
+    methods, controls, scores : tuple of str
+        The names; the first axis of values is that of the methods and then of the controls.
+    correct : array or None
+        Whether the model says the label of each picture, (n,); None for a model of one output.
+    coverage : dict
+        For each method, how many ReLUs its rule governs.
+    settings : dict
+        What was asked for, in words.
+    problems : Problems
+        The causes for which maps mean nothing.
+
+    Examples
+    --------
+    >>> from tfsaliency import worlds
+    >>> known = worlds.closed_form_model("linear")
+    >>> result = worlds.evaluate(known.model, known.world(4, seed=0), "gradient")
+    >>> result.mean("gradient", "relevance_mass")
+    1.0
+    >>> result.difference("gradient", "edge_map", "relevance_mass").sign
+    1
+    """
+
+    values: Array
+    chance: Array
+    methods: tuple[str, ...]
+    controls: tuple[str, ...]
+    scores: tuple[str, ...]
+    correct: Array | None
+    coverage: Mapping[str, Coverage]
+    settings: Mapping[str, str]
+    problems: Problems = field(default_factory=Problems)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        pictures = self.values.shape[-1]
+        return f"Evaluation({list(self.methods)}, {list(self.scores)}, {pictures} pictures)"
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The methods, the controls, and chance."""
+        return (*self.methods, *self.controls, CHANCE)
+
+    def of(self, name: str, score: str) -> Array:
+        """Return the scores (n,) of a method, of a control, or of chance.
+
+        Raises
+        ------
+        OptionError
+            For an unknown method or score.
+        """
+        if score not in self.scores:
+            raise unknown_option("score", score, self.scores)
+        if name not in self.names:
+            raise unknown_option("method", name, self.names)
+        s = self.scores.index(score)
+        return self.chance[s] if name == CHANCE else self.values[self.names.index(name), s]
+
+    def mean(self, name: str, score: str) -> float:
+        """Return the mean over the pictures on which the score is defined."""
+        return nanmean(self.of(name, score))
+
+    def interval(self, name: str, score: str) -> tuple[float, float]:
+        """Return the 95 % interval of the mean, over pictures."""
+        return interval(bootstrap(self.of(name, score)[np.newaxis])[0])
+
+    def difference(self, name: str, other: str, score: str) -> Difference:
+        """Return by how much a method scores higher than another, on the same pictures."""
+        gaps = self.of(name, score) - self.of(other, score)
+        return Difference(nanmean(gaps), *interval(bootstrap(gaps[np.newaxis])[0]))
+
+    def ranking(self, score: str) -> list[tuple[str, ...]]:
+        """Return all names from the highest mean score to the lowest, in groups.
+
+        A group begins where its first name scores lower than the first of the group before, and
+        the interval of the difference does not hold zero.
+        """
+        ordered = sorted(self.names, key=lambda name: -self.mean(name, score))
+        groups: list[tuple[str, ...]] = []
+        for name in ordered:
+            if groups and not self.difference(groups[-1][0], name, score).sign:
+                groups[-1] = (*groups[-1], name)
+            else:
+                groups.append((name,))
+        return groups
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write one row for each number: method, score, picture, value, chance.
+
+        Parameters
+        ----------
+        path
+            Where to write; an existing file is replaced.
+        """
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["method", "score", "picture", "value", "chance"])
+            for m, s, i in np.ndindex(self.values.shape):
+                numbers = float(self.values[m, s, i]), float(self.chance[s, i])
+                writer.writerow([self.names[m], self.scores[s], i, *numbers])
+
+
+def evaluate(
+    model: Model | Prepared,
+    world: World,
+    methods: str | Method | Sequence[str | Method] | None = None,
+    *,
+    score: str | Score | None = None,
+    preprocess: Preprocess | None = None,
+    reduction: str = "sum_abs",
+    seed: int = 0,
+    batch_size: int = 32,
+    on_problem: str = "warn",
+) -> Evaluation:
+    """Score maps of pictures with a known answer, beside controls that need no network.
+
+    Each picture's label is explained, whatever the model says of it: pictures that it gets wrong
+    are in `correct`, and can be left out before.
+
+    Parameters
+    ----------
+    model, score, preprocess, reduction, batch_size, on_problem
+        As for gradient_map.
+    world
+        Images (n, h, w, c), the class to explain of each (n,), and masks (n, h, w) of the pixels
+        that matter: from shapes, of your own making, or worlds.World(images, labels, masks).
+    methods
+        As for gradient_map; by default all of METHODS.
+    seed
+        Draws the noise of the controls.
+
+    Returns
+    -------
+    Evaluation; print it.
+
+    Raises
+    ------
+    ImageError, ModelError, OptionError
+        As for gradient_map; ImageError also for masks of another shape than the images.
+
+    References
+    ----------
+    Arras, Osman and Samek 2022, "CLEVR-XAI", arXiv:2003.07258, for the idea and two of the scores.
+
+    Examples
+    --------
+    >>> from tfsaliency import worlds
+    >>> world = worlds.shapes(8, seed=1)
+    >>> result = worlds.evaluate(worlds.shapes_model(), world, "gradient")
+    >>> result.values.shape  # gradient and 4 controls, 4 scores, 8 pictures
+    (5, 4, 8)
+    """
+    if not isinstance(world, World):
+        raise OptionError(
+            "Expected a World: worlds.shapes(n, seed), or worlds.World(images, labels, masks). "
+            f"Received: {type(world).__name__}."
+        )
+    masks = checked_masks(world.masks)
+    if np.shape(world.images)[:3] != masks.shape:
+        raise ImageError(
+            f"Expected images of the masks' shape {masks.shape}. "
+            f"Received: {np.shape(world.images)}."
+        )
+    chosen = resolve_methods(list(METHODS) if methods is None else methods)
+    prepared = as_prepared(model, [method.rule for method in chosen], score, preprocess)
+    maps = gradient_map(
+        prepared,
+        world.images,
+        chosen,
+        targets=world.labels,
+        reduction=reduction,
+        batch_size=batch_size,
+        on_problem="ignore",  # told below, as a problem of the caller's line
+    )
+    clash = sorted({*maps} & {*CONTROLS, CHANCE})
+    if clash:
+        raise OptionError(f"Expected methods not called like a control. Received: {clash}.")
+    tell(maps.problems, check_on_problem(on_problem), stacklevel=2)
+    inputs = prepared.check(world.images).images_in
+    rng = np.random.default_rng(seed)
+    every = [*maps.values(), *(control(inputs, rng) for control in CONTROLS.values())]
+    scores = LOCALISATION.values()
+    counts = {"pictures": str(len(inputs)), "reduction": reduction}
+    return Evaluation(
+        np.array([[scored(array, masks) for scored in scores] for array in every]),
+        np.array([scored.chance_of(masks) for scored in scores]),
+        tuple(maps),
+        tuple(CONTROLS),
+        tuple(LOCALISATION),
+        _correct(maps.outputs, world.labels),
+        maps.coverage,
+        described(prepared, maps.score, counts),
+        maps.problems,
+    )
+
+
+def _correct(outputs: Array, labels: Array) -> Array | None:
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        return None
+    return outputs.argmax(axis=-1) == np.asarray(labels)
+
+
+def _lines(result: Evaluation) -> list[str]:
+    lines = [f"{key}: {value}" for key, value in result.settings.items() if key != "versions"]
+    if result.correct is not None:
+        lines.append(f"classified correctly: {np.mean(result.correct):.1%}")
+    rows = [["", *result.scores]]
+    for name in result.names:
+        cells = []
+        for score in result.scores:
+            low, high = result.interval(name, score)
+            spread = "" if name == CHANCE else f"  {short(low)} to {short(high)}"
+            cells.append(short(result.mean(name, score)) + spread)
+        rows.append([name, *cells])
+    lines += ["", *aligned(rows), "", "means, with 95 % intervals over pictures", ""]
+    lines.append("From the highest to the lowest; = where the difference may be by chance:")
+    lines.append("")
+    rows = [[score, " > ".join(map(" = ".join, result.ranking(score)))] for score in result.scores]
+    lines += aligned(rows)
+    undefined = int((~np.isfinite(result.values)).sum())
+    if undefined:
+        what = "a map is constant or not finite, or a mask is empty"
+        lines += ["", f"Undefined, as {what}: {undefined} of {result.values.size}."]
+    return lines

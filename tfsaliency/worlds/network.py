@@ -1,0 +1,164 @@
+"""The small network that is trained on shapes, and its twins; their weights ship with the package.
+
+benchmarks/train_shapes_model.py trains them.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from .pictures import CLASSES
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+TRAINED, PERMUTED = "shapes", tuple(f"shapes_permuted_{i}" for i in range(4))
+
+_SIZE = 64
+# name: (squeeze 1x1, expand 1x1, expand 3x3); a pool stands before fire2 and fire4.
+_FIRES = {
+    "fire2": (16, 32, 32),
+    "fire3": (16, 32, 32),
+    "fire4": (24, 48, 48),
+    "fire5": (24, 48, 48),
+    "fire6": (32, 64, 64),
+    "fire7": (32, 64, 64),
+}
+_POOL_BEFORE = {"fire2": "pool1", "fire4": "pool3"}
+
+
+def shapes_model() -> keras.Model:
+    """Return a network that was trained to classify the pictures of shapes, in all variants.
+
+    It is built like a small SqueezeNet: 20 convolutions and 19 ReLUs, 13 of them layers of their
+    own and 6 fused into convolutions.
+
+    Returns
+    -------
+    keras.Model, images (n, 64, 64, 3) of 0..255 as they are -> probabilities (n, 8), in the order
+    of worlds.CLASSES.
+
+    Raises
+    ------
+    OSError
+        If the package was installed without its weights.
+
+    References
+    ----------
+    Iandola et al. 2016, arXiv:1602.07360, for the architecture.
+
+    Examples
+    --------
+    >>> from tfsaliency import worlds
+    >>> world = worlds.shapes(64, seed=3)
+    >>> outputs = worlds.shapes_model().predict(world.images, verbose=0)
+    >>> int((outputs.argmax(axis=-1) == world.labels).sum())
+    64
+    """
+    return _loaded(TRAINED)
+
+
+def shapes_twins() -> tuple[keras.Model, ...]:
+    """Return four networks like shapes_model that learned permuted labels by heart.
+
+    Each was trained on pictures of which every one had the label of another, and so knows nothing
+    of the classes: for data_randomization_check.
+
+    Returns
+    -------
+    keras.Models, images (n, 64, 64, 3) of 0..255 -> (n, 8).
+
+    Raises
+    ------
+    OSError
+        If the package was installed without its weights.
+
+    References
+    ----------
+    Adebayo et al. 2018, arXiv:1810.03292, section 4.2.
+
+    Examples
+    --------
+    >>> from tfsaliency import worlds
+    >>> len(worlds.shapes_twins())
+    4
+    """
+    return tuple(map(_loaded, PERMUTED))
+
+
+def build_shapes_model(seed: int = 0, normalized: bool = False) -> keras.Model:
+    """Return the untrained network.
+
+    Parameters
+    ----------
+    seed
+        Draws its weights.
+    normalized
+        Whether there is a batch normalization before each ReLU that is a layer of its own. Without
+        them it does not learn; fold takes them out again.
+    """
+    layers = keras.layers
+    seeds = count(1000 * seed)  # so that no random state of the caller's is touched
+
+    def conv(x: Any, name: str, filters: int, size: int, **options: Any) -> Any:
+        initializer = keras.initializers.GlorotUniform(seed=next(seeds))
+        return layers.Conv2D(
+            filters, size, padding="same", kernel_initializer=initializer, name=name, **options
+        )(x)
+
+    def relu(x: Any, name: str, conv_name: str) -> Any:
+        if normalized:
+            x = layers.BatchNormalization(momentum=0.9, name=_norm_of(conv_name))(x)
+        return layers.ReLU(name=name)(x)
+
+    inputs = keras.Input((_SIZE, _SIZE, 3), name="images")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(inputs)
+    x = relu(conv(x, "conv1", 32, 3, strides=2), "relu_conv1", "conv1")
+    for fire, (squeeze, expand1, expand3) in _FIRES.items():
+        if fire in _POOL_BEFORE:
+            x = layers.MaxPooling2D(3, 2, padding="same", name=_POOL_BEFORE[fire])(x)
+        x = conv(x, f"{fire}-squeeze1x1", squeeze, 1, activation="relu")
+        parts = []
+        for part, filters, size in (("expand1x1", expand1, 1), ("expand3x3", expand3, 3)):
+            name = f"{fire}-{part}"
+            parts.append(relu(conv(x, name, filters, size), f"{fire}-relu_{part}", name))
+        x = layers.Concatenate(name=f"{fire}-concat")(parts)
+    x = conv(x, "conv8", len(CLASSES), 1)
+    x = layers.GlobalAveragePooling2D(name="pool8")(x)
+    return keras.Model(inputs, layers.Softmax(name="prob")(x), name="shapes")
+
+
+def fold(normalized: keras.Model) -> keras.Model:
+    """Return the network without batch normalizations that computes what one with them does."""
+    plain = build_shapes_model()
+    names = {layer.name for layer in normalized.layers}
+    for layer in plain.layers:
+        weights = normalized.get_layer(layer.name).get_weights()
+        if _norm_of(layer.name) in names:
+            norm = normalized.get_layer(_norm_of(layer.name))
+            gamma, beta, mean, variance = norm.get_weights()
+            scale = gamma / np.sqrt(variance + norm.epsilon)
+            kernel, bias = weights
+            weights = [kernel * scale, (bias - mean) * scale + beta]
+        layer.set_weights(weights)
+    return plain
+
+
+def save(model: keras.Model, name: str) -> None:
+    """Write the weights of a network into the package, in half precision."""
+    halves = {weight.path: weight.numpy().astype(np.float16) for weight in model.weights}
+    np.savez_compressed(WEIGHTS / f"{name}.npz", **halves)
+
+
+def _loaded(name: str) -> keras.Model:
+    model = build_shapes_model()
+    with np.load(WEIGHTS / f"{name}.npz") as stored:
+        model.set_weights([stored[weight.path].astype(np.float32) for weight in model.weights])
+    return model
+
+
+def _norm_of(conv_name: str) -> str:
+    return f"{conv_name}-norm"

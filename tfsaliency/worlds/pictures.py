@@ -1,0 +1,256 @@
+"""shapes(n, seed): generated pictures of which it is known what matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import OptionError, unknown_option
+from .clutter import Rng, add_distractors, apart, backgrounds, contrasting, wobbly
+from .outlines import OUTLINES, REACH, cover
+
+CLASSES: tuple[str, ...] = tuple(OUTLINES)
+
+_SMALLEST_SIZE = 32
+_CHUNK = 64  # pictures drawn at a time, from a seed of their own
+_CONTRAST = 170.0  # of the object, summed over colours
+_HALF = 0.5  # a pixel that is covered by so much belongs to the mask
+_GRAIN = 2.5  # standard deviation of the noise over all
+_ALL = 0.045, 0.09  # of the picture that an object covers
+_SMALL = 0.045, 0.075  # where another object or a patch stands beside it
+_MARK, _PATCH = 7 / 64, 16 / 64  # sides of the corner mark and of the null patch
+_MARK_COLOUR = (255.0, 0.0, 255.0)
+# A colour for each class, for the variant in which they have one.
+_COLOURS = np.array(
+    [
+        (230, 30, 30), (30, 200, 40), (40, 70, 235), (235, 220, 30),
+        (30, 215, 220), (215, 40, 215), (245, 130, 20), (245, 245, 245),
+    ],
+    float,
+)  # fmt: skip
+
+
+class World(NamedTuple):
+    """Pictures with a known answer.
+
+    Parameters
+    ----------
+    images
+        (n, h, w, 3), float32, whole numbers of 0..255.
+    labels
+        The class of each, (n,): an index into worlds.CLASSES.
+    masks
+        The pixels that make it that class, (n, h, w), bool.
+
+    Examples
+    --------
+    >>> from tfsaliency import worlds
+    >>> world = worlds.shapes(2, seed=0)
+    >>> [worlds.CLASSES[label] for label in world.labels]
+    ['triangle', 'ring']
+    """
+
+    images: Array
+    labels: Array
+    masks: Array
+
+
+class Scene(NamedTuple):
+    """Pictures in the making: without their objects, and what these will be.
+
+    Parameters
+    ----------
+    images
+        (n, h, w, 3), not rounded yet.
+    labels, areas, angles
+        Of the objects, (n, objects); areas in pixels.
+    centres
+        Row and column of the objects, in pixels, (n, objects, 2).
+    colours
+        Of the objects, (n, objects, 3).
+    """
+
+    images: Array
+    labels: Array
+    areas: Array
+    angles: Array
+    centres: Array
+    colours: Array
+
+
+def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
+    """Generate pictures of one object on a cluttered background, whose shape is the class.
+
+    Position, rotation and colour of the object say nothing of its class, and neither does what
+    stands around it: 1/f textures, slopes of colour, and striped patches, blobs and lines with
+    stronger edges than the object's.
+
+    Parameters
+    ----------
+    n
+        How many.
+    seed
+        The same seed gives the same pictures; fewer of them are the first ones of more.
+    size
+        Height and width in pixels, 32 or more.
+    variant
+        "plain": one object covers 4 to 10 % of the picture.
+        "coloured_distractor": every class has a colour of its own, and a blob has the colour of
+        another class.
+        "two_objects": two of different classes, left and right, and a mark in an upper corner says
+        which counts; the mask holds it and the mark.
+        "null_patch": the same patch of strong edges stands somewhere in every picture.
+
+    Returns
+    -------
+    World: images (n, size, size, 3), labels (n,), masks (n, size, size).
+
+    Raises
+    ------
+    OptionError
+        For an unknown variant, or numbers out of range.
+
+    References
+    ----------
+    Yang and Kim 2019, "Benchmarking attribution methods with relative feature importance",
+    arXiv:1907.09701, for the null patch; Yona and Greenfeld 2021, "Revisiting sanity checks for
+    saliency maps", arXiv:2110.14297, for two objects.
+
+    Examples
+    --------
+    >>> from tfsaliency import worlds
+    >>> worlds.shapes(3, seed=0).images.shape
+    (3, 64, 64, 3)
+    """
+    if variant not in VARIANTS:
+        raise unknown_option("variant", variant, VARIANTS)
+    check_int("n", n, 1)
+    check_int("seed", seed, 0)
+    check_int("size", size, _SMALLEST_SIZE)
+    parts = list(_chunks(n, seed, size, variant))
+    return World(*(np.concatenate(column)[:n] for column in zip(*parts, strict=True)))
+
+
+def check_int(name: str, value: object, least: int) -> None:
+    """Raise OptionError if an option is no whole number of at least that much."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise OptionError(f"Expected {name} as an int of at least {least}. Received: {value!r}.")
+
+
+def _chunks(n: int, seed: int, size: int, variant: str) -> Iterator[World]:
+    # Each chunk is drawn in full, so that its pictures do not depend on how many are wanted.
+    for chunk in range(-(-n // _CHUNK)):
+        rng = np.random.default_rng([seed, chunk, list(VARIANTS).index(variant)])
+        yield VARIANTS[variant](rng, size)
+
+
+def scene(rng: Rng, size: int, share: tuple[float, float], pair: bool = False) -> Scene:
+    """Draw what is behind the objects, and draw by lot what they will be.
+
+    Nothing but the outline depends on an object's class: not its area, its place or its colour, and
+    not what stands around it.
+
+    Parameters
+    ----------
+    share
+        The least and the largest part of the picture that an object covers.
+    pair
+        Whether there are two objects of different classes, left and right.
+    """
+    count = 1 + pair
+    images, behind = backgrounds(rng, _CHUNK, size)
+    labels = rng.integers(0, len(CLASSES), (_CHUNK, count))
+    if pair:
+        labels[:, 1] = (labels[:, 0] + rng.integers(1, len(CLASSES), _CHUNK)) % len(CLASSES)
+    areas = rng.uniform(*share, (_CHUNK, count)) * size**2
+    radii = REACH * np.sqrt(areas)
+    room = np.array([size, size / count])  # rows and columns that an object has
+    start = np.array([[0.0, i * size / count] for i in range(count)])
+    free = np.maximum(room - 2 * radii[..., None], 0.0)
+    # More of them near the border, or else the middle would be a good guess.
+    off_centre = 0.5 * np.sin(np.pi * rng.uniform(-0.5, 0.5, (_CHUNK, count, 2)))
+    centres = start + room / 2 + free * off_centre
+    colours = np.stack([contrasting(rng, behind, _CONTRAST) for _ in range(count)], axis=1)
+    angles = rng.uniform(0, 2 * np.pi, (_CHUNK, count))
+    add_distractors(rng, images, behind, centres, radii)
+    return Scene(images, labels, areas, angles, centres, colours)
+
+
+def finished(rng: Rng, drawn: Scene) -> tuple[Array, Array]:
+    """Put the objects into a scene: images as in World, and (n, objects, h, w) what they cover."""
+    images, masks = drawn.images.copy(), []
+    for i in range(drawn.labels.shape[1]):
+        labels, centres = drawn.labels[:, i], drawn.centres[:, i]
+        alpha = cover(labels, centres, drawn.areas[:, i], drawn.angles[:, i], images.shape[1])
+        images += alpha[..., None] * (drawn.colours[:, i, None, None] - images)
+        masks.append(alpha >= _HALF)
+    return pixels(rng, images), np.stack(masks, axis=1)
+
+
+def pixels(rng: Rng, images: Array) -> Array:
+    """Add the grain, and round to whole numbers of 0..255, float32."""
+    grainy = images + _GRAIN * rng.normal(size=images.shape)
+    return np.round(np.clip(grainy, 0, 255)).astype(np.float32)
+
+
+def _plain(rng: Rng, size: int) -> World:
+    drawn = scene(rng, size, _ALL)
+    images, masks = finished(rng, drawn)
+    return World(images, drawn.labels[:, 0], masks[:, 0])
+
+
+def _coloured_distractor(rng: Rng, size: int) -> World:
+    drawn = scene(rng, size, _SMALL)
+    labels = drawn.labels[:, 0]
+    others = (labels + rng.integers(1, len(CLASSES), _CHUNK)) % len(CLASSES)
+    radii = np.sqrt(drawn.areas[:, 0] / np.pi)
+    distance = REACH * np.sqrt(drawn.areas) + 1.3 * radii[:, None]
+    places = apart(rng, drawn.centres, distance, radii, size)
+    alpha = wobbly(rng, places, radii, 1.0, size)[..., None]
+    drawn.images[:] += alpha * (_COLOURS[others][:, None, None] - drawn.images)
+    images, masks = finished(rng, drawn._replace(colours=_COLOURS[drawn.labels]))
+    return World(images, labels, masks[:, 0])
+
+
+def _two_objects(rng: Rng, size: int) -> World:
+    drawn = scene(rng, size, _SMALL, pair=True)
+    images, masks = finished(rng, drawn)
+    which = rng.integers(0, 2, _CHUNK)
+    every = np.arange(_CHUNK)
+    side = round(_MARK * size)
+    marks = np.zeros((_CHUNK, size, size), bool)
+    marks[which == 0, :side, :side] = True
+    marks[which == 1, :side, -side:] = True
+    images[marks] = _MARK_COLOUR
+    return World(images, drawn.labels[every, which], masks[every, which] | marks)
+
+
+def _null_patch(rng: Rng, size: int) -> World:
+    drawn = scene(rng, size, _SMALL)
+    side = round(_PATCH * size)
+    patch = _rings(side)
+    reach = REACH * np.sqrt(drawn.areas) + side * np.sqrt(0.5)
+    places = apart(rng, drawn.centres, reach, np.full(_CHUNK, side / 2), size)
+    corners = np.round(places - side / 2).astype(int)
+    for image, (row, column) in zip(drawn.images, corners, strict=True):
+        image[row : row + side, column : column + side] = patch
+    images, masks = finished(rng, drawn)
+    return World(images, drawn.labels[:, 0], masks[:, 0])
+
+
+def _rings(side: int) -> Array:
+    """Return the null patch, (side, side, 3): black and yellow square rings."""
+    steps = np.minimum(np.arange(side), np.arange(side)[::-1])
+    ring = np.minimum(steps[:, None], steps) * 16 // side // 2 % 2
+    return np.where(ring[..., None] == 0, (0.0, 0.0, 0.0), (255.0, 230.0, 0.0))
+
+
+VARIANTS: dict[str, Callable[[Rng, int], World]] = {
+    "plain": _plain,
+    "coloured_distractor": _coloured_distractor,
+    "two_objects": _two_objects,
+    "null_patch": _null_patch,
+}
