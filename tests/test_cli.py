@@ -257,8 +257,7 @@ def test_labels_from_a_file(photo, model_file, tmp_path, capsys):
     ],
 )
 def test_captions_claim_no_probability_that_is_none(outputs, caption):
-    job = cli._Job(None, None, ["setter", "terrier"], [], None, "sum_abs", "crop", 1, None)
-    assert cli._caption(job, np.array(outputs), 0) == caption
+    assert cli._caption(["setter", "terrier"], np.array(outputs), 0) == caption
 
 
 def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monkeypatch):
