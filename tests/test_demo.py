@@ -54,7 +54,7 @@ def test_the_maps_are_those_of_the_labels(run):
 
 def test_the_report_has_the_verdicts_and_the_table(run):
     out, printed = run
-    said, cascade, permuted, scores = printed
+    said, cascade, permuted, scores, summary = printed
     assert "guided_backprop: 19 of 19 ReLUs (clone)" in said
     for label in worlds.shapes(6, seed=3).labels:
         assert worlds.CLASSES[label] in said
@@ -65,6 +65,8 @@ def test_the_report_has_the_verdicts_and_the_table(run):
     assert len(rows) == 4 * PICTURES
     mass = np.mean([float(row["value"]) for row in rows if row["score"] == "relevance_mass"])
     (line,) = (line for line in scores.splitlines() if line.startswith("gradient  "))
+    (short,) = (line for line in summary.splitlines() if line.startswith("guided_backprop"))
+    assert "does not depend" in short and "by 4 of 4 scores" in short
     cells = line.split()  # mean, low, "to" and high of each score
     assert cells[5] == f"{mass:.2f}".lstrip("0")
 

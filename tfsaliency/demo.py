@@ -11,11 +11,15 @@ from .methods import METHODS
 from .reports import plot_evaluation, plot_similarities, tile_cascade, tile_world
 from .sanity import sanity_check
 from .tables import aligned
-from .worlds import CLASSES, World, evaluate, shapes, shapes_model, shapes_twins
+from .worlds import CHANCE, CLASSES, World, evaluate, shapes, shapes_model, shapes_twins
 
 _SEED = 3  # the networks were trained and tested on others
 _PICTURES, _CHECKED, _SHOWN = 500, 8, 6
 _PNG_DPI = 150
+
+
+def _table(rows: list[list[str]]) -> str:
+    return "\n".join(aligned(rows))
 
 
 def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
@@ -52,13 +56,13 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
     tile_world(shown, maps, captions, title).savefig(out / "pictures.png", dpi=_PNG_DPI)
     rows = [["picture", "is", "network says"]]
     rows += [[str(i), CLASSES[k], captions[i]] for i, k in enumerate(shown.labels)]
-    tell("What the network says", "\n".join([*aligned(rows), "", str(maps.coverage)]))
+    tell("What the network says", f"{_table(rows)}\n\n{maps.coverage}")
 
-    verdict = sanity_check(model, few.images, methods, targets=few.labels, verbose=verbose)
-    verdict.to_json(out / "cascade.json")
-    tile_cascade(verdict).savefig(out / "cascade.png", dpi=_PNG_DPI)
-    plot_similarities(verdict).savefig(out / "similarities.png", dpi=_PNG_DPI)
-    tell("Do the maps depend on the network's weights?", verdict)
+    cascade = sanity_check(model, few.images, methods, targets=few.labels, verbose=verbose)
+    cascade.to_json(out / "cascade.json")
+    tile_cascade(cascade).savefig(out / "cascade.png", dpi=_PNG_DPI)
+    plot_similarities(cascade).savefig(out / "similarities.png", dpi=_PNG_DPI)
+    tell("Do the maps depend on the network's weights?", cascade)
 
     permuted = data_randomization_check(
         model, few.images, methods, permuted=shapes_twins(), targets=few.labels, verbose=verbose
@@ -70,4 +74,18 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
     scores.to_csv(out / "scores.csv")
     plot_evaluation(scores).savefig(out / "scores.png", dpi=_PNG_DPI)
     tell("Do they find what makes the class?", scores)
+
+    rows = [["", "upper layers", "what it learned", "beats chance", "beats the edges"]]
+    for method in methods:
+        wins = [
+            sum(scores.difference(method, other, score).sign > 0 for score in scores.scores)
+            for other in (CHANCE, "edge_map")
+        ]
+        verdicts = [result.verdicts[method][result.headline or 0] for result in (cascade, permuted)]
+        rows.append(
+            [method]
+            + [verdict.verdict.partition(" on ")[0] for verdict in verdicts]
+            + [f"by {count} of {len(scores.scores)} scores" for count in wins]
+        )
+    tell("In short: do the maps depend on the network, and find what matters?", _table(rows))
     (out / "report.txt").write_text("\n".join(parts), encoding="utf-8")
