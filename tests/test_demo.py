@@ -46,7 +46,7 @@ def test_everything_is_written(run):
 
 def test_the_maps_are_those_of_the_labels(run):
     out, _ = run
-    maps, world = tfs.SaliencyMaps.load(out / "maps.npz"), worlds.shapes(6, seed=3)
+    maps, world = tfs.SaliencyMaps.load(out / "maps.npz"), worlds.shapes(4, seed=3)
     assert np.array_equal(maps.images, world.images)
     direct = tfs.gradient_map(worlds.shapes_model(), world.images, targets=world.labels)
     np.testing.assert_allclose(maps["gradient"], direct["gradient"], rtol=1e-3, atol=1e-6)
@@ -56,7 +56,7 @@ def test_the_report_has_the_verdicts_and_the_table(run):
     out, printed = run
     said, cascade, permuted, scores, summary = printed
     assert "guided_backprop: 19 of 19 ReLUs (clone)" in said
-    for label in worlds.shapes(6, seed=3).labels:
+    for label in worlds.shapes(4, seed=3).labels:
         assert worlds.CLASSES[label] in said
     assert str(tfs.SanityResult.load(out / "cascade.json")) in cascade
     assert str(tfs.SanityResult.load(out / "permuted.json")) in permuted

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tfsaliency as tfs
+from tfsaliency import worlds
 from tfsaliency.cli import _parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,12 +90,28 @@ def test_the_readmes_commands_set_up_everything_and_parse():
         assert all((ROOT / photo).is_file() for photo in getattr(parsed, "photos", []))
 
 
+def _printed(notebook):
+    cells = json.loads((ROOT / "notebooks" / notebook).read_text())["cells"]
+    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    return "".join(line for output in outputs for line in output.get("text", []))
+
+
+def test_the_readmes_scores_are_those_that_the_notebook_prints():
+    (table,) = re.findall(r"```\n( +pointing_game.*?)```", README, flags=re.DOTALL)
+    printed = _printed("03_known_answers.ipynb")
+    assert table in printed
+    verdicts = re.findall(r"index (\S+) \[(\S+), (\S+)\]", printed)
+    upper, labels = verdicts[::2], verdicts[1::2]
+    text = " ".join(README.split())
+    assert "(index {}, 95 % {} to {})".format(*upper[1]) in text
+    assert "(permuted labels: {}, {} and {})".format(*(v[0] for v in labels)) in text
+    for name in worlds.LOCALISATION:
+        assert name in table
+
+
 def test_the_readmes_verdicts_are_those_that_the_notebook_prints():
     (table,) = re.findall(r"```\n(With new weights.*?)```", README, flags=re.DOTALL)
-    cells = json.loads((ROOT / "notebooks" / "02_sanity_checks.ipynb").read_text())["cells"]
-    outputs = (output for cell in cells for output in cell.get("outputs", []))
-    printed = "".join(line for output in outputs for line in output.get("text", []))
-    assert table in printed
+    assert table in _printed("02_sanity_checks.ipynb")
     for name in (*tfs.DRAWS, *tfs.SIMILARITIES):
         assert f"`{name}`" in README
 

@@ -36,6 +36,7 @@ def test_there_are_notebooks():
     assert [path.name for path in NOTEBOOKS] == [
         "01_compare_maps.ipynb",
         "02_sanity_checks.ipynb",
+        "03_known_answers.ipynb",
     ]
 
 
