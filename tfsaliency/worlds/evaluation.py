@@ -98,8 +98,6 @@ class Evaluation:
     settings: Mapping[str, str]
     problems: Problems = field(default_factory=Problems)
 
-    __hash__ = object.__hash__
-
     def __repr__(self) -> str:
         pictures = self.values.shape[-1]
         return f"Evaluation({list(self.methods)}, {list(self.scores)}, {pictures} pictures)"
