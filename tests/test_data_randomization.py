@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfsaliency as tfs
 from tfsaliency import worlds
@@ -138,6 +139,7 @@ def _without_metric():
         (_build(), "build as a function"),
         (lambda: None, "build as a function"),
         ("build", "build as a function"),
+        (lambda units: _build(units), "build as a function without arguments"),
         (_without_metric, r"compile with metrics=\['accuracy'\]"),
     ],
 )
@@ -146,8 +148,53 @@ def test_what_builds_no_network_is_refused(build, match, data):
         tfs.train_twins(build, *data, verbose=0)
 
 
+def test_a_network_that_is_given_again_is_refused(data):
+    """It would forget the labels, and maps be compared with those of itself."""
+    keras.utils.set_random_seed(0)
+    model = _build()
+    with pytest.raises(tfs.ModelError, match="a new network each time"):
+        tfs.train_twins(lambda: model, *data, seeds=1, verbose=0)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(60, int), np.full((60, 3), [0, 1, 0])])
+def test_labels_that_a_permutation_leaves_are_refused(labels, data):
+    with pytest.raises(tfs.OptionError, match="labels that a permutation changes.*60 labels"):
+        tfs.train_twins(_build, data[0], labels, verbose=0)
+
+
+def test_exactly_the_least_accuracy_is_enough():
+    """19 of 20 is .95, which float32 rounds down."""
+    images = np.eye(20, 64, dtype=np.float32).reshape(20, 8, 8, 1)
+    labels = np.arange(20) % 3
+
+    def build():
+        kernel = np.zeros((64, 3))
+        kernel[np.arange(20), labels] = 1.0
+        kernel[0] = kernel[0, ::-1]  # the one that is got wrong
+        model = keras.Sequential(
+            [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, use_bias=False)]
+        )
+        model.set_weights([kernel])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.0), loss, metrics=["accuracy"])
+        return model
+
+    assert float(np.float32(19 / 20)) < 0.95
+    with pytest.raises(tfs.ModelError, match="on permuted labels, seed 0"):  # those of labels pass
+        tfs.train_twins(build, images, labels, seeds=1, epochs=1, verbose=0)
+
+
 def test_bad_data_is_refused(data):
     images, labels = data
+    ragged = [images[0], images[1, :4]]
+    with pytest.raises(tfs.OptionError, match="images as an array of numbers.*list"):
+        tfs.train_twins(_build, ragged, labels[:2], verbose=0)
+    with pytest.raises(tfs.OptionError, match="images as an array of numbers.*Dataset"):
+        tfs.train_twins(_build, tf.data.Dataset.from_tensor_slices(images), labels, verbose=0)
+    with pytest.raises(tfs.OptionError, match="labels as an array of numbers"):
+        tfs.train_twins(_build, images, ["cat"] * 60, verbose=0)
+    with pytest.raises(tfs.OptionError, match="batch_size as an int of at least 1. Received: 0"):
+        tfs.train_twins(_build, images, labels, batch_size=0, verbose=0)
     with pytest.raises(tfs.OptionError, match="one label for each image"):
         tfs.train_twins(_build, images, labels[:-1], verbose=0)
     with pytest.raises(tfs.OptionError, match="epochs as an int of at least 1. Received: 0"):
@@ -179,6 +226,27 @@ def test_networks_that_cannot_be_compared_are_refused(images, twins):
         check(["twin"])
     with pytest.raises(tfs.OptionError, match="as keras.Models"):
         check([])
+    with pytest.raises(tfs.OptionError, match="permuted as a keras.Model, a list.*function"):
+        check(_build)
+    with pytest.raises(tfs.ModelError, match="a trained keras.Model, or with data"):
+        tfs.data_randomization_check(_build, images, permuted=twins, verbose=0)
+
+
+def test_a_typing_error_is_told_before_anything_is_trained(data):
+    def build():
+        raise AssertionError("was called")
+
+    for wrong in ({"methods": "gradeint"}, {"similarities": "spaerman"}):
+        with pytest.raises(tfs.OptionError, match="Did you mean"):
+            tfs.data_randomization_check(build, data[0][:8], data=data, verbose=0, **wrong)
+
+
+def test_what_train_twins_returns_is_taken(images, twins, result):
+    trained = tfs.Twins(worlds.shapes_model(), tuple(twins), (1.0,) * 5)
+    found = tfs.data_randomization_check(
+        worlds.shapes_model(), images, list(tfs.METHODS), permuted=trained, verbose=0
+    )
+    assert np.array_equal(found.values, result.values)
 
 
 def test_the_same_weights_in_another_network_are_noticed(images, twins):

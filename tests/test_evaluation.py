@@ -109,6 +109,38 @@ def test_a_ranking_parts_what_differs():
     ]
 
 
+def test_what_is_undefined_has_no_rank():
+    """A NaN among sorted means would leave the rest in any order."""
+    rng = np.random.default_rng(0)
+    found = _evaluation(
+        {
+            "low": rng.uniform(0.2, 0.3, 40),
+            "constant": np.full(40, np.nan),
+            "high": rng.uniform(0.8, 0.9, 40),
+            "seldom": np.where(np.arange(40) < 7, 1.0, np.nan),
+        }
+    )
+    assert found.ranking("relevance_mass") == [("high",), ("low",), ("chance",)]
+    lines = str(found).splitlines()
+    assert "constant  undefined" in lines
+    assert "relevance_mass  high > low > chance" in lines
+    assert found.difference("high", "constant", "relevance_mass").sign == 0
+
+
+def test_few_pictures_have_no_intervals():
+    """Of 2 pictures an interval from resampling holds the true mean far too seldom."""
+    values = {"high": np.linspace(0.8, 0.9, 7), "low": np.linspace(0.1, 0.3, 7)}
+    found = _evaluation(values)
+    assert np.isnan(found.interval("high", "relevance_mass")).all()
+    difference = found.difference("high", "low", "relevance_mass")
+    assert difference.mean == pytest.approx(0.65) and np.isnan(difference[1:]).all()
+    assert difference.sign == 0 and found.ranking("relevance_mass") == []
+    assert "high    .85" in str(found).splitlines()
+    assert "give 8 pictures or more" in str(found) and "highest" not in str(found)
+    more = _evaluation({name: np.append(array, array.mean()) for name, array in values.items()})
+    assert more.difference("high", "low", "relevance_mass").sign == 1
+
+
 def test_undefined_scores_are_left_out_and_counted(world):
     empty = world._replace(masks=world.masks.copy())
     empty.masks[:10] = False
@@ -171,6 +203,26 @@ def test_what_cannot_be_evaluated_is_refused(world, result):
         result.mean("edges", "pointing_game")
     with pytest.raises(tfs.OptionError, match="World"):
         worlds.evaluate(model, world.images)
+    with pytest.raises(tfs.ImageError, match=r"\(n, h, w, c\).*Received: \(60, 64, 64\)"):
+        worlds.evaluate(model, world._replace(images=world.images[..., 0]))
+    with pytest.raises(tfs.OptionError, match="seed as an int of at least 0. Received: -1"):
+        worlds.evaluate(model, world, seed=-1)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        lambda labels: labels[:, np.newaxis],  # compared with (n,), they would give (n, n)
+        lambda labels: np.eye(8)[labels],
+        lambda labels: labels.astype(float),
+        lambda labels: [worlds.CLASSES[label] for label in labels],
+        lambda labels: labels[:-1],
+        lambda labels: None,
+    ],
+)
+def test_labels_that_are_no_class_indices_are_refused(labels, world):
+    with pytest.raises(tfs.OptionError, match="labels as 60 class indices, one for each image"):
+        worlds.evaluate(worlds.shapes_model(), world._replace(labels=labels(world.labels)))
 
 
 def test_maps_that_mean_nothing_are_told(world):

@@ -58,6 +58,11 @@ def test_modified_rules_show_the_null_patch_and_the_gradient_does_not():
 
 
 def test_closed_forms_refuse_what_they_cannot_be():
+    for wrong, match in (((-1, 0), "n as an int"), ((2.5, 0), "n as an int"), ((2, -1), "seed")):
+        with pytest.raises(tfs.OptionError, match=match):
+            worlds.closed_form_model("linear").world(*wrong)
+    with pytest.raises(tfs.OptionError, match=r"Unknown closed-form model: \['linear'\]"):
+        worlds.closed_form_model(["linear"])
     with pytest.raises(tfs.OptionError, match="Unknown closed-form model: 'xnor'. Did you mean"):
         worlds.closed_form_model("xnor")
     with pytest.raises(tfs.OptionError, match="size as an int of at least 9. Received: 8"):

@@ -106,11 +106,19 @@ def test_a_full_mask_and_a_negative_map():
     assert np.isnan(SCORES["relevance_mass"](-1 - maps, full)[0])
 
 
+def test_a_map_of_true_and_false_is_one_of_1_and_0():
+    masks = np.array([[[True, True, False, False]]])
+    maps = np.array([[[True, False, False, True]]])
+    for score in SCORES.values():
+        assert score(maps, masks) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(
     ("maps", "masks", "match"),
     [
         (np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), "masks .n, h, w. of bool. Received: float64"),
         (np.zeros((1, 2, 2)), np.zeros((2, 2), bool), "Received: bool of shape .2, 2."),
+        (np.full((1, 2, 2), "a"), np.zeros((1, 2, 2), bool), "maps .n, h, w. of numbers. Rec.*U1"),
         (np.zeros((1, 3, 2)), np.zeros((1, 2, 2), bool), "masks' shape .1, 2, 2.. Received: .1, 3"),
     ],
 )

@@ -258,6 +258,26 @@ def test_pictures_with_a_known_answer():
         tfs.tile_world(world, {"gradient": MAP})
     with pytest.raises(tfs.OptionError, match="Expected 2 labels"):
         tfs.tile_world(world, maps, ["disk"])
+    with pytest.raises(tfs.ImageError, match=r"images and maps.*images \(2, 4, 12\)"):
+        tfs.tile_world(world._replace(images=world.images[:, :4]), maps)
+    with pytest.raises(tfs.OptionError, match="maps by name.*Received: ndarray"):
+        tfs.tile_world(world, maps["gradient"])
+    with pytest.raises(tfs.ImageError, match="masks .n, h, w. of bool"):
+        tfs.tile_world(world._replace(masks=masks[0]), maps)
+    figure = tfs.tile_world(world, maps, np.array(["disk", "ring"]))
+    assert figure.axes[3].get_ylabel() == "ring"
+
+
+def test_equal_scores_are_drawn_without_an_interval():
+    """The interval of equal values misses their mean by a rounding, on either side."""
+    values = np.full((1, 1, 10), 0.1)
+    result = tfs.worlds.Evaluation(
+        values, values[0], ("gradient",), (), ("relevance_mass",), None, {}, {}
+    )
+    assert any(end != 0.1 for end in (result.mean("gradient", "relevance_mass"),
+                                      *result.interval("gradient", "relevance_mass")))  # fmt: skip
+    _, caps, _ = tfs.plot_evaluation(result).axes[0].containers[0]
+    assert [cap.get_xdata()[0] for cap in caps] == pytest.approx([0.1, 0.1])
 
 
 def test_scores_are_drawn_at_their_means_with_intervals():

@@ -202,6 +202,7 @@ def test_the_null_patch_is_the_same_in_every_picture_and_beside_the_object():
     ("arguments", "match"),
     [
         ({"variant": "plane"}, "Unknown variant: 'plane'. Did you mean 'plain'"),
+        ({"variant": ["plain"]}, r"Unknown variant: \['plain'\]"),
         ({"n": 0}, "n as an int of at least 1. Received: 0"),
         ({"n": 2.5}, "n as an int"),
         ({"seed": -1}, "seed as an int of at least 0. Received: -1"),

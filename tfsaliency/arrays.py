@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from .errors import ImageError, OptionError, unknown_option
+from .errors import ImageError, check_int, unknown_option
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -79,10 +79,7 @@ def batches(n: int, batch_size: int) -> Iterator[slice]:
     >>> list(batches(3, 2))
     [slice(0, 2, None), slice(2, 3, None)]
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
-        raise OptionError(f"Expected batch_size as an int. Received: {batch_size!r}.")
-    if batch_size < 1:
-        raise OptionError(f"Expected batch_size of at least 1. Received: {batch_size}.")
+    check_int("batch_size", batch_size, 1)
     for start in range(0, n, int(batch_size)):
         yield slice(start, min(start + int(batch_size), n))
 

@@ -71,8 +71,11 @@ def _centre_blob(images: Array) -> Array:
     return np.broadcast_to(np.exp(-(y[:, np.newaxis] ** 2 + x**2) / 2), (n, h, w))
 
 
-# What needs no network: functions (images (n, h, w, c) as the network gets them, rng) -> (n, h, w).
-CONTROLS: dict[str, Callable[[Array, np.random.Generator], Array]] = {
+# Of images (n, h, w, c) as the network gets them, (n, h, w).
+Control = Callable[[Array, np.random.Generator], Array]
+
+# What needs no network.
+CONTROLS: dict[str, Control] = {
     "random_map": lambda images, rng: rng.uniform(size=images.shape[:3]),
     "edge_map": lambda images, rng: edge_map(images),
     "x_times_noise": lambda images, rng: np.abs(_times_noise(images, rng)).sum(axis=-1),

@@ -5,6 +5,7 @@ The second network has the same architecture and learned permuted labels by hear
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,17 +15,18 @@ import numpy as np
 from .arrays import Array
 from .checks import Options, fingerprint, measured_by, result_of, seeds_of, subject_of
 from .engines import outputs_differ
-from .errors import ModelError, OptionError
+from .errors import ModelError, OptionError, check_int
 from .measuring import Subject, Variant
-from .methods import Method
-from .prepared import Preprocess
+from .methods import Method, resolve_methods
+from .prepared import Prepared, Preprocess
 from .problems import check_on_problem, tell
 from .results import SanityResult, StepRecord
 from .scores import Score
-from .similarity import Similarity
+from .similarity import Similarity, resolve_similarities
 
 LEARNED = 0.95  # training accuracy below which a network has not learned its labels
 _DONE = 0.99  # above it training ends
+_ROUNDING = 1e-6  # of an accuracy in float32
 _SAME = 1e-2  # of the largest output, which rounding does not reach
 _METRIC = "accuracy"
 
@@ -66,7 +68,8 @@ def train_twins(
     """Train a network on labels, and others like it on permuted labels.
 
     Training ends at a training accuracy of 99 %, measured after each epoch as the network will be
-    used, without dropout; memorising needs enough epochs and little regularization.
+    used, without dropout; memorising needs enough epochs and little regularization. How training
+    goes is Keras's to draw: for the same networks again, call keras.utils.set_random_seed before.
 
     Parameters
     ----------
@@ -74,7 +77,8 @@ def train_twins(
         A function without arguments that returns a new, untrained keras.Model, compiled with
         metrics=["accuracy"].
     images, labels
-        What Model.fit takes as x and y: arrays of n images (n, h, w, c) and n labels.
+        What Model.fit takes as x and y: arrays of n images (n, h, w, c) and n labels, as the loss
+        of the network wants them; nothing is preprocessed.
     seeds
         How many networks learn permuted labels, or the seeds of the permutations.
     epochs
@@ -91,9 +95,11 @@ def train_twins(
     Raises
     ------
     ModelError
-        If build returns another thing, or a training accuracy stays below 95 %.
+        If build returns another thing, or the same network again, or a training accuracy stays
+        below 95 %.
     OptionError
-        For images and labels of different numbers, or impossible seeds or epochs.
+        For images and labels that are no arrays of one length, labels that a permutation leaves as
+        they are, or impossible seeds, epochs or batch_size.
 
     References
     ----------
@@ -118,22 +124,35 @@ def train_twins(
     True
     """
     numbers = seeds_of(seeds)
-    if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)) or epochs < 1:
-        raise OptionError(f"Expected epochs as an int of at least 1. Received: {epochs!r}.")
-    x, y = np.asarray(images), np.asarray(labels)
-    if not len(x) or x.shape[:1] != y.shape[:1]:
+    check_int("epochs", epochs, 1)
+    check_int("batch_size", batch_size, 1)
+    x, y = _array("images", images), _array("labels", labels)
+    if not x.ndim or not len(x) or x.shape[:1] != y.shape[:1]:
         raise OptionError(
             "Expected one label for each image, as arrays. "
             f"Received: shapes {x.shape} and {y.shape}."
         )
     tasks = {"labels": y}
     for seed in numbers:
-        tasks[f"permuted labels, seed {seed}"] = np.random.default_rng(seed).permutation(y)
-    trained = [
-        _trained(build, x, own, name, epochs, batch_size, verbose) for name, own in tasks.items()
-    ]
-    models, accuracies = zip(*trained, strict=True)
-    return Twins(models[0], models[1:], accuracies)
+        permuted = np.random.default_rng(seed).permutation(y)
+        if np.array_equal(permuted, y):
+            raise OptionError(
+                "Expected labels that a permutation changes: more images, of two or more classes. "
+                f"Received: {len(y)} labels that seed {seed} leaves as they are."
+            )
+        tasks[f"permuted labels, seed {seed}"] = permuted
+    models: list[keras.Model] = []
+    accuracies: list[float] = []
+    for name, own in tasks.items():
+        model = _built(build)
+        if any(model is other for other in models):
+            raise ModelError(
+                "Expected build to return a new network each time. Received: the same one again, "
+                "which would forget its labels for the next ones."
+            )
+        accuracies.append(_learned(model, x, own, name, epochs, batch_size, verbose))
+        models.append(model)
+    return Twins(models[0], tuple(models[1:]), tuple(accuracies))
 
 
 def data_randomization_check(
@@ -141,7 +160,7 @@ def data_randomization_check(
     images: Any,
     methods: str | Method | Sequence[str | Method] = "gradient",
     *,
-    permuted: keras.Model | Sequence[keras.Model] | None = None,
+    permuted: keras.Model | Sequence[keras.Model] | Twins | None = None,
     data: tuple[Any, Any] | None = None,
     similarities: str | Similarity | Sequence[str | Similarity] = ("spearman", "ssim"),
     targets: Any = None,
@@ -160,14 +179,16 @@ def data_randomization_check(
     ----------
     model
         The trained network; or with data, the function build of train_twins, and all of its
-        networks are trained first. To keep them, call train_twins yourself.
+        networks are trained first, at the defaults of train_twins. To choose others, or to keep the
+        networks, call train_twins yourself.
     images, methods, targets, score, preprocess, batch_size, on_problem
         As for gradient_map; images (n, h, w, c), 8 or more of different things.
     permuted
-        The networks that learned permuted labels, two or more for a verdict: those of train_twins,
-        or your own.
+        The networks that learned permuted labels, two or more for a verdict: what train_twins
+        returns, or your own.
     data
-        (images, labels) to train on, instead of permuted.
+        (images, labels) to train on, instead of permuted, as the network takes them: preprocess is
+        applied to images alone.
     similarities
         As for sanity_check.
     verbose
@@ -198,10 +219,16 @@ def data_randomization_check(
     depends on the labels
     """
     check_on_problem(on_problem)
+    methods, similarities = resolve_methods(methods), resolve_similarities(similarities)
     if (permuted is None) == (data is None):
         raise OptionError(
             "Expected either permuted, networks that learned permuted labels, or data, (images, "
             "labels) to train on. Received: " + ("none." if data is None else "both.")
+        )
+    if permuted is not None and not isinstance(permuted, (keras.Model, list, tuple)):
+        raise OptionError(
+            "Expected permuted as a keras.Model, a list of them, or what train_twins returns. "
+            f"Received: {type(permuted).__name__}."
         )
     settings = {"check": "data randomization: networks that learned permuted labels"}
     if data is not None:
@@ -209,7 +236,14 @@ def data_randomization_check(
         model, permuted = twins.model, twins.permuted
         reached = ", ".join(f"{accuracy:.1%}" for accuracy in twins.accuracies)
         settings["training accuracy"] = reached
+    if isinstance(permuted, Twins):
+        permuted = permuted.permuted
     others = (permuted,) if isinstance(permuted, keras.Model) else tuple(permuted or ())
+    if data is None and not isinstance(model, (keras.Model, Prepared)):
+        raise ModelError(
+            "Expected a trained keras.Model, or with data=(images, labels) a function that builds "
+            f"one. Received: {type(model).__name__}, without data."
+        )
     subject = subject_of(model, images, methods, targets, score, preprocess, batch_size)
     _check_twins(subject, others)
 
@@ -226,15 +260,51 @@ def data_randomization_check(
     return result
 
 
-def _trained(
-    build: Any, images: Array, labels: Array, name: str, epochs: int, batch_size: int, verbose: int
-) -> tuple[keras.Model, float]:
-    model = build() if callable(build) and not isinstance(build, keras.Model) else build
-    if not isinstance(model, keras.Model) or model is build or not model.compiled:
-        raise ModelError(
-            "Expected build as a function that returns a new, compiled keras.Model. "
-            f"Received: {build!r:.200}."
+def _array(what: str, value: Any) -> Array:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "uifb":
+        raise OptionError(
+            f"Expected {what} as an array of numbers of one shape. "
+            f"Received: {type(value).__name__} {value!r:.100}."
         )
+    return array
+
+
+def _built(build: Any) -> keras.Model:
+    model = build() if _needs_nothing(build) else None
+    if not isinstance(model, keras.Model) or not model.compiled:
+        received = f"{build!r:.200}" + (f", which returns {model!r:.200}" if model else "")
+        raise ModelError(
+            "Expected build as a function without arguments that returns a new, compiled "
+            f"keras.Model. Received: {received}."
+        )
+    return model
+
+
+def _needs_nothing(build: Any) -> bool:
+    """Return whether it is a function that can be called without arguments."""
+    if isinstance(build, keras.Model):
+        return False
+    try:
+        inspect.signature(build).bind()
+    except TypeError:
+        return False
+    return True
+
+
+def _learned(
+    model: keras.Model,
+    images: Array,
+    labels: Array,
+    name: str,
+    epochs: int,
+    batch_size: int,
+    verbose: int,
+) -> float:
+    """Train a network and return its training accuracy, at least 95 %."""
     if verbose:
         print(f"training on {name}")
     bar = keras.utils.Progbar(epochs, unit_name="epoch") if verbose else None
@@ -252,13 +322,13 @@ def _trained(
             bar.update(epoch + 1, [(_METRIC, reached)], finalize=done)
         if done:
             break
-    if reached < LEARNED:
+    if reached < LEARNED - _ROUNDING:
         raise ModelError(
             f"The network trained on {name} reached a training accuracy of {reached:.1%}. Expected "
             f"at least {LEARNED:.0%}: a network that did not learn its labels says nothing about "
             "maps. Give more epochs, less regularization, a larger network, or fewer images."
         )
-    return model, reached
+    return reached
 
 
 def _pair(data: Any) -> tuple[Any, Any]:

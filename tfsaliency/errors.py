@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+import numpy as np
+
 _LISTED = 12  # as many known names as one line holds
 
 
@@ -136,6 +138,19 @@ class WeightsError(TfSaliencyError):
     ...     print(str(error).split(".")[0])
     Cannot read the weights file no_such_file
     """
+
+
+def check_int(name: str, value: object, least: int) -> None:
+    """Raise OptionError for an option that is no whole number of at least that much.
+
+    >>> try:
+    ...     check_int("seeds", 0, 1)
+    ... except OptionError as error:
+    ...     print(error)
+    Expected seeds as an int of at least 1. Received: 0.
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise OptionError(f"Expected {name} as an int of at least {least}. Received: {value!r}.")
 
 
 def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionError:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from ..arrays import Array
 from ..errors import ImageError, OptionError
-from ..worlds import Evaluation, World
+from ..worlds import CHANCE, Evaluation, World
+from ..worlds.localisation import checked_masks
 from .tiles import RED, InlineFigure, colour_scale, picture_of
 
 _TILE_INCHES, _LABEL_INCHES = 1.6, 0.5
@@ -62,11 +63,18 @@ def tile_world(
     >>> [axes.get_title() for axes in tfs.tile_world(world, maps).axes[:2]]
     ['picture', 'gradient']
     """
-    n, h, w = np.shape(world.masks)
-    if len(world.images) != n or any(np.shape(array) != (n, h, w) for array in maps.values()):
+    masks = checked_masks(world.masks)
+    n, h, w = masks.shape
+    if not isinstance(maps, Mapping):
+        raise OptionError(
+            "Expected maps by name, as gradient_map returns them, or {'name': maps}. "
+            f"Received: {type(maps).__name__}."
+        )
+    sizes = [np.shape(world.images)[:3], *(np.shape(array) for array in maps.values())]
+    if any(size != (n, h, w) for size in sizes):
         raise ImageError(
             f"Expected images and maps of the masks' shape {(n, h, w)}. Received: images "
-            f"{np.shape(world.images)}, maps {[np.shape(array) for array in maps.values()]}."
+            f"{sizes[0]}, maps {sizes[1:]}."
         )
     if len(labels) not in (0, n):
         raise OptionError(f"Expected {n} labels, one for each picture. Received: {len(labels)}.")
@@ -82,11 +90,11 @@ def tile_world(
             axis.set_facecolor("lightgrey")
             axis.imshow(array[i], cmap=colours, vmin=low, vmax=high)
         for axis in axes[i]:
-            if world.masks[i].any() and not world.masks[i].all():
-                axis.contour(world.masks[i], levels=[0.5], colors=[_OUTLINE], linewidths=1.0)
+            if masks[i].any() and not masks[i].all():
+                axis.contour(masks[i], levels=[0.5], colors=[_OUTLINE], linewidths=1.0)
             axis.set_xticks([])
             axis.set_yticks([])
-        if labels:
+        if len(labels):
             axes[i, 0].set_ylabel(labels[i], fontsize=9)
     for axis, name in zip(axes[0], columns, strict=True):
         axis.set_title(name, fontsize=9)
@@ -140,11 +148,12 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     panels = figure.subplots(1, len(evaluation.scores), sharey=True, squeeze=False)[0]
     colours = colormaps["tab10"](np.arange(len(names)) % 10)
     for axis, score in zip(panels, evaluation.scores, strict=True):
-        axis.axvline(evaluation.mean("chance", score), color="grey", linestyle="--", linewidth=1)
+        axis.axvline(evaluation.mean(CHANCE, score), color="grey", linestyle="--", linewidth=1)
         for row, (name, colour) in enumerate(zip(names, colours, strict=True)):
             mean, (low, high) = evaluation.mean(name, score), evaluation.interval(name, score)
             drawn = "grey" if name in evaluation.controls else colour
-            reach = [[mean - low], [high - mean]]
+            # An interval of equal values may miss their mean by a rounding.
+            reach = np.maximum([[mean - low], [high - mean]], 0.0)
             axis.errorbar(mean, row, xerr=reach, fmt="o", color=drawn, capsize=3)
         axis.set_title(score, fontsize=10)
         axis.set_xlim(-0.03, 1.03)
@@ -152,6 +161,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     pictures = evaluation.values.shape[-1]
-    title = f"Scores against the true masks of {pictures} pictures; 95 % intervals; dashed: chance"
+    title = f"Scores against the true masks of {pictures} pictures, higher is better"
+    title += "; 95 % intervals; dashed: chance"
     figure.suptitle(title, fontsize=11)
     return figure

@@ -19,8 +19,8 @@ import keras
 import numpy as np
 
 from ..arrays import Array, as_batch
-from ..errors import unknown_option
-from .pictures import World, check_int
+from ..errors import check_int, unknown_option
+from .pictures import World
 
 _SMALLEST_SIZE = 9
 
@@ -55,6 +55,8 @@ class KnownModel(NamedTuple):
 
     def world(self, n: int, seed: int) -> World:
         """Return n images of noise in 0..1, with labels 0 and their masks."""
+        check_int("n", n, 1)
+        check_int("seed", seed, 0)
         shape = (n, *self.model.input_shape[1:])
         images = np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
         return World(images, np.zeros(n, int), self.masks(images))
@@ -99,7 +101,7 @@ def closed_form_model(name: str, size: int = 16, seed: int = 0) -> KnownModel:
     >>> [bool(maps[name][~world.masks].any()) for name in maps]  # outside of what matters
     [False, True]
     """
-    if name not in CLOSED_FORM:
+    if not isinstance(name, str) or name not in CLOSED_FORM:
         raise unknown_option("closed-form model", name, CLOSED_FORM)
     check_int("size", size, _SMALLEST_SIZE)
     check_int("seed", seed, 0)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, nanmean
+from ..arrays import Array, batches, nanmean
 from ..census import Coverage
 from ..checks import described
-from ..controls import CONTROLS
+from ..controls import CONTROLS, Control
 from ..endpoints import Model
-from ..errors import ImageError, OptionError, unknown_option
+from ..errors import ImageError, OptionError, check_int, unknown_option
 from ..maps import gradient_map
 from ..methods import METHODS, Method, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
@@ -27,6 +27,9 @@ from .localisation import LOCALISATION, checked_masks
 from .pictures import World
 
 CHANCE = "chance"
+FEWEST = 8  # pictures, below which an interval holds the mean too seldom
+_IMAGE_AXES = 4
+_PART = 64  # images of which controls are computed at a time
 
 
 class Difference(NamedTuple):
@@ -37,7 +40,7 @@ class Difference(NamedTuple):
     mean
         The mean difference.
     low, high
-        Its 95 % interval over pictures.
+        Its 95 % interval over pictures; NaN for fewer than 8 on which both are defined.
 
     Examples
     --------
@@ -52,7 +55,7 @@ class Difference(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the interval is on one side of zero, else 0."""
+        """1 or -1 if the interval is on one side of zero, else 0; 0 also without an interval."""
         return int(self.low > 0) - int(self.high < 0)
 
 
@@ -81,7 +84,7 @@ class Evaluation:
     --------
     >>> from tfsaliency import worlds
     >>> known = worlds.closed_form_model("linear")
-    >>> result = worlds.evaluate(known.model, known.world(4, seed=0), "gradient")
+    >>> result = worlds.evaluate(known.model, known.world(8, seed=0), "gradient")
     >>> result.mean("gradient", "relevance_mass")
     1.0
     >>> result.difference("gradient", "edge_map", "relevance_mass").sign
@@ -130,21 +133,22 @@ class Evaluation:
         return nanmean(self.of(name, score))
 
     def interval(self, name: str, score: str) -> tuple[float, float]:
-        """Return the 95 % interval of the mean, over pictures."""
-        return interval(bootstrap(self.of(name, score)[np.newaxis])[0])
+        """Return the 95 % interval of the mean, over pictures; NaN for fewer than 8."""
+        return _interval(self.of(name, score))
 
     def difference(self, name: str, other: str, score: str) -> Difference:
-        """Return by how much a method scores higher than another, on the same pictures."""
+        """Return by how much a method scores higher than another, where both are defined."""
         gaps = self.of(name, score) - self.of(other, score)
-        return Difference(nanmean(gaps), *interval(bootstrap(gaps[np.newaxis])[0]))
+        return Difference(nanmean(gaps), *_interval(gaps))
 
     def ranking(self, score: str) -> list[tuple[str, ...]]:
-        """Return all names from the highest mean score to the lowest, in groups.
+        """Return the names from the highest mean score to the lowest, in groups.
 
-        A group begins where its first name scores lower than the first of the group before, and
-        the interval of the difference does not hold zero.
+        Each is compared with the first name of the group before it, and joins that group if the
+        interval of their difference holds zero. Names without an interval are left out.
         """
-        ordered = sorted(self.names, key=lambda name: -self.mean(name, score))
+        known = [name for name in self.names if np.isfinite(self.interval(name, score)).all()]
+        ordered = sorted(known, key=lambda name: -self.mean(name, score))
         groups: list[tuple[str, ...]] = []
         for name in ordered:
             if groups and not self.difference(groups[-1][0], name, score).sign:
@@ -192,9 +196,10 @@ def evaluate(
         As for gradient_map.
     world
         Images (n, h, w, c), the class to explain of each (n,), and masks (n, h, w) of the pixels
-        that matter: from shapes, of your own making, or worlds.World(images, labels, masks).
+        that matter: from shapes, of your own making, or worlds.World(images, labels, masks). A
+        model of one output has the class 0.
     methods
-        As for gradient_map; by default all of METHODS.
+        As for gradient_map; by default all of METHODS, most of which need a model with ReLUs.
     seed
         Draws the noise of the controls.
 
@@ -205,7 +210,8 @@ def evaluate(
     Raises
     ------
     ImageError, ModelError, OptionError
-        As for gradient_map; ImageError also for masks of another shape than the images.
+        As for gradient_map; ImageError also for masks of another shape than the images, and
+        OptionError for labels that are not one class index for each.
 
     References
     ----------
@@ -224,11 +230,18 @@ def evaluate(
             "Expected a World: worlds.shapes(n, seed), or worlds.World(images, labels, masks). "
             f"Received: {type(world).__name__}."
         )
-    masks = checked_masks(world.masks)
-    if np.shape(world.images)[:3] != masks.shape:
+    check_int("seed", seed, 0)
+    masks, labels = checked_masks(world.masks), np.asarray(world.labels)
+    if np.ndim(world.images) != _IMAGE_AXES or np.shape(world.images)[:3] != masks.shape:
         raise ImageError(
-            f"Expected images of the masks' shape {masks.shape}. "
+            f"Expected images (n, h, w, c) with (n, h, w) the masks' shape, {masks.shape}. "
             f"Received: {np.shape(world.images)}."
+        )
+    if labels.shape != masks.shape[:1] or labels.dtype.kind not in "iu":
+        raise OptionError(
+            f"Expected labels as {len(masks)} class indices, one for each image. Received: "
+            f"{labels.dtype} of shape {labels.shape}. One-hot labels become indices by "
+            "argmax(axis=-1), a column by labels[:, 0]."
         )
     chosen = resolve_methods(list(METHODS) if methods is None else methods)
     prepared = as_prepared(model, [method.rule for method in chosen], score, preprocess)
@@ -236,7 +249,7 @@ def evaluate(
         prepared,
         world.images,
         chosen,
-        targets=world.labels,
+        targets=labels,
         reduction=reduction,
         batch_size=batch_size,
         on_problem="ignore",  # told below, as a problem of the caller's line
@@ -247,7 +260,7 @@ def evaluate(
     tell(maps.problems, check_on_problem(on_problem), stacklevel=2)
     inputs = prepared.check(world.images).images_in
     rng = np.random.default_rng(seed)
-    every = [*maps.values(), *(control(inputs, rng) for control in CONTROLS.values())]
+    every = [*maps.values(), *(_in_parts(control, inputs, rng) for control in CONTROLS.values())]
     scores = LOCALISATION.values()
     counts = {"pictures": str(len(inputs)), "reduction": reduction}
     return Evaluation(
@@ -256,7 +269,7 @@ def evaluate(
         tuple(maps),
         tuple(CONTROLS),
         tuple(LOCALISATION),
-        _correct(maps.outputs, world.labels),
+        _correct(maps.outputs, labels),
         maps.coverage,
         described(prepared, maps.score, counts),
         maps.problems,
@@ -266,7 +279,18 @@ def evaluate(
 def _correct(outputs: Array, labels: Array) -> Array | None:
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         return None
-    return outputs.argmax(axis=-1) == np.asarray(labels)
+    return outputs.argmax(axis=-1) == labels
+
+
+def _interval(values: Array) -> tuple[float, float]:
+    if np.isfinite(values).sum() < FEWEST:
+        return np.nan, np.nan
+    return interval(bootstrap(values[np.newaxis])[0])
+
+
+def _in_parts(control: Control, inputs: Array, rng: np.random.Generator) -> Array:
+    """Return a control of all images; a few at a time, as float64 of all would be large."""
+    return np.concatenate([control(inputs[part], rng) for part in batches(len(inputs), _PART)])
 
 
 def _lines(result: Evaluation) -> list[str]:
@@ -278,14 +302,23 @@ def _lines(result: Evaluation) -> list[str]:
         cells = []
         for score in result.scores:
             low, high = result.interval(name, score)
-            spread = "" if name == CHANCE else f"  {short(low)} to {short(high)}"
+            known = name != CHANCE and np.isfinite((low, high)).all()
+            spread = f"  {short(low)} to {short(high)}" if known else ""
             cells.append(short(result.mean(name, score)) + spread)
         rows.append([name, *cells])
-    lines += ["", *aligned(rows), "", "means, with 95 % intervals over pictures", ""]
-    lines.append("From the highest to the lowest; = where the difference may be by chance:")
-    lines.append("")
-    rows = [[score, " > ".join(map(" = ".join, result.ranking(score)))] for score in result.scores]
-    lines += aligned(rows)
+    lines += ["", *aligned(rows), ""]
+    if result.values.shape[-1] < FEWEST:
+        lines.append(f"means; for intervals and a ranking give {FEWEST} pictures or more")
+    else:
+        rankings = [" > ".join(map(" = ".join, result.ranking(score))) for score in result.scores]
+        lines += [
+            "means, with 95 % intervals over pictures",
+            "",
+            "From the highest to the lowest; = where the difference from the first so joined may be",
+            "by chance:",
+            "",
+            *aligned([[score, ranking] for score, ranking in zip(result.scores, rankings)]),
+        ]
     undefined = int((~np.isfinite(result.values)).sum())
     if undefined:
         what = "a map is constant or not finite, or a mask is empty"

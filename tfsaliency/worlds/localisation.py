@@ -63,7 +63,7 @@ class Localisation(NamedTuple):
         Parameters
         ----------
         maps
-            (n, h, w).
+            (n, h, w), numbers or bool.
         masks
             (n, h, w), bool.
 
@@ -72,7 +72,7 @@ class Localisation(NamedTuple):
         ImageError
             For other shapes, or masks that are not bool.
         """
-        values, marked = np.asarray(maps), checked_masks(masks)
+        values, marked = _numbers(maps), checked_masks(masks)
         if values.shape != marked.shape:
             raise ImageError(
                 f"Expected maps of the masks' shape {marked.shape}. Received: {values.shape}."
@@ -140,8 +140,16 @@ def checked_masks(masks: Any) -> Array:
     """Return masks (n, h, w) of bool as an array, or raise ImageError."""
     marked = np.asarray(masks)
     if marked.ndim != 3 or marked.dtype != np.bool_:
+        remedy = " A threshold makes them bool: masks > 0." if marked.dtype.kind in "uif" else ""
         raise ImageError(
             "Expected masks (n, h, w) of bool. "
-            f"Received: {marked.dtype} of shape {marked.shape}. A threshold makes them: masks > 0."
+            f"Received: {marked.dtype} of shape {marked.shape}.{remedy}"
         )
     return marked
+
+
+def _numbers(maps: Any) -> Array:
+    values = np.asarray(maps)
+    if values.dtype.kind not in "uifb":
+        raise ImageError(f"Expected maps (n, h, w) of numbers. Received: {values.dtype}.")
+    return values.astype(np.float64) if values.dtype.kind == "b" else values

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import Array
-from ..errors import OptionError, unknown_option
+from ..errors import check_int, unknown_option
 from .clutter import Rng, add_distractors, apart, backgrounds, contrasting, wobbly
 from .outlines import OUTLINES, REACH, cover
 
@@ -84,9 +84,10 @@ class Scene(NamedTuple):
 def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
     """Generate pictures of one object on a cluttered background, whose shape is the class.
 
-    Position, rotation and colour of the object say nothing of its class, and neither does what
-    stands around it: 1/f textures, slopes of colour, and striped patches, blobs and lines with
-    stronger edges than the object's.
+    Position and rotation of the object say nothing of its class, nor does its colour unless the
+    variant says so; and neither does what stands around it: 1/f textures, slopes of colour, and
+    striped patches, blobs and lines with stronger edges than the object's. The mask is the whole
+    object, though its contour alone tells the class.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
     seed
         The same seed gives the same pictures; fewer of them are the first ones of more.
     size
-        Height and width in pixels, 32 or more.
+        Height and width in pixels, 32 or more. At least 64 pictures are drawn at a time, in float64.
     variant
         "plain": one object covers 4 to 10 % of the picture.
         "coloured_distractor": every class has a colour of its own, and a blob has the colour of
@@ -125,19 +126,13 @@ def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
     >>> worlds.shapes(3, seed=0).images.shape
     (3, 64, 64, 3)
     """
-    if variant not in VARIANTS:
+    if not isinstance(variant, str) or variant not in VARIANTS:
         raise unknown_option("variant", variant, VARIANTS)
     check_int("n", n, 1)
     check_int("seed", seed, 0)
     check_int("size", size, _SMALLEST_SIZE)
     parts = list(_chunks(n, seed, size, variant))
     return World(*(np.concatenate(column)[:n] for column in zip(*parts, strict=True)))
-
-
-def check_int(name: str, value: object, least: int) -> None:
-    """Raise OptionError if an option is no whole number of at least that much."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise OptionError(f"Expected {name} as an int of at least {least}. Received: {value!r}.")
 
 
 def _chunks(n: int, seed: int, size: int, variant: str) -> Iterator[World]:
