@@ -1,6 +1,7 @@
 """The demonstration: no network connection, everything written, and what is written is true."""
 
 import csv
+import re
 import socket
 
 import numpy as np
@@ -54,7 +55,9 @@ def test_the_maps_are_those_of_the_labels(run):
 
 def test_the_report_has_the_verdicts_and_the_table(run):
     out, printed = run
-    said, cascade, permuted, scores, summary = printed
+    said, cascade, permuted, scores, summary, files = printed
+    written = {path.name for path in out.iterdir()}
+    assert written == set(re.findall(r"^\w+\.\w+|(?<=, )\w+\.json", files, flags=re.MULTILINE))
     assert "guided_backprop: 19 of 19 ReLUs (clone)" in said
     for label in worlds.shapes(4, seed=3).labels:
         assert worlds.CLASSES[label] in said
@@ -66,7 +69,9 @@ def test_the_report_has_the_verdicts_and_the_table(run):
     mass = np.mean([float(row["value"]) for row in rows if row["score"] == "relevance_mass"])
     (line,) = (line for line in scores.splitlines() if line.startswith("gradient  "))
     (short,) = (line for line in summary.splitlines() if line.startswith("guided_backprop"))
-    assert "does not depend" in short and "by 4 of 4 scores" in short
+    assert "does not depend" in short and "by 4 of 4 scores" in short and "no control" in short
+    (short,) = (line for line in summary.splitlines() if line.startswith("zeiler_fergus"))
+    assert short.endswith("centre_blob by 1")
     cells = line.split()  # mean, low, "to" and high of each score
     assert cells[5] == f"{mass:.2f}".lstrip("0")
 

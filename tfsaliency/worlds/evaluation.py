@@ -314,10 +314,9 @@ def _lines(result: Evaluation) -> list[str]:
         lines += [
             "means, with 95 % intervals over pictures",
             "",
-            "From the highest to the lowest; = where the difference from the first so joined may be",
-            "by chance:",
+            "From the highest to the lowest; = where the difference from the first may be by chance:",
             "",
-            *aligned([[score, ranking] for score, ranking in zip(result.scores, rankings)]),
+            *aligned([list(row) for row in zip(result.scores, rankings, strict=True)]),
         ]
     undefined = int((~np.isfinite(result.values)).sum())
     if undefined:

@@ -96,7 +96,7 @@ def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
     seed
         The same seed gives the same pictures; fewer of them are the first ones of more.
     size
-        Height and width in pixels, 32 or more. At least 64 pictures are drawn at a time, in float64.
+        Height and width in pixels, 32 or more. 64 pictures are drawn at a time, in float64.
     variant
         "plain": one object covers 4 to 10 % of the picture.
         "coloured_distractor": every class has a colour of its own, and a blob has the colour of
