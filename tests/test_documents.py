@@ -116,13 +116,15 @@ def test_the_readmes_verdicts_are_those_that_the_notebook_prints():
         assert f"`{name}`" in README
 
 
-def test_the_readmes_python_runs(keras_home, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_readmes_python_runs(keras_home, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        exec(compile(code, "README.md", "exec"), names)
     assert names["maps"]["gradient"].shape == (1, 227, 227)
     assert names["maps"].targets.tolist() == [285]  # Egyptian cat
+    (table,) = re.findall(r"```\n( +pointing_game.*?)```", README, flags=re.DOTALL)
+    assert table in capsys.readouterr().out
 
 
 def test_ci_runs_the_readmes_test_command():

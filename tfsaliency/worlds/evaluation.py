@@ -29,6 +29,7 @@ from .pictures import World
 CHANCE = "chance"
 FEWEST = 8  # pictures, below which an interval holds the mean too seldom
 _IMAGE_AXES = 4
+_RANKED = "From the highest to the lowest; = where the difference from the first may be by chance:"
 _PART = 64  # images of which controls are computed at a time
 
 
@@ -314,7 +315,7 @@ def _lines(result: Evaluation) -> list[str]:
         lines += [
             "means, with 95 % intervals over pictures",
             "",
-            "From the highest to the lowest; = where the difference from the first may be by chance:",
+            _RANKED,
             "",
             *aligned([list(row) for row in zip(result.scores, rankings, strict=True)]),
         ]
