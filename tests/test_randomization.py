@@ -14,7 +14,6 @@ from scipy import stats
 import tfsaliency as tfs
 from tfsaliency.draws import draw_weights, normal, truncated_normal, units_of
 from tfsaliency.randomization import Step, new_weights, order_of_use, plan_steps
-from tfsaliency.rules import gradient
 
 
 class Block(layers.Layer):
@@ -93,7 +92,7 @@ def test_the_order_is_that_of_use_where_layers_cannot_be_seen():
     x = np.zeros((1, 4, 4, 3), "float32")
     model(x)
     prepared = tfs.prepare(model)
-    trace = prepared.trace({"gradient": gradient}, prepared.check(x))
+    trace = prepared.trace([tfs.METHODS["gradient"]], prepared.check(x))
     units = units_of(model)
     order = order_of_use(model, units, trace.used)
     assert [units[position].path for position in order] == ["first", "last"]

@@ -89,7 +89,7 @@ def test_other_weights_are_arguments():
     model = zoo.HIDDEN["cond in a function in a while_loop"].build("float64")
     x, targets = zoo.images(), np.array([1, 3], "int32")
     prepared = tfs.prepare(model)
-    trace = prepared.trace(tfs.RULES, prepared.check(x))
+    trace = prepared.trace(list(tfs.METHODS.values()), prepared.check(x))
     kept = model.get_weights()
     other = [w * 0.5 + 0.1 for w in kept]
     result = trace.run_with(other, [x], targets, tf.constant(1.0))
@@ -104,7 +104,7 @@ def test_the_weights_of_a_saved_model_are_read_at_every_call(tmp_path):
     wrapped = zoo.WRAPPED["TFSMLayer"](model, tmp_path / "saved")
     x = zoo.images()
     prepared = tfs.prepare(wrapped)
-    trace = prepared.trace(tfs.RULES, prepared.check(x))
+    trace = prepared.trace(list(tfs.METHODS.values()), prepared.check(x))
     others = [w * 0.5 + 0.1 for w in wrapped.get_weights()]
     targets = np.array([1, 3], "int32")
     given = trace.run_with(others, [x.astype("float32")], targets, tf.constant(1.0))

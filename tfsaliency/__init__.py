@@ -15,6 +15,7 @@ if _keras.backend.backend() != "tensorflow":
 
 from . import models, worlds
 from .census import Coverage
+from .compositions import InputXGradient, IntegratedGradients, SmoothGrad
 from .controls import ExplainedBy
 from .data_randomization import Twins, data_randomization_check, train_twins
 from .draws import DRAWS, Draw
@@ -62,6 +63,8 @@ __all__ = [
     "Draw",
     "ExplainedBy",
     "ImageError",
+    "InputXGradient",
+    "IntegratedGradients",
     "METHODS",
     "MeaninglessMapError",
     "Method",
@@ -80,6 +83,7 @@ __all__ = [
     "SanityResult",
     "Similarity",
     "Site",
+    "SmoothGrad",
     "StepRecord",
     "TfSaliencyError",
     "Twins",

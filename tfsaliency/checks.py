@@ -52,7 +52,7 @@ def subject_of(
 ) -> Subject:
     """Return what is checked, with the maps of the trained network; see sanity_check."""
     resolved = resolve_methods(methods)
-    prepared = as_prepared(model, [method.rule for method in resolved], score, preprocess)
+    prepared = as_prepared(model, resolved, score, preprocess)
     batch = prepared.check(images)
     if batch.images.ndim != _IMAGE_AXES:
         raise OptionError(
@@ -62,7 +62,7 @@ def subject_of(
     trained = attributions(
         prepared, images, resolved, targets=targets, batch_size=batch_size, on_problem="ignore"
     )
-    trace = prepared.trace({method.name: method.rule for method in resolved}, batch)
+    trace = prepared.trace(resolved, batch)
     return Subject(prepared, resolved, batch, trace, trained, batch_size)
 
 

@@ -8,7 +8,7 @@ are marked ("graph").
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -16,11 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from .arrays import Array
+from .composing import compose, rules_of
 from .endpoints import Forward, Inputs, Model, as_forward, has_visible_layers
 from .errors import ModelError, OpaqueModelError, UncoveredReluError
 from .gradients import Gradients, Subject, Trace, trace_gradients
 from .injection import inject
-from .rules import Rule, gradient
+from .methods import Method
+from .rules import gradient
 from .scores import Score
 from .tracing import retrace
 
@@ -74,7 +76,7 @@ def new_trace(
     model: Model,
     output: str | int | None,
     score: str | Score,
-    rules: Mapping[str, Rule],
+    methods: Sequence[Method],
     batch: Batch,
 ) -> Trace:
     """Trace by the first engine that reaches every ReLU and sees the end of the model.
@@ -83,8 +85,8 @@ def new_trace(
     ----------
     model, output, score
         What is differentiated, see prepare.
-    rules
-        The rule of each method, by the method's name.
+    methods
+        How.
     batch
         What the model gets.
 
@@ -92,6 +94,8 @@ def new_trace(
     ------
     OpaqueModelError, NoReluError, UncoveredReluError, ModelError
     """
+    composed = any(method.composition is not None for method in methods)
+    rules = rules_of(methods) if composed else {method.name: method.rule for method in methods}
 
     def trace_by(engine: str) -> Trace:
         weights = model.weights if isinstance(model, keras.Model) else []
@@ -100,7 +104,8 @@ def new_trace(
         specs, explained = batch.specs, batch.inputs.explained
         subject = Subject(forward, weights, specs, explained, score, engine)
         if engine == "model":
-            return trace_gradients(subject, rules)
+            trace = trace_gradients(subject, rules)
+            return compose(trace, methods, subject) if composed else trace
         dropped = False
         if engine == "graph":
             retraced = retrace(forward, specs)
@@ -109,7 +114,7 @@ def new_trace(
         trace = trace_gradients(subject, rules)
         own = as_forward(model, model, batch.inputs, output)
         _check(trace, subject, subject._replace(forward=own, engine="model"), batch, dropped)
-        return trace
+        return compose(trace, methods, subject) if composed else trace
 
     first = "model"
     if any(rule is not gradient for rule in rules.values()):
@@ -128,10 +133,12 @@ def run(
     part: slice,
     targets: Array,
     weights: Sequence[Array | None] | None = None,
+    at_once: int = 1,
 ) -> Gradients:
     """Run a trace on a part of a batch and its targets (n,).
 
     With the model's present weights, or with others in their order, None for one that stays.
+    Compositions give the network at_once points at a time, or as many as there are images.
     """
     call = trace.run if weights is None else functools.partial(trace.run_with, weights)
     arrays = [array[part] for array in batch.arrays]
@@ -142,8 +149,9 @@ def run(
         targets = np.concatenate([targets, np.repeat(targets[-1:], missing)])
     with tf.init_scope():  # not recorded by a tape that the caller may have open
         given = [tf.constant(array) for array in arrays], tf.constant(targets)
+        sizes = [tf.constant(batch.inputs.batch or at_once)] if trace.composed else []
         for scale in _HALF_SCALES if trace.half else (1.0,):
-            result = call(*given, tf.constant(scale))
+            result = call(*given, tf.constant(scale), *sizes)
             if not trace.half or all(_is_finite(g) for g in result.gradients):
                 break
     return tf.nest.map_structure(lambda t: t[:n], result) if missing else result

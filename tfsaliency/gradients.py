@@ -40,7 +40,10 @@ class Gradients(NamedTuple):
     outputs
         What the model returned, as it is.
     gradients
-        For each rule the gradient with respect to the images, (n, h, w, c).
+        For each rule the gradient with respect to the images, (n, h, w, c); for each method of a
+        composed trace its attributions.
+    details
+        Of a composed trace, what else is known of each method's: (n,) by name.
 
     Scores and gradients are at least float32, whatever the model computes in.
     """
@@ -49,6 +52,7 @@ class Gradients(NamedTuple):
     scores: tf.Tensor
     outputs: tf.Tensor
     gradients: tuple[tf.Tensor, ...]
+    details: tuple[Mapping[str, tf.Tensor], ...] = ()
 
 
 class Trace(NamedTuple):
@@ -80,12 +84,13 @@ class Trace(NamedTuple):
         Whether anything is computed in float16 or bfloat16.
     epsilon
         The distance from 1 to the next number in the dtype of the outputs.
+    composed
+        Whether it computes attributions of compositions. Then run and run_with take one argument
+        more: how many points to give the network at a time, a scalar.
     """
 
-    run: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]
-    run_with: Callable[
-        [Sequence[Array | None], Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients
-    ]
+    run: Callable[..., Gradients]
+    run_with: Callable[..., Gradients]
     used: tuple[int, ...]
     others: int
     found: Found
@@ -95,6 +100,7 @@ class Trace(NamedTuple):
     half: bool
     low: bool
     epsilon: float
+    composed: bool = False
 
 
 class Subject(NamedTuple):
@@ -188,13 +194,13 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
     )
     forget_custom_gradients(compiled.graph)
     return Trace(
-        compiled, _with_other_weights(compiled, subject.weights), engine=subject.engine, **known
+        compiled, with_other_weights(compiled, subject.weights), engine=subject.engine, **known
     )
 
 
-def _with_other_weights(
+def with_other_weights(
     compiled: Any, weights: Sequence[keras.Variable]
-) -> Callable[[Sequence[Array | None], Sequence[tf.Tensor], tf.Tensor, tf.Tensor], Gradients]:
+) -> Callable[..., Gradients]:
     """Return compiled with variables of its own in the place of some of the model's.
 
     A function gets the handles of the variables that it reads as inputs, those read in loops and
@@ -207,10 +213,7 @@ def _with_other_weights(
     lock = threading.Lock()
 
     def run_with(
-        values: Sequence[Array | None],
-        inputs: Sequence[tf.Tensor],
-        targets: tf.Tensor,
-        scale: tf.Tensor,
+        values: Sequence[Array | None], inputs: Sequence[tf.Tensor], *others: tf.Tensor
     ) -> Gradients:
         with lock:
             handles = list(captured)
@@ -222,7 +225,7 @@ def _with_other_weights(
                 else:
                     stand_ins[place] = tf.Variable(tf.cast(value, dtype), trainable=False)
                 handles[place] = stand_ins[place].handle
-            given = map(tf.convert_to_tensor, (*inputs, targets, scale))
+            given = map(tf.convert_to_tensor, (*inputs, *others))
             return compiled._call_flat(list(given), handles)
 
     return run_with

@@ -27,13 +27,14 @@ from .problems import (
     check_images,
     check_on_problem,
     find_problems,
+    find_unconverged,
     shifted,
     tell,
 )
 from .rules import gradient
 from .scores import Score, as_targets, check_labels, check_targets_in_range
 
-_PREFIX = "map:"  # of a map's key in a saved file
+_PREFIX, _DETAIL = "map:", "detail:"  # of the keys in a saved file
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,9 @@ class SaliencyMaps(Mapping[str, Array]):
         The images' names, for example of their files; empty if they have none.
     problems : Problems, a tuple of Problem
         The causes for which some of the maps mean nothing.
+    details : dict
+        For each method what its composition tells of each image, arrays (n,) by name: of
+        integrated gradients the "gap" that is left, the "nodes" used, and 1 for "unconverged".
 
     Examples
     --------
@@ -85,6 +89,7 @@ class SaliencyMaps(Mapping[str, Array]):
     coverage: Mapping[str, Coverage]
     names: tuple[str, ...] = ()
     problems: Problems = field(default_factory=Problems)
+    details: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
     # Arrays have no one truth value, as Mapping's comparison would need: identity it is.
     __eq__ = object.__eq__
@@ -131,6 +136,11 @@ class SaliencyMaps(Mapping[str, Array]):
             "names": np.array(self.names, dtype=str),
             "problems": np.array(json.dumps(self.problems)),
             **{_PREFIX + name: array for name, array in self.maps.items()},
+            **{
+                f"{_DETAIL}{name}:{method}": array
+                for method, details in self.details.items()
+                for name, array in details.items()
+            },
         }
         with open(path, "wb") as file:
             np.savez_compressed(file, **arrays)
@@ -160,6 +170,7 @@ class SaliencyMaps(Mapping[str, Array]):
                 Coverages({row.rule: row for row in coverage}),
                 tuple(map(str, stored["names"])),
                 Problems(read_problem(row) for row in json.loads(str(stored["problems"]))),
+                _read_details(stored),
             )
         except FileNotFoundError:
             raise
@@ -167,6 +178,15 @@ class SaliencyMaps(Mapping[str, Array]):
             raise OptionError(
                 f"Expected a file that SaliencyMaps.save wrote. Received: {path} ({error})."
             ) from error
+
+
+def _read_details(stored: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    details: dict[str, dict[str, Array]] = {}
+    for key, array in stored.items():
+        if key.startswith(_DETAIL):
+            name, _, method = key.removeprefix(_DETAIL).partition(":")
+            details.setdefault(method, {})[name] = array
+    return details
 
 
 def read_coverage(row: dict[str, Any]) -> Coverage:
@@ -197,6 +217,13 @@ def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
             for part, start in zip(parts, starts, strict=False)
             for p in shifted(part.problems, int(start))
         ),
+        details={
+            method: {
+                name: np.concatenate([part.details[method][name] for part in parts])
+                for name in details
+            }
+            for method, details in parts[0].details.items()
+        },
     )
 
 
@@ -244,7 +271,7 @@ def attributions(
     True
     """
     resolved = resolve_methods(methods)
-    prepared = as_prepared(model, [method.rule for method in resolved], score, preprocess)
+    prepared = as_prepared(model, resolved, score, preprocess)
     options = _Options(targets, labels, batch_size, check_on_problem(on_problem))
     return _explain(prepared, images, resolved, None, options)
 
@@ -330,7 +357,7 @@ def gradient_map(
     guided_backprop: 1 of 1 ReLUs (clone)
     """
     resolved = resolve_methods(methods)
-    prepared = as_prepared(model, [method.rule for method in resolved], score, preprocess)
+    prepared = as_prepared(model, resolved, score, preprocess)
     reduce = reduction_named(reduction)
     options = _Options(targets, labels, batch_size, check_on_problem(on_problem))
     return _explain(prepared, images, resolved, reduce, options)
@@ -351,18 +378,20 @@ def _explain(
     options: _Options,
 ) -> SaliencyMaps:
     batch = prepared.check(images)
-    trace = prepared.trace({method.name: method.rule for method in methods}, batch)
+    trace = prepared.trace(methods, batch)
     check_labels(options.labels, trace.classes)
     targets = as_targets(options.targets, len(batch.images), options.labels)
     check_targets_in_range(targets, trace.classes)
     parts = []
-    for part in batches(len(batch.images), batch.inputs.batch or options.batch_size):
-        result = run(trace, batch, part, targets[part])
+    size = options.batch_size
+    for part in batches(len(batch.images), batch.inputs.batch or size):
+        result = run(trace, batch, part, targets[part], at_once=size)
         maps = [reduce(g) if reduce else g for g in result.gradients]
-        found = (result.targets, result.scores, result.outputs, *maps)
-        parts.append([array.numpy() for array in found])
-    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    chosen, scores, outputs, *arrays = columns
+        found = (result.targets, result.scores, result.outputs, result.details, *maps)
+        parts.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), found))
+    joined = tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
+    chosen, scores, outputs, details, *arrays = joined
+    by_name = {method.name: told for method, told in zip(methods, details, strict=False) if told}
     by_method = {method.name: array for method, array in zip(methods, arrays, strict=True)}
     probabilities = scores if prepared.score == "probability" else None
     trained = trained_range(prepared.model, batch.inputs.explained)
@@ -370,6 +399,7 @@ def _explain(
         (
             *check_images(batch.images_in, trained),
             *find_problems(by_method, reduce is None, probabilities, trace.epsilon),
+            *find_unconverged(by_name),
         )
     )
     tell(problems, options.on_problem, stacklevel=3)
@@ -382,6 +412,7 @@ def _explain(
         storable(outputs),
         Coverages({method.name: _coverage(method, trace) for method in methods}),
         problems=problems,
+        details=by_name,
     )
 
 

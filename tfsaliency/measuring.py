@@ -105,7 +105,7 @@ class Subject(NamedTuple):
     ) -> list[Array]:
         parts = []
         for part in batches(len(batch.images), batch.inputs.batch or self.batch_size):
-            result = run(self.trace, batch, part, targets[part], weights)
+            result = run(self.trace, batch, part, targets[part], weights, self.batch_size)
             parts.append([gradient.numpy() for gradient in result.gradients])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 

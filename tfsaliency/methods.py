@@ -1,7 +1,7 @@
 """What a map is called and how it is made: the METHODS table.
 
-A method is a rule for the backward pass of the ReLUs. Tests, the command line's choices and the
-README's table come from METHODS.
+A method is a rule for the backward pass of the ReLUs, and what is made of the gradients. Tests,
+the command line's choices and the README's table come from METHODS.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from .compositions import Composition
 from .errors import OptionError, unknown_option
 from .rules import Rule, gradient, guided_backprop, zeiler_fergus
 
 
 class Method(NamedTuple):
-    """An attribution method: a name and the rule it follows at each ReLU.
+    """An attribution method: a name, the rule it follows at each ReLU, and what it composes.
 
     Parameters
     ----------
@@ -23,6 +24,9 @@ class Method(NamedTuple):
     rule
         (upstream, site) -> gradient; see RULES. On a model that computes in float16 it gets the
         upstream gradient times a power of two, and should return its result times the same.
+    composition
+        What is made of the gradients under the rule, see tfsaliency.compositions; None for the
+        gradient at the image itself.
 
     Examples
     --------
@@ -40,6 +44,7 @@ class Method(NamedTuple):
 
     name: str
     rule: Rule
+    composition: Composition | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -83,6 +88,11 @@ def _resolve(method: str | Method) -> Method:
             raise OptionError(
                 f"Expected the rule of {method.name!r} as a function (upstream, site) -> gradient. "
                 f"Received: {method.rule!r}."
+            )
+        if method.composition is not None and not callable(method.composition):
+            raise OptionError(
+                f"Expected the composition of {method.name!r} as a function (explain, points, "
+                f"rows) -> Explained, such as SmoothGrad(). Received: {method.composition!r}."
             )
         return method
     if not isinstance(method, str) or method not in METHODS:

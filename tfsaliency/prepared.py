@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -27,7 +27,8 @@ from .endpoints import (
 from .engines import Batch, new_trace
 from .errors import ImageError, ModelError, OptionError
 from .gradients import Trace
-from .rules import RULES, Rule
+from .methods import METHODS, Method
+from .rules import RULES
 from .scores import Score, check_score
 
 Preprocess = Callable[[Array], Any]
@@ -125,8 +126,8 @@ class Prepared:
                 )
         return Batch(batch, tuple(arrays), inputs)
 
-    def trace(self, rules: Mapping[str, Rule], batch: Batch) -> Trace:
-        """Return the trace for these rules and inputs of this shape, made or kept.
+    def trace(self, methods: Sequence[Method], batch: Batch) -> Trace:
+        """Return the trace for these methods and inputs of this shape, made or kept.
 
         Raises
         ------
@@ -134,13 +135,13 @@ class Prepared:
         """
         # A callable score is that of this Prepared alone: as_prepared shares no traces of it.
         score = self.score if isinstance(self.score, str) else None
-        key = (tuple(rules.items()), score, self.input, self.output, *batch.signature)
+        key = (tuple(methods), score, self.input, self.output, *batch.signature)
         with _tracing:
             traces = self._kept.traces
             if not _is_same(self._kept.structure, _structure(self.model)):
                 traces.clear()
             if key not in traces:
-                traces[key] = new_trace(self.model, self.output, self.score, rules, batch)
+                traces[key] = new_trace(self.model, self.output, self.score, methods, batch)
                 if len(traces) > _KEPT_TRACES:
                     traces.popitem(last=False)
                 self._kept.structure = _structure(self.model)
@@ -213,11 +214,11 @@ def prepare(
 
 def as_prepared(
     model: Model | Prepared,
-    rules: Iterable[Rule],
+    methods: Iterable[Method],
     score: str | Score | None = None,
     preprocess: Preprocess | None = None,
 ) -> Prepared:
-    """Return model as a Prepared, with the traces kept for it if score and rules are known ones."""
+    """Return model as a Prepared, with the traces kept for it if score and methods are known."""
     if not tf.executing_eagerly():
         raise OptionError(
             "Expected a call from plain Python. Received: one inside a tf.function or a graph, "
@@ -232,12 +233,17 @@ def as_prepared(
         return model
     _checked_model(model)
     score = check_score("logit" if score is None else score)
-    known = isinstance(score, str) and all(rule in RULES.values() for rule in rules)
+    known = isinstance(score, str) and all(map(_is_known, methods))
     kept = _Kept()
     if known and isinstance(model, keras.Model):
         with _tracing:
             kept = _kept.setdefault(model, kept)
     return Prepared(model, score, _checked_callable(preprocess), _kept=kept)
+
+
+def _is_known(method: Method) -> bool:
+    own = {known.composition for known in METHODS.values()}
+    return method.rule in RULES.values() and method.composition in own
 
 
 def _checked_model(

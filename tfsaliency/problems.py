@@ -48,6 +48,10 @@ CAUSES: dict[str, tuple[str, str]] = {
         "maps of different photos are nearly as alike as a verdict allows",
         "Give photos of different things, in different places; a method may draw the same for all.",
     ),
+    "unconverged": (
+        "the integral of the gradients is not the difference of the scores, up to the tolerance",
+        "Give IntegratedGradients more nodes, with most=; or another baseline.",
+    ),
     "unusual_range": (
         "the images' values are far from those the model was trained on: preprocessing may be "
         "missing, or applied twice",
@@ -155,6 +159,23 @@ def find_problems(
         for where in dict.fromkeys(by_method.values()):
             methods = tuple(method for method, images in by_method.items() if images == where)
             found.append(Problem(cause, where, methods))
+    return tuple(found)
+
+
+def find_unconverged(details: Mapping[str, Mapping[str, Array]]) -> tuple[Problem, ...]:
+    """Return of which images integrated gradients are not complete; see IntegratedGradients.
+
+    Parameters
+    ----------
+    details
+        What compositions tell, (n,) by method and name.
+    """
+    found = []
+    for method, told in details.items():
+        where = _indices(told.get("unconverged", np.zeros(0)) > 0)
+        if where:
+            gap = f"a gap of up to {told['gap'].max():.2g} of it"
+            found.append(Problem("unconverged", where, (method,), gap))
     return tuple(found)
 
 

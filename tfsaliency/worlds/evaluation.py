@@ -245,7 +245,7 @@ def evaluate(
             "argmax(axis=-1), a column by labels[:, 0]."
         )
     chosen = resolve_methods(list(METHODS) if methods is None else methods)
-    prepared = as_prepared(model, [method.rule for method in chosen], score, preprocess)
+    prepared = as_prepared(model, chosen, score, preprocess)
     maps = gradient_map(
         prepared,
         world.images,

@@ -1,0 +1,315 @@
+"""Compositions beside slow versions, written from the formulas with one gradient at a time."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.ndimage
+import tensorflow as tf
+
+import tfsaliency as tfs
+from tfsaliency import worlds
+from tfsaliency.compositions import blurred
+
+N = 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    return worlds.shapes_model()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return worlds.shapes(N, seed=1).images
+
+
+def _method(composition, rule="gradient"):
+    return tfs.Method("composed", tfs.RULES[rule], composition)
+
+
+def _gradients(model, points, targets, rule="gradient"):
+    """The gradients at points (m, n, h, w, c), a call for each m."""
+    calls = [
+        tfs.attributions(model, each.astype(np.float32), rule, targets=targets, on_problem="ignore")
+        for each in points
+    ]
+    return np.stack([call[rule] for call in calls]).astype(np.float64)
+
+
+def _noisy(images, samples, noise, seed=0):
+    spread = np.ptp(images, axis=(1, 2, 3), keepdims=True)
+    draws = [
+        tf.random.stateless_normal(images.shape[1:], [seed, sample]).numpy()
+        for sample in range(samples)
+    ]
+    return np.stack([images + noise * spread * draw for draw in draws])
+
+
+def _nodes(count):
+    places, weights = np.polynomial.legendre.leggauss(count)
+    return (places + 1) / 2, weights / 2
+
+
+def _integrated(model, images, targets, count, baseline=0.0, rule="gradient"):
+    places, weights = _nodes(count)
+    start = np.asarray(baseline, np.float32)
+    way = images - start
+    # In float32: points that are rounded otherwise may be on the other side of a ReLU's corner.
+    slopes = _gradients(model, [start + np.float32(t) * way for t in places], targets, rule)
+    return way * np.tensordot(weights, slopes, 1)
+
+
+def _blurred(image, sigma):
+    exact = image.astype(float)
+    return scipy.ndimage.gaussian_filter(exact, (sigma, sigma, 0), mode="constant", truncate=10)
+
+
+def _near(found, expected, tolerance=1e-5):
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("rule", ["gradient", "guided_backprop"])
+@pytest.mark.parametrize(
+    ("statistic", "of"),
+    [
+        ("mean", lambda slopes: slopes.mean(axis=0)),
+        ("mean_square", lambda slopes: (slopes**2).mean(axis=0)),
+        ("variance", lambda slopes: slopes.var(axis=0)),
+    ],
+)
+def test_smooth_grad_is_a_statistic_of_the_gradients_of_noisy_images(
+    statistic, of, rule, model, images
+):
+    found = tfs.attributions(
+        model, images, _method(tfs.SmoothGrad(5, 0.2, statistic, seed=3), rule), batch_size=7
+    )
+    slopes = _gradients(model, _noisy(images, 5, 0.2, seed=3), found.targets, rule)
+    _near(found["composed"], of(slopes), 1e-4)
+
+
+def test_smooth_grad_without_noise_is_the_gradient(model, images):
+    found = tfs.attributions(model, images, ["gradient", _method(tfs.SmoothGrad(4, 0.0))])
+    _near(found["composed"], found["gradient"])
+    none = tfs.attributions(
+        model, images, _method(tfs.SmoothGrad(4, 0.0, "variance")), on_problem="ignore"
+    )
+    assert np.abs(none["composed"]).max() <= 1e-10 * np.abs(found["gradient"]).max() ** 2
+
+
+def test_the_signed_mean_is_taken_before_any_absolute_value(model, images):
+    method = _method(tfs.SmoothGrad(6, 0.2))
+    signed = tfs.attributions(model, images, method)["composed"]
+    _near(tfs.gradient_map(model, images, method)["composed"], np.abs(signed).sum(axis=-1))
+
+
+def test_input_x_gradient_is_the_product(model, images):
+    found = tfs.attributions(model, images, ["gradient", _method(tfs.InputXGradient())])
+    _near(found["composed"], images * found["gradient"], 1e-7)
+
+
+def test_integrated_gradients_are_those_of_gauss_and_legendre(model, images):
+    method = _method(tfs.IntegratedGradients(nodes=8, most=8))
+    found = tfs.attributions(model, images, method, batch_size=5, on_problem="ignore")
+    _near(found["composed"], _integrated(model, images, found.targets, 8))
+    assert found.details["composed"]["nodes"].tolist() == [8] * N
+
+
+def test_nodes_are_doubled_until_the_sum_is_the_difference_of_the_scores(model, images):
+    composition = tfs.IntegratedGradients(nodes=4, most=600, tolerance=0.004)
+    found = tfs.attributions(model, images, _method(composition))
+    told = found.details["composed"]
+    black = tfs.attributions(model, 0 * images, targets=found.targets, on_problem="ignore").scores
+    difference = found.scores - black
+    gaps = np.abs(found["composed"].sum(axis=(1, 2, 3), dtype=np.float64) - difference)
+    assert told["gap"] == pytest.approx(gaps / np.abs(difference), abs=1e-5)
+    assert (told["gap"] <= 0.004).all() and not told["unconverged"].any()
+    assert len(set(told["nodes"].tolist())) > 1  # each image has its own
+    for i, count in enumerate(told["nodes"].astype(int)):
+        part = images[i : i + 1], found.targets[i : i + 1]
+        _near(found["composed"][i : i + 1], _integrated(model, *part, count))
+        if count > 4:
+            coarser = _integrated(model, *part, count // 2).sum()
+            assert abs(coarser - difference[i]) > 0.004 * abs(difference[i])
+
+
+def test_what_is_not_complete_is_told(model, images):
+    method = _method(tfs.IntegratedGradients(nodes=2, most=2, tolerance=1e-4))
+    with pytest.warns(tfs.SaliencyWarning, match=r"unconverged \(composed, images 0, 1 and 2\)"):
+        found = tfs.attributions(model, images, method)
+    assert found.details["composed"]["unconverged"].all()
+    with pytest.raises(tfs.MeaninglessMapError, match="most="):
+        tfs.attributions(model, images, method, on_problem="raise")
+
+
+def test_of_a_linear_model_one_node_is_enough():
+    known = worlds.closed_form_model("linear", size=9)
+    images = known.world(2, seed=0).images
+    weights = known.model.get_weights()[0].reshape(9, 9, 3)
+    baseline = np.full((9, 9, 3), 0.25)
+    method = _method(tfs.IntegratedGradients(baseline, nodes=1))
+    found = tfs.attributions(known.model, images, method)
+    _near(found["composed"], (images - baseline) * weights)
+    assert found.details["composed"]["nodes"].tolist() == [1, 1]
+
+
+def test_several_baselines_are_averaged(model, images):
+    color = np.broadcast_to(np.array([255.0, 0.0, 90.0]), images.shape[1:])
+    method = _method(tfs.IntegratedGradients([0.0, color, "blur"], nodes=6, most=6))
+    found = tfs.attributions(model, images, method, on_problem="ignore")
+    blur = [_blurred(image, 6.4) for image in images]
+    each = [_integrated(model, images, found.targets, 6, b) for b in (0.0, color, np.stack(blur))]
+    _near(found["composed"], np.mean(each, axis=0), 1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.7, 3.0, 20.0])
+def test_blurring_is_convolution_with_a_gaussian(sigma):
+    image = np.random.default_rng(0).normal(size=(1, 20, 31, 2)).astype(np.float32)
+    _near(blurred(tf.constant(image), tf.constant(sigma)).numpy()[0], _blurred(image[0], sigma))
+
+
+def test_compositions_nest(model, images):
+    integrated = tfs.IntegratedGradients(nodes=4, most=4)
+    found = tfs.attributions(
+        model,
+        images,
+        [
+            tfs.Method("smooth_ig", tfs.RULES["gradient"], tfs.SmoothGrad(3, 0.1, of=integrated)),
+            tfs.Method(
+                "smooth_guided_x_input",
+                tfs.RULES["guided_backprop"],
+                tfs.SmoothGrad(3, 0.1, of=tfs.InputXGradient()),
+            ),
+        ],
+        on_problem="ignore",
+    )
+    noisy = _noisy(images, 3, 0.1)
+    expected = [_integrated(model, each, found.targets, 4) for each in noisy]
+    _near(found["smooth_ig"], np.mean(expected, axis=0), 1e-4)
+    assert found.details["smooth_ig"]["nodes"].tolist() == [4] * N
+    slopes = _gradients(model, noisy, found.targets, "guided_backprop")
+    _near(found["smooth_guided_x_input"], (noisy * slopes).mean(axis=0), 1e-4)
+
+
+def test_under_a_modified_rule_no_sum_is_promised(model, images):
+    method = _method(tfs.IntegratedGradients(nodes=5), "guided_backprop")
+    found = tfs.attributions(model, images, method)
+    _near(
+        found["composed"],
+        _integrated(model, images, found.targets, 5, rule="guided_backprop"),
+    )
+    assert not found.details and not found.problems
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_how_many_go_at_a_time_changes_nothing(batch_size, model, images):
+    methods = [
+        tfs.Method("smooth", tfs.RULES["gradient"], tfs.SmoothGrad(7, 0.2, "variance")),
+        tfs.Method("integrated", tfs.RULES["gradient"], tfs.IntegratedGradients(tolerance=0.05)),
+    ]
+    found, other = (
+        tfs.attributions(model, images, methods, batch_size=size) for size in (batch_size, 5)
+    )
+    for method in methods:
+        _near(found[method.name], other[method.name])
+    nodes = [each.details["integrated"]["nodes"].tolist() for each in (found, other)]
+    assert nodes[0] == nodes[1]
+
+
+def test_a_composition_of_ones_own(model, images):
+    """Any function of the three arguments."""
+
+    def half_way(explain, points, rows):
+        return explain.at(points / 2, rows)
+
+    found = tfs.attributions(model, images, _method(half_way))
+    expected = tfs.attributions(model, images / 2, targets=found.targets)["gradient"]
+    _near(found["composed"], expected)
+
+
+def test_each_image_keeps_its_class_and_its_other_inputs():
+    image, factor = keras.Input((6, 6, 1), name="image"), keras.Input((3,), name="factor")
+    hidden = keras.layers.Dense(3, activation="relu")(keras.layers.Flatten()(image))
+    model = keras.Model([image, factor], keras.layers.Multiply()([hidden, factor]))
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(36, 3))
+    model.layers[2].set_weights([kernel, np.full(3, 100.0)])  # never off
+    given = {"image": rng.normal(size=(4, 6, 6, 1)), "factor": rng.uniform(1, 2, (4, 3))}
+    prepared = tfs.prepare(model, input="image")
+    classes = [2, 0, 1, 1]
+    found = tfs.attributions(
+        prepared, given, _method(tfs.SmoothGrad(5)), targets=classes, batch_size=3
+    )
+    slopes = kernel.T[classes] * given["factor"][range(4), classes][:, None]
+    _near(found["composed"], slopes.reshape(4, 6, 6, 1))
+
+
+def test_a_model_of_one_batch_size_gets_it():
+    inputs = keras.Input(batch_shape=(2, 6, 6, 1))
+    hidden = keras.layers.Conv2D(3, 3, activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(hidden)))
+    free = keras.Sequential([keras.Input((6, 6, 1)), *model.layers[1:]])
+    images = np.random.default_rng(0).normal(size=(3, 6, 6, 1)).astype(np.float32)
+    method = _method(tfs.SmoothGrad(3))
+    found, expected = (tfs.attributions(each, images, method, targets=0) for each in (model, free))
+    _near(found["composed"], expected["composed"])
+
+
+def test_a_sanity_check_takes_a_composition(model, images):
+    """And runs it with the weights of the randomized networks."""
+    twins = worlds.shapes_twins()
+    method = _method(tfs.SmoothGrad(3, 0.1))
+    trained = tfs.attributions(model, images, method)
+    result = tfs.data_randomization_check(
+        model, images, method, permuted=twins, verbose=0, on_problem="ignore"
+    )
+    others = [
+        tfs.attributions(twin, images, method, targets=trained.targets)["composed"]
+        for twin in twins
+    ]
+    expected = tfs.judge(trained["composed"], np.stack(others))
+    assert result.verdicts["composed"][0].index == pytest.approx(expected.index, abs=1e-4)
+
+
+def test_what_is_told_is_saved(model, images, tmp_path):
+    method = _method(tfs.IntegratedGradients(nodes=2, most=4))
+    maps = tfs.gradient_map(model, images, method, on_problem="ignore")
+    maps.save(tmp_path / "maps.npz")
+    loaded = tfs.SaliencyMaps.load(tmp_path / "maps.npz")
+    assert set(loaded.details["composed"]) == {"gap", "nodes", "unconverged"}
+    for name, array in maps.details["composed"].items():
+        assert np.array_equal(loaded.details["composed"][name], array)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: tfs.SmoothGrad(0), "samples as an int of at least 1. Received: 0"),
+        (lambda: tfs.SmoothGrad(noise=-1), "noise as a number from 0. Received: -1"),
+        (lambda: tfs.SmoothGrad(noise="a"), "noise as a number from 0. Received: 'a'"),
+        (lambda: tfs.SmoothGrad(statistic="var"), "Unknown statistic: 'var'. Known: mean"),
+        (lambda: tfs.SmoothGrad(seed=-1), "seed as an int of at least 0"),
+        (lambda: tfs.SmoothGrad(of="gradient"), "of as a composition.*Received: 'gradient'"),
+        (lambda: tfs.InputXGradient(of=3), "of as a composition.*Received: 3"),
+        (lambda: tfs.IntegratedGradients(nodes=0), "nodes as an int of at least 1"),
+        (lambda: tfs.IntegratedGradients(most=8), "most as an int of at least 16"),
+        (lambda: tfs.IntegratedGradients(tolerance=0), "tolerance as a number above 0"),
+    ],
+)
+def test_impossible_compositions_are_refused(make, match):
+    with pytest.raises(tfs.OptionError, match=match):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("composition", "match"),
+    [
+        ("SmoothGrad", "composition of 'composed' as a function.*Received: 'SmoothGrad'"),
+        (tfs.IntegratedGradients("blurr"), "Unknown baseline: 'blurr'. Did you mean 'blur'"),
+        (tfs.IntegratedGradients(np.zeros((8, 8, 3))), r"array \(64, 64, 3\).*\(8, 8, 3\)"),
+        (tfs.IntegratedGradients([]), "baseline"),
+    ],
+)
+def test_compositions_that_do_not_fit_are_refused(composition, match, model, images):
+    with pytest.raises(tfs.OptionError, match=match):
+        tfs.attributions(model, images, _method(composition))
