@@ -199,6 +199,8 @@ def test_under_a_modified_rule_no_sum_is_promised(model, images):
         _integrated(model, images, found.targets, 5, rule="guided_backprop"),
     )
     assert not found.details and not found.problems
+    composed = _method(tfs.IntegratedGradients(nodes=2, of=tfs.InputXGradient()))
+    assert not tfs.attributions(model, images, composed).details
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
@@ -238,7 +240,7 @@ def test_each_image_keeps_its_class_and_its_other_inputs():
     prepared = tfs.prepare(model, input="image")
     classes = [2, 0, 1, 1]
     found = tfs.attributions(
-        prepared, given, _method(tfs.SmoothGrad(5)), targets=classes, batch_size=3
+        prepared, given, _method(tfs.SmoothGrad(5)), targets=classes, batch_size=8
     )
     slopes = kernel.T[classes] * given["factor"][range(4), classes][:, None]
     _near(found["composed"], slopes.reshape(4, 6, 6, 1))
