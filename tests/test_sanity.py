@@ -166,9 +166,9 @@ def test_lower_layers_are_still_the_trained_ones(monkeypatch):
     passed = []
     original = tfs.measuring.run
 
-    def spy(trace, batch, part, targets, weights=None):
+    def spy(trace, batch, part, targets, weights=None, at_once=1):
         passed.append(weights)
-        return original(trace, batch, part, targets, weights)
+        return original(trace, batch, part, targets, weights, at_once)
 
     monkeypatch.setattr(tfs.measuring, "run", spy)
     result = tfs.sanity_check(model, x, "gradient", seeds=1, draw="normal", verbose=0)
