@@ -15,7 +15,16 @@ if _keras.backend.backend() != "tensorflow":
 
 from . import models, worlds
 from .census import Coverage
-from .compositions import InputXGradient, IntegratedGradients, SmoothGrad
+from .compositions import (
+    CAM,
+    BlurIG,
+    ExpectedGradients,
+    GuidedIG,
+    InputXGradient,
+    IntegratedGradients,
+    Product,
+    SmoothGrad,
+)
 from .controls import ExplainedBy
 from .data_randomization import Twins, data_randomization_check, train_twins
 from .draws import DRAWS, Draw
@@ -38,7 +47,7 @@ from .prepared import Prepared, prepare
 from .problems import Problem, SaliencyWarning
 from .randomization import randomize_layer, randomize_model_parameters
 from .results import SanityResult, StepRecord
-from .rules import RULES, Site
+from .rules import RULES, Site, rect_grad_at
 from .sanity import emprt_check, random_logit_check, sanity_check, smprt_check
 from .scores import SCORES
 from .similarity import SIMILARITIES, Similarity
@@ -58,10 +67,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttributionReLU",
+    "BlurIG",
+    "CAM",
     "Coverage",
     "DRAWS",
     "Draw",
+    "ExpectedGradients",
     "ExplainedBy",
+    "GuidedIG",
     "ImageError",
     "InputXGradient",
     "IntegratedGradients",
@@ -74,6 +87,7 @@ __all__ = [
     "OptionError",
     "Prepared",
     "Problem",
+    "Product",
     "RED",
     "RULES",
     "SCORES",
@@ -104,6 +118,7 @@ __all__ = [
     "random_logit_check",
     "randomize_layer",
     "randomize_model_parameters",
+    "rect_grad_at",
     "sanity_check",
     "smprt_check",
     "tile_cascade",

@@ -137,7 +137,7 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Fou
     found = _Finds()
     callers: list[Inner] = []
     influenced = influenced_by(images)
-    for op in _between(images, scores):
+    for op in between(images, scores):
         node, definition = of_operation(op, influenced), op.node_def
         site = None if marks else site_of(op.name)
         if site:
@@ -279,7 +279,7 @@ class _Finds:
         )
 
 
-def _between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
+def between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
     """Yield the operations that a gradient of target by source may pass, in the graph's order."""
     above = set()
     pending = [target.op]

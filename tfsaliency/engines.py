@@ -8,7 +8,7 @@ are marked ("graph").
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -16,14 +16,15 @@ import numpy as np
 import tensorflow as tf
 
 from .arrays import Array
-from .composing import compose, rules_of
+from .composing import Setting, compose, rules_of
 from .endpoints import Forward, Inputs, Model, as_forward, has_visible_layers
 from .errors import ModelError, OpaqueModelError, UncoveredReluError
 from .gradients import Gradients, Subject, Trace, trace_gradients
 from .injection import inject
 from .methods import Method
-from .rules import gradient
+from .rules import Rule, gradient
 from .scores import Score
+from .taps import TappedForward, tapped
 from .tracing import retrace
 
 # How far what an engine computes may be from what the model computes, as a part of the largest.
@@ -72,6 +73,12 @@ class Batch(NamedTuple):
         return tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in self.arrays)
 
 
+class Tap(NamedTuple):
+    """The layer whose outputs stand in the place of the images: by name, or the last of a kind."""
+
+    layer: str | None
+
+
 def new_trace(
     model: Model,
     output: str | int | None,
@@ -95,26 +102,49 @@ def new_trace(
     OpaqueModelError, NoReluError, UncoveredReluError, ModelError
     """
     composed = any(method.composition is not None for method in methods)
-    rules = rules_of(methods) if composed else {method.name: method.rule for method in methods}
+    if not composed:
+        rules = {method.name: method.rule for method in methods}
+        return _new_trace(model, output, score, rules, batch)
+
+    def at_layer(layer: str | None, rule: Rule, name: str) -> Trace:
+        return _new_trace(model, output, score, {name: rule}, batch, Tap(layer))
+
+    trace = _new_trace(model, output, score, rules_of(methods), batch)
+    explained, size = batch.inputs.explained, batch.inputs.batch
+    return compose(trace, methods, Setting(batch.specs, explained, size, _weights(model), at_layer))
+
+
+def _new_trace(
+    model: Model,
+    output: str | int | None,
+    score: str | Score,
+    rules: Mapping[str, Rule],
+    batch: Batch,
+    tap: Tap | None = None,
+) -> Trace:
+    """Trace the gradients under rules, with respect to the images or to a layer's outputs."""
+    explained = batch.inputs.explained
+
+    def forward_of(callee: Model) -> Forward | TappedForward:
+        forward = as_forward(model, callee, batch.inputs, output)
+        return forward if tap is None else tapped(forward, callee, tap.layer, explained)
 
     def trace_by(engine: str) -> Trace:
-        weights = model.weights if isinstance(model, keras.Model) else []
-        callee = inject(model) if engine == "clone" else model
-        forward = as_forward(model, callee, batch.inputs, output)
-        specs, explained = batch.specs, batch.inputs.explained
-        subject = Subject(forward, weights, specs, explained, score, engine)
+        forward, specs = forward_of(inject(model) if engine == "clone" else model), batch.specs
+        at_layer = tap is not None
+        subject = Subject(forward, _weights(model), specs, explained, score, engine, at_layer)
         if engine == "model":
-            trace = trace_gradients(subject, rules)
-            return compose(trace, methods, subject) if composed else trace
+            return trace_gradients(subject, rules)
         dropped = False
         if engine == "graph":
             retraced = retrace(forward, specs)
             subject = subject._replace(forward=retraced.forward)
             dropped = retraced.custom_gradients
         trace = trace_gradients(subject, rules)
-        own = as_forward(model, model, batch.inputs, output)
-        _check(trace, subject, subject._replace(forward=own, engine="model"), batch, dropped)
-        return compose(trace, methods, subject) if composed else trace
+        own = subject._replace(forward=forward_of(model), engine="model")
+        outputs = functools.partial(_outputs, as_forward(model, model, batch.inputs, output))
+        _check(trace, (subject, own) if dropped else (), outputs, batch)
+        return trace
 
     first = "model"
     if any(rule is not gradient for rule in rules.values()):
@@ -125,6 +155,11 @@ def new_trace(
         if first == "graph":
             raise
     return trace_by("graph")
+
+
+def _weights(model: Model) -> Sequence[keras.Variable]:
+    """Return the weights for which other values may be given."""
+    return model.weights if isinstance(model, keras.Model) else []
 
 
 def run(
@@ -157,22 +192,27 @@ def run(
     return tf.nest.map_structure(lambda t: t[:n], result) if missing else result
 
 
-def _check(trace: Trace, ours: Subject, own: Subject, batch: Batch, dropped: bool) -> None:
+def _check(
+    trace: Trace,
+    subjects: Sequence[Subject],
+    outputs: Callable[[Batch], tf.Tensor],
+    batch: Batch,
+) -> None:
     """Raise ModelError where an engine does not compute what the model computes.
 
     The outputs are compared, for the first image and for noise (a black image may hide what
-    differs); and the gradient, where gradients of the model's own were dropped.
+    differs); and the plain gradients of two subjects, where those of the model's own were dropped.
     """
     samples = (batch.only(batch.images_in[:1]), batch.only(_noise(batch.images_in[:1])))
     target = np.zeros(1, np.int32)
     compared = []
     for sample in samples:
         mine = run(trace, sample, slice(0, 1), target).outputs
-        compared.append(("outputs", mine, _outputs(own.forward, sample)))
-    if dropped:
+        compared.append(("outputs", mine, outputs(sample)))
+    if subjects:
         pair = [
             trace_gradients(subject._replace(score=_energy), {"gradient": gradient})
-            for subject in (ours, own)
+            for subject in subjects
         ]
         for sample in samples:
             slopes = [run(each, sample, slice(0, 1), target).gradients[0] for each in pair]

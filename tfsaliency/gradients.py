@@ -22,6 +22,7 @@ from .injection import backward_rule
 from .nodes import captured_for
 from .rules import Rule, gradient
 from .scores import Score, choose_targets, describe_score, find_head, score_values
+from .taps import TappedForward
 from .tracing import forget_custom_gradients, marked_gradients
 
 # The distance from 1 to the next number.
@@ -44,6 +45,8 @@ class Gradients(NamedTuple):
         composed trace its attributions.
     details
         Of a composed trace, what else is known of each method's: (n,) by name.
+    features
+        Of a trace at a layer, what the layer returned: gradients are with respect to that.
 
     Scores and gradients are at least float32, whatever the model computes in.
     """
@@ -53,6 +56,7 @@ class Gradients(NamedTuple):
     outputs: tf.Tensor
     gradients: tuple[tf.Tensor, ...]
     details: tuple[Mapping[str, tf.Tensor], ...] = ()
+    features: tf.Tensor | tuple[()] = ()
 
 
 class Trace(NamedTuple):
@@ -109,8 +113,8 @@ class Subject(NamedTuple):
     Parameters
     ----------
     forward
-        Flat inputs -> outputs. For modified rules with an AttributionReLU for each ReLU (engine
-        "clone"), or with marked ReLU ops (engine "graph").
+        Flat inputs -> outputs, or (outputs, features) if at_layer. For modified rules with an
+        AttributionReLU for each ReLU (engine "clone"), or with marked ReLU ops (engine "graph").
     weights
         The model's, for which other values may be given.
     inputs
@@ -121,14 +125,17 @@ class Subject(NamedTuple):
         A key of SCORES or a callable.
     engine
         "model", "clone" or "graph".
+    at_layer
+        Whether the gradient is with respect to a layer's outputs, and not to the images.
     """
 
-    forward: Forward
+    forward: Forward | TappedForward
     weights: Sequence[keras.Variable]
     inputs: Sequence[tf.TensorSpec]
     explained: int
     score: str | Score
     engine: str
+    at_layer: bool = False
 
 
 def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
@@ -155,10 +162,12 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
         images = inputs[subject.explained]
         with tf.GradientTape(persistent=len(rules) > 1, watch_accessed_variables=False) as tape:
             tape.watch(images)
-            head = find_head(subject.forward(inputs))
+            returned = subject.forward(inputs)
+            outputs, source = returned if subject.at_layer else (returned, images)
+            head = find_head(outputs)
             targets = choose_targets(head, targets)
             scores = score_values(subject.score, head, targets)
-        found = find_relus(images, scores, marks)
+        found = find_relus(source, scores, marks)
         check_coverage(found, [name for name, rule in rules.items() if rule is not gradient])
         dtypes = _dtypes(images.graph)
         half = tf.float16.as_datatype_enum in dtypes
@@ -179,14 +188,15 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
         for name, rule in rules.items():
             with backward_rule(rule, found.gates) as passed:
                 if marks:
-                    slope = marked_gradients(scores, images, upstream)
+                    slope = marked_gradients(scores, source, upstream)
                 else:
-                    slope = tape.gradient(scores, images, output_gradients=upstream)
+                    slope = tape.gradient(scores, source, output_gradients=upstream)
             slope = _wide(_connected(slope))
             if rule is not gradient:
                 check_passed(found, passed, name)
             slopes.append(slope / tf.cast(scale, slope.dtype) if half else slope)
-        return Gradients(targets, _wide(scores), head.outputs, tuple(slopes))
+        features = _wide(source) if subject.at_layer else ()
+        return Gradients(targets, _wide(scores), head.outputs, tuple(slopes), features=features)
 
     # Keras does not use autograph either; without it errors come out as they were raised.
     compiled = tf.function(run, autograph=False).get_concrete_function(

@@ -237,6 +237,18 @@ def inject(model: keras.Model) -> keras.Model:
     return clone(model)
 
 
+def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield what may be called inside a model or a clone: its layers, and the layers in these."""
+    if not has_visible_layers(model):
+        yield from model._flatten_layers(include_self=False)
+        return
+    for operation in model.operations:
+        inner = operation.operation if isinstance(operation, Borrowed) else operation
+        if isinstance(inner, keras.layers.Layer):
+            yield inner
+            yield from layers_of(inner)
+
+
 _RELU_PARAMETERS = ("max_value", "negative_slope", "threshold")
 
 # Layers that are ReLUs, unless a subclass has a call of its own, and their parameters.

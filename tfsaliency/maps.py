@@ -285,7 +285,7 @@ def gradient_map(
     labels: Sequence[str] | None = None,
     score: str | Score | None = None,
     preprocess: Preprocess | None = None,
-    reduction: str = "sum_abs",
+    reduction: str | None = None,
     batch_size: int = 32,
     on_problem: str = "warn",
 ) -> SaliencyMaps:
@@ -314,7 +314,8 @@ def gradient_map(
         what it returns.
     reduction
         How the channels become one: "sum_abs" (sum of absolute values), "max_abs" or "sum"
-        (signed).
+        (signed); None for that of each method, which is "sum_abs" but for methods that are never
+        negative.
     batch_size
         How many images go through the model at a time.
     on_problem
@@ -358,7 +359,7 @@ def gradient_map(
     """
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
-    reduce = reduction_named(reduction)
+    reduce = [reduction_named(reduction or method.reduction) for method in resolved]
     options = _Options(targets, labels, batch_size, check_on_problem(on_problem))
     return _explain(prepared, images, resolved, reduce, options)
 
@@ -374,7 +375,7 @@ def _explain(
     prepared: Prepared,
     images: Any,
     methods: tuple[Method, ...],
-    reduce: Callable[[tf.Tensor], tf.Tensor] | None,
+    reduce: Sequence[Callable[[tf.Tensor], tf.Tensor]] | None,
     options: _Options,
 ) -> SaliencyMaps:
     batch = prepared.check(images)
@@ -383,10 +384,10 @@ def _explain(
     targets = as_targets(options.targets, len(batch.images), options.labels)
     check_targets_in_range(targets, trace.classes)
     parts = []
-    size = options.batch_size
+    size, keep = options.batch_size, [tf.identity] * len(methods)
     for part in batches(len(batch.images), batch.inputs.batch or size):
         result = run(trace, batch, part, targets[part], at_once=size)
-        maps = [reduce(g) if reduce else g for g in result.gradients]
+        maps = [one(g) for one, g in zip(reduce or keep, result.gradients, strict=True)]
         found = (result.targets, result.scores, result.outputs, result.details, *maps)
         parts.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), found))
     joined = tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)

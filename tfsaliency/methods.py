@@ -1,7 +1,7 @@
 """What a map is called and how it is made: the METHODS table.
 
-A method is a rule for the backward pass of the ReLUs, and what is made of the gradients. Tests,
-the command line's choices and the README's table come from METHODS.
+A method is a rule for the backward pass of the ReLUs, what is made of the gradients, and how the
+channels become one. Tests, the command line's choices and the README's table come from METHODS.
 """
 
 from __future__ import annotations
@@ -9,13 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .compositions import Composition
+from .arrays import reduction_named
+from .compositions import (
+    CAM,
+    BlurIG,
+    Composition,
+    ExpectedGradients,
+    GuidedIG,
+    InputXGradient,
+    IntegratedGradients,
+    Product,
+    SmoothGrad,
+)
 from .errors import OptionError, unknown_option
-from .rules import Rule, gradient, guided_backprop, zeiler_fergus
+from .rules import Rule, gradient, guided_backprop, rect_grad, zeiler_fergus
 
 
 class Method(NamedTuple):
-    """An attribution method: a name, the rule it follows at each ReLU, and what it composes.
+    """An attribution method: a rule for each ReLU, a composition of gradients, a reduction.
 
     Parameters
     ----------
@@ -27,6 +38,9 @@ class Method(NamedTuple):
     composition
         What is made of the gradients under the rule, see tfsaliency.compositions; None for the
         gradient at the image itself.
+    reduction
+        How gradient_map makes one channel of several, if it is not told: "sum_abs", "max_abs" or
+        "sum".
 
     Examples
     --------
@@ -45,6 +59,7 @@ class Method(NamedTuple):
     name: str
     rule: Rule
     composition: Composition | None = None
+    reduction: str = "sum_abs"
 
 
 METHODS: dict[str, Method] = {
@@ -53,6 +68,19 @@ METHODS: dict[str, Method] = {
         Method("gradient", gradient),
         Method("guided_backprop", guided_backprop),
         Method("zeiler_fergus", zeiler_fergus),
+        Method("rect_grad", rect_grad),
+        Method("input_x_gradient", gradient, InputXGradient()),
+        Method("smooth_grad", gradient, SmoothGrad()),
+        Method("smooth_grad_squared", gradient, SmoothGrad(statistic="mean_square"), "sum"),
+        Method("var_grad", gradient, SmoothGrad(statistic="variance"), "sum"),
+        Method("integrated_gradients", gradient, IntegratedGradients()),
+        Method("expected_gradients", gradient, ExpectedGradients()),
+        Method("blur_ig", gradient, BlurIG()),
+        Method("guided_ig", gradient, GuidedIG()),
+        Method("grad_cam", gradient, CAM("grad_cam"), "sum"),
+        Method("grad_cam_plus_plus", gradient, CAM("grad_cam_plus_plus"), "sum"),
+        Method("layer_cam", gradient, CAM("layer_cam"), "sum"),
+        Method("guided_grad_cam", guided_backprop, Product(CAM("grad_cam", rule=gradient))),
     )
 }
 
@@ -94,6 +122,7 @@ def _resolve(method: str | Method) -> Method:
                 f"Expected the composition of {method.name!r} as a function (explain, points, "
                 f"rows) -> Explained, such as SmoothGrad(). Received: {method.composition!r}."
             )
+        reduction_named(method.reduction)
         return method
     if not isinstance(method, str) or method not in METHODS:
         raise unknown_option("method", method, METHODS)

@@ -28,6 +28,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from .errors import OptionError
+
 
 class Site(NamedTuple):
     """One ReLU during a backward pass.
@@ -86,8 +88,64 @@ def zeiler_fergus(upstream: tf.Tensor, site: Site) -> tf.Tensor:
     return tf.nn.relu(upstream)
 
 
+def rect_grad(upstream: tf.Tensor, site: Site) -> tf.Tensor:
+    """Pass down u where y * u is among the largest 2 % of its layer, and 0 elsewhere.
+
+    u * [y * u > tau], tau the 98th percentile of y * u over one image's values in the layer.
+
+    References
+    ----------
+    Kim et al. 2019, "Why are Saliency Maps Noisy? Cause of and Solution to Noisy Saliency Maps",
+    arXiv:1902.04893.
+    """
+    return rect_grad_at(98.0)(upstream, site)
+
+
+def rect_grad_at(percentile: float) -> Rule:
+    """Return the rule of RectGrad with another percentile, from 0 to below 100.
+
+    Raises
+    ------
+    OptionError
+        For another number, or none.
+
+    Examples
+    --------
+    >>> import tensorflow as tf, tfsaliency as tfs
+    >>> y, u = tf.constant([[1.0, 2.0, 3.0, 4.0]]), tf.constant([[5.0, 1.0, -7.0, 2.0]])
+    >>> rule = tfs.rect_grad_at(50)  # y * u is 5, 2, -21 and 8, its median 3.5
+    >>> rule(u, tfs.Site(y, lambda upstream: upstream)).numpy().tolist()
+    [[5.0, 0.0, 0.0, 2.0]]
+    """
+    if not isinstance(percentile, (int, float)) or not 0 <= percentile < 100:
+        raise OptionError(
+            f"Expected percentile as a number from 0 to below 100. Received: {percentile!r}."
+        )
+
+    def rule(upstream: tf.Tensor, site: Site) -> tf.Tensor:
+        # float16 would overflow.
+        product = tf.cast(site.outputs, tf.float32) * tf.cast(upstream, tf.float32)
+        limit = _percentile(tf.reshape(product, [tf.shape(product)[0], -1]), percentile)
+        limit = tf.reshape(limit, [-1, *[1] * (product.shape.rank - 1)])
+        return tf.where(product > limit, upstream, tf.zeros_like(upstream))
+
+    return rule
+
+
+def _percentile(values: tf.Tensor, percentile: float) -> tf.Tensor:
+    """Return a percentile of each row of (n, m), between two values by linear interpolation."""
+    last = tf.cast(tf.shape(values)[1] - 1, tf.float64)
+    place = last * percentile / 100
+    below = tf.cast(place, tf.int32)
+    largest = tf.math.top_k(values, tf.shape(values)[1] - below).values
+    low, high = largest[:, -1], largest[:, -tf.minimum(2, tf.shape(largest)[1])]
+    share = tf.cast(place - tf.cast(below, tf.float64), values.dtype)
+    return low + share * (high - low)
+
+
 RULES: dict[str, Rule] = {
     "gradient": gradient,
     "guided_backprop": guided_backprop,
     "zeiler_fergus": zeiler_fergus,
+    "rect_grad": rect_grad,
 }

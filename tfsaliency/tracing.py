@@ -24,6 +24,7 @@ from .injection import active_rule
 from .nodes import CONTROL_FLOW, Inner, inside, of_definitions
 from .patterns import RELU, kind
 from .rules import Site
+from .taps import TappedForward
 
 _CUSTOM = "CustomGradient-"  # how TensorFlow names the gradients of tf.custom_gradient
 # What keeps a function from being inlined: it is compiled as a whole, or is to stay as it is.
@@ -37,23 +38,23 @@ class Retraced(NamedTuple):
     Parameters
     ----------
     forward
-        Flat inputs -> outputs, inside a graph that is being traced.
+        As it was given, inside a graph that is being traced.
     custom_gradients
         Whether functions of tf.custom_gradient were found. Theirs cannot be carried over: the
         operations inside are differentiated.
     """
 
-    forward: Forward
+    forward: Forward | TappedForward
     custom_gradients: bool
 
 
-def retrace(forward: Forward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
+def retrace(forward: Forward | TappedForward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
     """Trace a forward pass, inline what it calls and mark its ReLUs.
 
     Parameters
     ----------
     forward
-        Flat inputs -> outputs.
+        Flat inputs -> outputs, or a pair of tensors.
     inputs
         Shape and dtype of each input.
     """
@@ -61,19 +62,20 @@ def retrace(forward: Forward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
     forget_custom_gradients(traced.graph)  # this graph is not differentiated
     graph = _inlined(traced)
     custom = _mark(graph)
-    output = traced.outputs[0]
 
-    def imported(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+    def imported(arrays: Sequence[tf.Tensor]) -> Any:
         # Variables are captured again: what is imported reads them at every call.
         capture = tf.compat.v1.get_default_graph().capture
         given = [*arrays, *map(capture, traced.captured_inputs)]
         names = [tensor.name for tensor in traced.inputs]
         known = dict(zip(names, given, strict=True))
-        (outputs,) = tf.graph_util.import_graph_def(
-            graph, input_map=known, return_elements=[output.name], name=""
+        wanted = [output.name for output in traced.outputs]
+        returned = tf.graph_util.import_graph_def(
+            graph, input_map=known, return_elements=wanted, name=""
         )
-        outputs.set_shape(output.shape)
-        return outputs
+        for tensor, output in zip(returned, traced.outputs, strict=True):
+            tensor.set_shape(output.shape)
+        return tf.nest.pack_sequence_as(traced.structured_outputs, returned)
 
     return Retraced(imported, custom)
 

@@ -1,0 +1,150 @@
+"""What a layer returns inside a forward pass, seen while the pass is traced.
+
+Layers are watched by an attribute `call` of their own, which is gone when the pass is traced. That
+reaches nested models, layers inside layers, and models with a call of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from .census import between
+from .endpoints import Forward, Model
+from .errors import ModelError, OptionError, unknown_option
+from .injection import layers_of
+
+# Flat inputs -> (outputs, what a layer returned).
+TappedForward: TypeAlias = Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
+_Seen: TypeAlias = list[tuple[keras.layers.Layer, Any]]
+_LISTED = 10
+
+
+def tapped(forward: Forward, callee: Model, layer: str | None, explained: int) -> TappedForward:
+    """Return a forward pass that also returns the outputs of a layer.
+
+    Parameters
+    ----------
+    forward
+        The forward pass of callee.
+    callee
+        The model or its clone.
+    layer
+        The layer's name; None for the last one with spatial outputs.
+    explained
+        Which of the inputs are the images.
+
+    Raises
+    ------
+    ModelError
+        If there is no such layer, or the score does not depend on what it returns.
+    OptionError
+        For a name that no layer has, or several have.
+    """
+    if not isinstance(callee, keras.Model):
+        raise ModelError(
+            "Expected a keras.Model, whose layers can be seen, for a method that looks at the "
+            f"outputs of a layer. Received: {type(callee).__name__}."
+        )
+    layers = list({id(inner): inner for inner in layers_of(callee)}.values())
+
+    def run(arrays: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        with _watched(layers) as seen:
+            outputs = forward(arrays)
+        return outputs, _chosen(seen, layers, layer, arrays[explained], outputs)
+
+    return run
+
+
+@contextmanager
+def _watched(layers: Iterable[keras.layers.Layer]) -> Iterator[_Seen]:
+    """Yield a list of each layer that returns, and what, in the order of time."""
+    seen: _Seen = []
+    mine = threading.get_ident()  # another thread may call the model meanwhile
+    before = {id(layer): vars(layer).get("call") for layer in layers}
+
+    def watch(layer: keras.layers.Layer) -> Callable[..., Any]:
+        original = layer.call
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outputs = original(*args, **kwargs)
+            if threading.get_ident() == mine:
+                seen.append((layer, outputs))
+            return outputs
+
+        return call
+
+    try:
+        for layer in layers:
+            vars(layer)["call"] = watch(layer)
+        yield seen
+    finally:
+        for layer in layers:
+            own = before[id(layer)]
+            if own is None:
+                vars(layer).pop("call", None)
+            else:
+                vars(layer)["call"] = own
+
+
+def _chosen(
+    seen: _Seen,
+    layers: Sequence[keras.layers.Layer],
+    name: str | None,
+    images: tf.Tensor,
+    outputs: tf.Tensor,
+) -> tf.Tensor:
+    path = set(between(images, outputs))
+    spatial = [
+        (layer, tensor)
+        for layer, tensor in seen
+        if isinstance(tensor, tf.Tensor) and tensor.op in path and _is_spatial(tensor, images)
+    ]
+    candidates = list(dict.fromkeys(layer.name for layer, _ in spatial))
+    listed = ", ".join(reversed(candidates[-_LISTED:])) or "none"
+    if name is None:
+        if not spatial:
+            raise ModelError(
+                "Expected a layer that returns a grid of features on the way from the images to "
+                f"the score, {images.shape.rank} axes with channels last and more than one place. "
+                f"Received: {_shapes(seen) or 'no layers'}. Choose another method."
+            )
+        return spatial[-1][1]
+    of_name = [layer for layer in layers if layer.name == name]
+    if not of_name:
+        raise unknown_option("layer", name, reversed(candidates) if candidates else ["none"])
+    if len(of_name) > 1:
+        raise OptionError(
+            f"Expected the name of one layer. Received: {name!r}, which {len(of_name)} layers "
+            f"have. Candidates, the last first: {listed}."
+        )
+    found = [tensor for layer, tensor in spatial if layer is of_name[0]]
+    if not found:
+        raise ModelError(
+            f"Expected a layer that returns one grid of features, {images.shape.rank} axes with "
+            "channels last and more than one place, on the way from the images to the score and "
+            f"not inside a tf.function. Received: {name!r}, which returns "
+            f"{_shapes([each for each in seen if each[0] is of_name[0]]) or 'nothing here'}. "
+            f"Candidates, the last first: {listed}."
+        )
+    return found[-1]
+
+
+def _is_spatial(tensor: tf.Tensor, images: tf.Tensor) -> bool:
+    if tensor.shape.rank != images.shape.rank or not tensor.dtype.is_floating:
+        return False
+    return any(size != 1 for size in tensor.shape[1:-1])
+
+
+def _shapes(seen: _Seen) -> str:
+    shapes = [
+        f"{layer.name} {tuple(getattr(outputs, 'shape', None) or ())}" for layer, outputs in seen
+    ]
+    return ", ".join(reversed(shapes[-_LISTED:]))
