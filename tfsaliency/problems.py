@@ -50,7 +50,8 @@ CAUSES: dict[str, tuple[str, str]] = {
     ),
     "unconverged": (
         "the integral of the gradients is not the difference of the scores, up to the tolerance",
-        "Give IntegratedGradients more nodes, with most=; or another baseline.",
+        "Give IntegratedGradients or BlurIG more nodes, with most=, or another baseline; of GuidedIG "
+        "no number of steps may be enough.",
     ),
     "unusual_range": (
         "the images' values are far from those the model was trained on: preprocessing may be "
@@ -163,7 +164,7 @@ def find_problems(
 
 
 def find_unconverged(details: Mapping[str, Mapping[str, Array]]) -> tuple[Problem, ...]:
-    """Return of which images integrated gradients are not complete; see IntegratedGradients.
+    """Return of which images an integral is not complete; see IntegratedGradients.
 
     Parameters
     ----------

@@ -175,9 +175,9 @@ class BlurIG:
                 return at(tf.cast(step, tf.float32) + 0.5)
 
             def weighted(steps: tf.Tensor, found: Explained) -> tf.Tensor:
-                given = tf.map_fn(
-                    lambda i: at(i + 1) - at(i), steps, fn_output_signature=points.dtype
-                )
+                ends = tf.concat([steps, steps[-1:] + 1], 0)
+                every = tf.map_fn(at, ends, fn_output_signature=points.dtype)
+                given = every[1:] - every[:-1]
                 return tf.reduce_sum(tf.cast(given, found.values.dtype) * found.values, axis=0)
 
             own = tf.gather(rows, which)
@@ -193,8 +193,9 @@ class GuidedIG:
 
     Each step brings the image nearer to the whole image, the sum of absolute differences falling
     linearly: by the features (values of pixels) with the smallest absolute gradient, a fraction of
-    all at a time, the last of these in part. So the way goes round where gradients are large. The
-    details tell the "gap", as a part of the difference of the scores, and the number of "nodes".
+    all at a time, the last of these in part. So the way goes round where gradients are large. What
+    the sum lacks of the difference of the scores is in the details as that of IntegratedGradients,
+    but no number of steps makes it small: with ReLUs, a half is usual.
 
     Parameters
     ----------
@@ -204,6 +205,8 @@ class GuidedIG:
         How many.
     fraction
         Of the features, how many are moved at a time.
+    tolerance
+        The largest gap, as a part of the difference of the scores; above it there is a warning.
     of
         Of which attributions; by default of the gradient under the method's rule.
 
@@ -217,7 +220,7 @@ class GuidedIG:
     >>> from tfsaliency import worlds
     >>> method = tfs.Method("guided_way", tfs.RULES["gradient"], tfs.GuidedIG(steps=50))
     >>> images = worlds.shapes(1, seed=0).images
-    >>> maps = tfs.gradient_map(worlds.shapes_model(), images, method)
+    >>> maps = tfs.gradient_map(worlds.shapes_model(), images, method, on_problem="ignore")
     >>> maps.details["guided_way"]["nodes"].tolist()
     [50.0]
     """
@@ -225,12 +228,14 @@ class GuidedIG:
     baseline: Any = 0.0
     steps: int = 200
     fraction: float = 0.1
+    tolerance: float = 0.01
     of: Composition | None = None
 
     def __post_init__(self) -> None:
         check_of(self.of)
         check_int("steps", self.steps, 1)
         check_number("fraction", self.fraction, 0, above=True)
+        check_number("tolerance", self.tolerance, 0, above=True)
         if self.fraction > 1:
             raise OptionError(f"Expected fraction of at most 1. Received: {self.fraction!r}.")
 
@@ -239,21 +244,18 @@ class GuidedIG:
         inner = explain.within(self.of)
         baseline = _baseline(self.baseline, points)
         k, axes = tf.shape(points)[0], list(range(1, points.shape.rank))
-        whole = tf.reduce_sum(tf.abs(points - baseline), axes)
+        whole = tf.reduce_sum(tf.abs(points - baseline), axes)[:, tf.newaxis]
 
         def step(
             done: tf.Tensor, at: tf.Tensor, values: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             slopes, left = inner.at(at, rows).values, points - at
             distance = tf.abs(tf.reshape(left, [k, -1]))
-            remaining = tf.cast(
-                (self.steps - 1 - done) / self.steps, fn_output_signature=points.dtype
-            )
+            remaining = tf.cast((self.steps - 1 - done) / self.steps, points.dtype)
+            wanted = tf.reduce_sum(distance, axis=1, keepdims=True) - whole * remaining
             # The last step goes all the way, whatever was lost by rounding.
-            wanted = tf.where(
-                done + 1 < self.steps, tf.reduce_sum(distance, axis=1) - whole * remaining, np.inf
-            )
-            size = tf.reshape(tf.abs(slopes), [k, -1])
+            wanted = tf.where(done + 1 < self.steps, wanted, np.inf)
+            size = tf.reshape(tf.abs(tf.broadcast_to(slopes, tf.shape(points))), [k, -1])
             shares = self._shares(tf.cast(size, points.dtype), distance, wanted)
             shares = tf.reshape(shares, tf.shape(points))
             moved = tf.where(shares < 1, at + shares * left, points)
@@ -269,26 +271,33 @@ class GuidedIG:
         ends = _ends(explain, baseline, points, rows)
         if not inner.exact:
             return Explained(values, ends.last, {})
-        gap = tf.cast(ends.gap(values, tf.range(k)), tf.float32)
-        nodes = tf.fill([k], tf.constant(self.steps, tf.float32))
-        return Explained(values, ends.last, {"gap": gap, "nodes": nodes})
+        gap, nodes = ends.gap(values, tf.range(k)), tf.fill([k], self.steps)
+        return Explained(values, ends.last, _told(gap, nodes, self.tolerance))
 
     def _shares(self, size: tf.Tensor, distance: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-        """Return which part of its distance each feature goes, all (k, features); wanted (k,)."""
+        """Return which part of its distance (k, features) each feature goes; wanted (k, 1)."""
         size = tf.where(distance > 0, size, np.inf)  # what has arrived comes last
-        features = tf.shape(size)[1]
-        at_a_time = 1 + tf.cast(self.fraction * tf.cast(features - 1, tf.float32), tf.int32)
-        groups = (features + at_a_time - 1) // at_a_time
-        ends = tf.minimum(at_a_time * tf.range(1, groups + 1), features) - 1
-        limits = tf.gather(tf.sort(size, axis=1), ends, axis=1)
-        group = tf.minimum(tf.searchsorted(limits, size), groups - 1)
-        k = tf.shape(size)[0]
-        apart = group + groups * tf.range(k)[:, tf.newaxis]  # those of each image are its own
-        together = tf.math.unsorted_segment_sum(distance, apart, k * groups)
-        together = tf.reshape(together, [k, groups])
-        before = tf.cumsum(together, axis=1, exclusive=True)
-        part = tf.math.divide_no_nan(wanted[:, tf.newaxis] - before, together)
-        return tf.gather(tf.clip_by_value(part, 0, 1), group, batch_dims=1)
+        last = tf.shape(size)[1] - 1
+        at_a_time = 1 + tf.cast(self.fraction * tf.cast(last, tf.float32), tf.int32)
+
+        def group(
+            end: tf.Tensor, limit: tf.Tensor, wanted: tf.Tensor, shares: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
+            end = tf.minimum(end + at_a_time, last)
+            further = tf.raw_ops.NthElement(input=size, n=end)[:, tf.newaxis]
+            chosen = (size > limit) & (size <= further)
+            together = tf.reduce_sum(tf.where(chosen, distance, 0), axis=1, keepdims=True)
+            part = tf.where(together > wanted, tf.math.divide_no_nan(wanted, together), 1)
+            wanted = tf.where(together > wanted, tf.zeros_like(wanted), wanted - together)
+            return end, further, wanted, tf.where(chosen, part, shares)
+
+        *_, shares = tf.while_loop(
+            lambda end, limit, wanted, shares: (end < last) & tf.reduce_any(wanted > 0),
+            group,
+            (-1, tf.fill(tf.shape(wanted), -np.inf), wanted, tf.zeros_like(distance)),
+            parallel_iterations=1,
+        )
+        return shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -460,10 +469,12 @@ def _integrated(
         (tf.constant(1), values, gap, nodes),
         parallel_iterations=1,
     )
-    found = {"gap": gap, "nodes": nodes, "unconverged": gap > tolerance}
-    return Explained(
-        values, ends.last, {name: tf.cast(each, tf.float32) for name, each in found.items()}
-    )
+    return Explained(values, ends.last, _told(gap, nodes, tolerance))
+
+
+def _told(gap: tf.Tensor, nodes: tf.Tensor, tolerance: float) -> dict[str, tf.Tensor]:
+    told = {"gap": gap, "nodes": nodes, "unconverged": gap > tolerance}
+    return {name: tf.cast(each, tf.float32) for name, each in told.items()}
 
 
 def _doubled(nodes: int, most: int) -> list[int]:
