@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import zoo
 
 import tfsaliency as tfs
 from tfsaliency import worlds
@@ -22,17 +23,15 @@ def twins():
 @pytest.fixture(scope="module")
 def result(images, twins):
     return tfs.data_randomization_check(
-        worlds.shapes_model(), images, list(tfs.METHODS), permuted=twins, verbose=0
+        worlds.shapes_model(), images, zoo.RULES, permuted=twins, verbose=0
     )
 
 
 def test_verdicts_are_those_of_maps_made_by_hand(images, twins, result):
     model = worlds.shapes_model()
-    trained = tfs.attributions(model, images, list(tfs.METHODS))
-    others = [
-        tfs.attributions(twin, images, list(tfs.METHODS), targets=trained.targets) for twin in twins
-    ]
-    for method in tfs.METHODS:
+    trained = tfs.attributions(model, images, zoo.RULES)
+    others = [tfs.attributions(twin, images, zoo.RULES, targets=trained.targets) for twin in twins]
+    for method in zoo.RULES:
         expected = tfs.judge(trained[method], np.stack([maps[method] for maps in others]))
         (verdict,) = result.verdicts[method]
         assert verdict.index == pytest.approx(expected.index, abs=1e-4)
@@ -244,7 +243,7 @@ def test_a_typing_error_is_told_before_anything_is_trained(data):
 def test_what_train_twins_returns_is_taken(images, twins, result):
     trained = tfs.Twins(worlds.shapes_model(), tuple(twins), (1.0,) * 5)
     found = tfs.data_randomization_check(
-        worlds.shapes_model(), images, list(tfs.METHODS), permuted=trained, verbose=0
+        worlds.shapes_model(), images, zoo.RULES, permuted=trained, verbose=0
     )
     assert np.array_equal(found.values, result.values)
 

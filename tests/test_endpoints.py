@@ -12,7 +12,7 @@ from keras import layers
 
 import tfsaliency as tfs
 
-RULES = list(tfs.RULES)
+RULES = zoo.RULES
 RNG = np.random.default_rng(5)
 PHOTO = RNG.normal(0, 1, (2, 4, 4, 3))
 SERIES = RNG.normal(0, 1, (2, 6, 3))

@@ -18,7 +18,7 @@ SCALE = tf.constant(1.0)
 
 def _trace(model, x):
     prepared = tfs.prepare(model)
-    return prepared.trace(list(tfs.METHODS.values()), prepared.check(x))
+    return prepared.trace([tfs.METHODS[name] for name in zoo.RULES], prepared.check(x))
 
 
 def test_other_weights_are_arguments():
@@ -55,7 +55,7 @@ import tfsaliency as tfs
 for path in sys.argv[1:]:
     model = keras.saving.load_model(path, compile=False)
     x = np.load(path.replace("keras", "npy"))
-    tfs.attributions(model, x, list(tfs.METHODS), targets=1).save(path.replace("keras", "npz"))
+    tfs.attributions(model, x, zoo.RULES, targets=1).save(path.replace("keras", "npz"))
 """
 
 
@@ -72,14 +72,14 @@ def test_after_fit_set_weights_and_assign_the_maps_are_those_of_a_fresh_process(
     ours, paths = {}, {}
     for name, change in changes.items():
         change()
-        ours[name] = tfs.attributions(model, x, list(tfs.METHODS), targets=1)
+        ours[name] = tfs.attributions(model, x, zoo.RULES, targets=1)
         paths[name] = tmp_path / f"{name}.keras"
         model.save(paths[name])
         np.save(paths[name].with_suffix(".npy"), x)
     subprocess.run([sys.executable, "-c", FRESH, *map(str, paths.values())], check=True)
     for name, path in paths.items():
         fresh = tfs.SaliencyMaps.load(path.with_suffix(".npz"))
-        for method in tfs.METHODS:
+        for method in zoo.RULES:
             np.testing.assert_allclose(ours[name][method], fresh[method], rtol=1e-6, atol=1e-9)
     for name in ("fit", "set_weights", "assign"):
         largest = np.abs(ours["before"]["gradient"]).max()

@@ -13,7 +13,7 @@ from tensorflow.python.framework import ops
 
 import tfsaliency as tfs
 
-ALL = list(tfs.METHODS)
+ALL = zoo.RULES
 
 
 def _nodes(model):
@@ -148,7 +148,7 @@ def test_other_weights_reach_into_a_tf_function(kind, called_first):
     if called_first:
         model.predict(x, verbose=0)
     prepared = tfs.prepare(model)
-    trace = prepared.trace(list(tfs.METHODS.values()), prepared.check(x))
+    trace = prepared.trace([tfs.METHODS[name] for name in zoo.RULES], prepared.check(x))
     result = trace.run_with(other.get_weights(), [x], targets, tf.constant(1.0))
     expected = tfs.attributions(other, x, ALL, targets=targets)
     for ours, method in zip(result.gradients, ALL, strict=True):

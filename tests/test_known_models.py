@@ -5,6 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
+import zoo
 
 import tfsaliency as tfs
 from tfsaliency import worlds
@@ -51,7 +52,7 @@ def test_what_neither_patch_says_alone():
 def test_modified_rules_show_the_null_patch_and_the_gradient_does_not():
     known = worlds.closed_form_model("null_patch", size=12, seed=0)
     world = known.world(3, seed=0)
-    maps = tfs.gradient_map(known.model, world.images, list(tfs.METHODS))
+    maps = tfs.gradient_map(known.model, world.images, zoo.RULES)
     outside = {name: float(array[~world.masks].max()) for name, array in maps.items()}
     assert outside["gradient"] == 0.0
     # One of the two units that cancel has a positive weight, so its patch passes: 1 / (16 x 3).
@@ -101,7 +102,7 @@ def test_the_network_has_separate_and_fused_relus_and_all_are_reached():
         if getattr(layer, "activation", None) is keras.activations.relu and layer not in separate
     ]
     assert len(separate) == 13 and len(fused) == 6
-    maps = tfs.gradient_map(model, worlds.shapes(1, seed=0).images, list(tfs.METHODS))
+    maps = tfs.gradient_map(model, worlds.shapes(1, seed=0).images, zoo.RULES)
     assert {(c.relus, c.reached) for c in maps.coverage.values()} == {(19, 19)}
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import tfsaliency as tfs
 
-ALL = list(tfs.METHODS)
+ALL = zoo.RULES
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import gc, os, sys
 import numpy as np
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
 import keras, tensorflow as tf, zoo
+
 import tfsaliency as tfs
 
 def resident():
@@ -29,7 +30,7 @@ for call in range(WARM + 200):
     if call == WARM:
         before = resident()
     model = builders[call % len(builders)]("float32")
-    tfs.gradient_map(model, x, list(tfs.METHODS), on_problem="ignore")
+    tfs.gradient_map(model, x, zoo.RULES, on_problem="ignore")
 print(before, resident())
 """
 

@@ -124,10 +124,11 @@ def rect_grad_at(percentile: float) -> Rule:
 
     def rule(upstream: tf.Tensor, site: Site) -> tf.Tensor:
         # float16 would overflow.
-        product = tf.cast(site.outputs, tf.float32) * tf.cast(upstream, tf.float32)
-        limit = _percentile(tf.reshape(product, [tf.shape(product)[0], -1]), percentile)
-        limit = tf.reshape(limit, [-1, *[1] * (product.shape.rank - 1)])
-        return tf.where(product > limit, upstream, tf.zeros_like(upstream))
+        wide = upstream.dtype if upstream.dtype.size >= tf.float32.size else tf.float32
+        product = tf.cast(site.outputs, wide) * tf.cast(upstream, wide)
+        flat = tf.reshape(product, [tf.shape(product)[0], -1])
+        largest = flat > _percentile(flat, percentile)[:, tf.newaxis]
+        return tf.where(tf.reshape(largest, tf.shape(upstream)), upstream, tf.zeros_like(upstream))
 
     return rule
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def relu(z, rule, max_value=None, negative_slope=0.0, threshold=0.0):
-    """y of keras.layers.ReLU; backward u*s, max(u, 0)*s or max(u, 0)."""
+    """y of keras.layers.ReLU; backward u*s, max(u, 0)*s, max(u, 0) or RectGrad."""
     high = np.inf if max_value is None else max_value
     y = np.where(z > threshold, np.minimum(z, high), negative_slope * (z - threshold))
     s = np.where(z > threshold, np.where(z < high, 1.0, 0.0), negative_slope)
@@ -16,6 +16,7 @@ def relu(z, rule, max_value=None, negative_slope=0.0, threshold=0.0):
         "gradient": lambda u: u * s,
         "guided_backprop": lambda u: np.maximum(u, 0.0) * s,
         "zeiler_fergus": lambda u: np.maximum(u, 0.0),
+        "rect_grad": lambda u: u * (y * u > np.percentile(y * u, 98)),
     }
     return y, backward[rule]
 
