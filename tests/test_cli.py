@@ -11,6 +11,7 @@ from PIL import Image
 import tfsaliency as tfs
 from tfsaliency import cli
 from tfsaliency.draws import units_of
+from tfsaliency.methods import DEFAULT_METHODS
 
 
 @pytest.fixture
@@ -50,11 +51,11 @@ def test_the_dog_of_the_original(data, keras_home, tmp_path, capsys):
     direct = tfs.gradient_map(
         model,
         tfs.load_images(dog, model, fit="squash"),
-        list(tfs.METHODS),
+        list(DEFAULT_METHODS),
         score="probability",
         preprocess=tfs.models.squeezenet.preprocess_input,
     )
-    for name in tfs.METHODS:
+    for name in DEFAULT_METHODS:
         np.testing.assert_allclose(maps[name], direct[name], rtol=1e-4, atol=1e-9)
     with Image.open(out / "anansi.png") as picture:
         assert picture.width > 3 * picture.height
@@ -87,8 +88,8 @@ def test_good_photos_are_done_beside_bad_ones(photo, model_file, tmp_path, capsy
     maps = tfs.SaliencyMaps.load(out / "maps.npz")
     assert maps.names == (str(photo), str(other))
     model = keras.saving.load_model(model_file)
-    direct = tfs.gradient_map(model, tfs.load_images([photo, other], model), list(tfs.METHODS))
-    for name in tfs.METHODS:
+    direct = tfs.gradient_map(model, tfs.load_images([photo, other], model), list(DEFAULT_METHODS))
+    for name in DEFAULT_METHODS:
         np.testing.assert_allclose(maps[name], direct[name], rtol=1e-4, atol=1e-6)
 
 
@@ -288,7 +289,7 @@ def test_check_writes_what_python_computes(photo, model_file, tmp_path, capsys):
     assert all(error.startswith("tfsaliency: warning: alike_maps (") for error in errors)
     model = keras.models.load_model(model_file)
     direct = tfs.sanity_check(
-        model, tfs.load_images(photos, model), list(tfs.METHODS), draw="matched", seeds=2,
+        model, tfs.load_images(photos, model), list(DEFAULT_METHODS), draw="matched", seeds=2,
         similarities=("spearman", "pearson"), verbose=0, on_problem="ignore",
     )  # fmt: skip
     result = tfs.SanityResult.load(out / "result.json")

@@ -8,6 +8,7 @@ import pytest
 
 import tfsaliency as tfs
 from tfsaliency import worlds
+from tfsaliency.methods import DEFAULT_METHODS
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +23,10 @@ def result(world):
 
 def test_values_are_those_of_the_maps_of_the_labels(world, result):
     maps = tfs.gradient_map(
-        worlds.shapes_model(), world.images, list(tfs.METHODS), targets=world.labels
+        worlds.shapes_model(), world.images, list(DEFAULT_METHODS), targets=world.labels
     )
-    assert result.methods == tuple(tfs.METHODS)
-    for method in tfs.METHODS:
+    assert result.methods == DEFAULT_METHODS
+    for method in DEFAULT_METHODS:
         for name, score in worlds.LOCALISATION.items():
             expected = score(maps[method], world.masks)
             assert result.of(method, name) == pytest.approx(expected, rel=1e-6)

@@ -18,7 +18,7 @@ from .demo import demonstrate
 from .draws import DRAWS
 from .errors import OptionError, TfSaliencyError, WeightsError
 from .maps import SaliencyMaps, concatenate, gradient_map
-from .methods import METHODS
+from .methods import DEFAULT_METHODS, METHODS
 from .models.loading import (
     PREPROCESS_MODES,
     LoadedModel,
@@ -36,6 +36,7 @@ from .scores import SCORES, as_targets
 from .similarity import SIMILARITIES
 from .version import __version__
 
+_ALL = "all"  # of METHODS
 _BATCH = 8
 _PNG_DPI = 150
 _SIGNS = {"sum": "; red raises it, blue lowers it"}
@@ -50,9 +51,9 @@ class _Job(NamedTuple):
 
     prepared: Prepared
     labels: list[str] | None
-    methods: list[str]
+    methods: Sequence[str]
     target: Any
-    reduction: str
+    reduction: str | None
     fit: str
     top: int
     out: Path
@@ -110,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_common(add)
     add.add_argument(
-        "--reduction", choices=REDUCTIONS, default="sum_abs", help="how channels become one"
+        "--reduction",
+        choices=REDUCTIONS,
+        help="how channels become one; by default each method's own way",
     )
     add.add_argument("--top", type=number, default=1, metavar="N", help="classes to print")
     add.set_defaults(run=_map)
@@ -156,8 +159,9 @@ def _add_common(add: argparse.ArgumentParser) -> None:
         help="what the model expects; by default its own, and none for a file",
     )
     add.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
-        help=f"of {', '.join(METHODS)}; give the photos first",
+        "--methods", nargs="+", choices=[*METHODS, _ALL], default=DEFAULT_METHODS,
+        metavar="METHOD", help=f"{', '.join(DEFAULT_METHODS)} by default; of "
+        f"{', '.join(METHODS)}, or {_ALL}; give the photos first",
     )  # fmt: skip
     add.add_argument("--score", choices=SCORES, default="logit", help="what is differentiated")
     add.add_argument(
@@ -178,6 +182,10 @@ def _demo(arguments: argparse.Namespace) -> int:
         )
     print(f"Wrote report.txt, 4 pictures and the numbers to {out}")
     return 0
+
+
+def _methods(arguments: argparse.Namespace) -> Sequence[str]:
+    return list(METHODS) if _ALL in arguments.methods else arguments.methods
 
 
 def _load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:
@@ -205,7 +213,7 @@ def _check(arguments: argparse.Namespace) -> int:
             result = sanity_check(
                 prepared,
                 np.concatenate([pixels for _, _, pixels in read]),
-                arguments.methods,
+                _methods(arguments),
                 plan=_plan(arguments.plan),
                 draw=arguments.draw,
                 similarities=arguments.similarities,
@@ -241,7 +249,7 @@ def _map(arguments: argparse.Namespace) -> int:
     job = _Job(
         prepared,
         _labels(loaded, arguments.labels),
-        arguments.methods,
+        _methods(arguments),
         _target(arguments.target),
         arguments.reduction,
         arguments.fit,
@@ -327,7 +335,7 @@ def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMap
             images[i],
             [maps[method][i] for method in maps],
             [_caption(job.labels, outputs, maps.targets[i]), *maps],
-            title=f"Gradient attribution maps of the {maps.score}{_SIGNS.get(job.reduction, '')}",
+            title=f"Gradient attribution maps of the {maps.score}{_SIGNS.get(job.reduction or '', '')}",
         )
         figure.savefig(job.out / f"{name}.png", dpi=_PNG_DPI, bbox_inches="tight")
     return maps, lines

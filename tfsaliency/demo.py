@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .data_randomization import data_randomization_check
 from .maps import gradient_map
-from .methods import METHODS
+from .methods import DEFAULT_METHODS
 from .reports import plot_evaluation, plot_similarities, tile_cascade, tile_world
 from .sanity import sanity_check
 from .tables import aligned
@@ -69,7 +69,7 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
 
     model, world = shapes_model(), shapes(_PICTURES, _SEED)
     shown, few = (World(*(array[:n] for array in world)) for n in (_SHOWN, _CHECKED))
-    methods = list(METHODS)
+    methods = DEFAULT_METHODS
 
     maps = gradient_map(model, shown.images, methods, targets=shown.labels)
     maps.save(out / "maps.npz")

@@ -84,6 +84,9 @@ METHODS: dict[str, Method] = {
     )
 }
 
+# Compared where nobody says which: one backward pass each, and nothing to choose.
+DEFAULT_METHODS = ("gradient", "guided_backprop", "zeiler_fergus")
+
 
 def resolve_methods(methods: str | Method | Sequence[str | Method]) -> tuple[Method, ...]:
     """Return the methods asked for.

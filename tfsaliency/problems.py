@@ -50,8 +50,8 @@ CAUSES: dict[str, tuple[str, str]] = {
     ),
     "unconverged": (
         "the integral of the gradients is not the difference of the scores, up to the tolerance",
-        "Give IntegratedGradients or BlurIG more nodes, with most=, or another baseline; of GuidedIG "
-        "no number of steps may be enough.",
+        "Give IntegratedGradients or BlurIG more nodes, with most=, or another baseline; of "
+        "GuidedIG no number of steps may be enough.",
     ),
     "unusual_range": (
         "the images' values are far from those the model was trained on: preprocessing may be "

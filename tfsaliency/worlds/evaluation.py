@@ -17,7 +17,7 @@ from ..controls import CONTROLS, Control
 from ..endpoints import Model
 from ..errors import ImageError, OptionError, check_int, unknown_option
 from ..maps import gradient_map
-from ..methods import METHODS, Method, resolve_methods
+from ..methods import DEFAULT_METHODS, Method, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
 from ..problems import Problems, check_on_problem, tell
 from ..scores import Score
@@ -200,7 +200,8 @@ def evaluate(
         that matter: from shapes, of your own making, or worlds.World(images, labels, masks). A
         model of one output has the class 0.
     methods
-        As for gradient_map; by default all of METHODS, most of which need a model with ReLUs.
+        As for gradient_map; by default "gradient", "guided_backprop" and "zeiler_fergus", which
+        need a model with ReLUs.
     seed
         Draws the noise of the controls.
 
@@ -244,7 +245,7 @@ def evaluate(
             f"{labels.dtype} of shape {labels.shape}. One-hot labels become indices by "
             "argmax(axis=-1), a column by labels[:, 0]."
         )
-    chosen = resolve_methods(list(METHODS) if methods is None else methods)
+    chosen = resolve_methods(DEFAULT_METHODS if methods is None else methods)
     prepared = as_prepared(model, chosen, score, preprocess)
     maps = gradient_map(
         prepared,
