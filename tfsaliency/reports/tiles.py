@@ -1,4 +1,4 @@
-"""The original's row of pictures: an image and its maps."""
+"""The original's row of pictures: an image and its maps; of many maps several rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..errors import ImageError, OptionError
 RED = LinearSegmentedColormap.from_list("tfsaliency_red", ["white", "red"])
 _SIGNED = colormaps["RdBu_r"]
 
+_COLUMNS = 6
 _TILE_INCHES = 2.4
 _LINE_INCHES = 0.32  # of a label or title
 _LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # about, at their sizes
@@ -43,7 +44,7 @@ def tile_input_and_maps(
     *,
     percentile: float = _FULL_COLOUR,
 ) -> Figure:
-    """Draw an image and its maps in one row.
+    """Draw an image and its maps in one row, or in rows of six.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def tile_input_and_maps(
     cmap
         The colours of a map without negative values; a Matplotlib colormap or its name.
     title
-        Over the whole row.
+        Over all of it.
     percentile
         Which percentile of a map's values (of their size, if signed) gets the full colour, and
         all above it. Gradients have few very large values: with 100, as in the original's
@@ -101,13 +102,15 @@ def tile_input_and_maps(
     h, w = picture.shape[:2]
     width = _TILE_INCHES * min(2.0, max(0.5, w / h))
     wrapped = [_wrapped(label, width / _LETTER_INCHES) for label in labels]
-    heading = _wrapped(title, width * (1 + len(drawn)) / _TITLE_LETTER_INCHES)
+    columns = min(_COLUMNS, 1 + len(drawn))
+    rows = -(-(1 + len(drawn)) // columns)
+    heading = _wrapped(title, width * columns / _TITLE_LETTER_INCHES)
     lines = max(label.count("\n") for label in wrapped) + 1
-    lines += heading.count("\n") + 1 if title else 0
-    height = width * h / w + _LINE_INCHES * lines
-    figure = InlineFigure(figsize=(width * (1 + len(drawn)), height), layout="constrained")
+    height = rows * (width * h / w + _LINE_INCHES * lines)
+    height += _LINE_INCHES * (heading.count("\n") + 1) if title else 0
+    figure = InlineFigure(figsize=(width * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 1 + len(drawn), squeeze=False)[0]
+    axes = [figure.add_subplot(rows, columns, 1 + i) for i in range(1 + len(drawn))]
     axes[0].imshow(picture)
     for axis, values in zip(axes[1:], drawn, strict=True):
         low, high, colours = colour_scale(values, positive, percentile)
