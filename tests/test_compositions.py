@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-import scipy.ndimage
 import tensorflow as tf
+from reference import slow
 
 import tfsaliency as tfs
 from tfsaliency import worlds
@@ -23,52 +23,6 @@ def images():
     return worlds.shapes(N, seed=1).images
 
 
-def _method(composition, rule="gradient"):
-    return tfs.Method("composed", tfs.RULES[rule], composition)
-
-
-def _gradients(model, points, targets, rule="gradient"):
-    """The gradients at points (m, n, h, w, c), a call for each m."""
-    calls = [
-        tfs.attributions(model, each.astype(np.float32), rule, targets=targets, on_problem="ignore")
-        for each in points
-    ]
-    return np.stack([call[rule] for call in calls]).astype(np.float64)
-
-
-def _noisy(images, samples, noise, seed=0):
-    spread = np.ptp(images, axis=(1, 2, 3), keepdims=True)
-    draws = [
-        tf.random.stateless_normal(images.shape[1:], [seed, sample]).numpy()
-        for sample in range(samples)
-    ]
-    return np.stack([images + noise * spread * draw for draw in draws])
-
-
-def _nodes(count):
-    places, weights = np.polynomial.legendre.leggauss(count)
-    return (places + 1) / 2, weights / 2
-
-
-def _integrated(model, images, targets, count, baseline=0.0, rule="gradient"):
-    places, weights = _nodes(count)
-    start = np.asarray(baseline, np.float32)
-    way = images - start
-    # In float32: points that are rounded otherwise may be on the other side of a ReLU's corner.
-    slopes = _gradients(model, [start + np.float32(t) * way for t in places], targets, rule)
-    return way * np.tensordot(weights, slopes, 1)
-
-
-def _blurred(image, sigma):
-    exact = image.astype(float)
-    return scipy.ndimage.gaussian_filter(exact, (sigma, sigma, 0), mode="constant", truncate=10)
-
-
-def _near(found, expected, tolerance=1e-5):
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
-
-
 @pytest.mark.parametrize("rule", ["gradient", "guided_backprop"])
 @pytest.mark.parametrize(
     ("statistic", "of"),
@@ -82,42 +36,42 @@ def test_smooth_grad_is_a_statistic_of_the_gradients_of_noisy_images(
     statistic, of, rule, model, images
 ):
     found = tfs.attributions(
-        model, images, _method(tfs.SmoothGrad(5, 0.2, statistic, seed=3), rule), batch_size=7
+        model, images, slow.method(tfs.SmoothGrad(5, 0.2, statistic, seed=3), rule), batch_size=7
     )
-    slopes = _gradients(model, _noisy(images, 5, 0.2, seed=3), found.targets, rule)
-    _near(found["composed"], of(slopes), 1e-4)
+    slopes = slow.gradients(model, slow.noisy(images, 5, 0.2, seed=3), found.targets, rule)
+    slow.near(found["composed"], of(slopes), 1e-4)
 
 
 def test_smooth_grad_without_noise_is_the_gradient(model, images):
-    found = tfs.attributions(model, images, ["gradient", _method(tfs.SmoothGrad(4, 0.0))])
-    _near(found["composed"], found["gradient"])
+    found = tfs.attributions(model, images, ["gradient", slow.method(tfs.SmoothGrad(4, 0.0))])
+    slow.near(found["composed"], found["gradient"])
     none = tfs.attributions(
-        model, images, _method(tfs.SmoothGrad(4, 0.0, "variance")), on_problem="ignore"
+        model, images, slow.method(tfs.SmoothGrad(4, 0.0, "variance")), on_problem="ignore"
     )
     assert np.abs(none["composed"]).max() <= 1e-10 * np.abs(found["gradient"]).max() ** 2
 
 
 def test_the_signed_mean_is_taken_before_any_absolute_value(model, images):
-    method = _method(tfs.SmoothGrad(6, 0.2))
+    method = slow.method(tfs.SmoothGrad(6, 0.2))
     signed = tfs.attributions(model, images, method)["composed"]
-    _near(tfs.gradient_map(model, images, method)["composed"], np.abs(signed).sum(axis=-1))
+    slow.near(tfs.gradient_map(model, images, method)["composed"], np.abs(signed).sum(axis=-1))
 
 
 def test_input_x_gradient_is_the_product(model, images):
-    found = tfs.attributions(model, images, ["gradient", _method(tfs.InputXGradient())])
-    _near(found["composed"], images * found["gradient"], 1e-7)
+    found = tfs.attributions(model, images, ["gradient", slow.method(tfs.InputXGradient())])
+    slow.near(found["composed"], images * found["gradient"], 1e-7)
 
 
 def test_integrated_gradients_are_those_of_gauss_and_legendre(model, images):
-    method = _method(tfs.IntegratedGradients(nodes=8, most=8))
+    method = slow.method(tfs.IntegratedGradients(nodes=8, most=8))
     found = tfs.attributions(model, images, method, batch_size=5, on_problem="ignore")
-    _near(found["composed"], _integrated(model, images, found.targets, 8))
+    slow.near(found["composed"], slow.integrated(model, images, found.targets, 8))
     assert found.details["composed"]["nodes"].tolist() == [8] * N
 
 
 def test_nodes_are_doubled_until_the_sum_is_the_difference_of_the_scores(model, images):
     composition = tfs.IntegratedGradients(nodes=4, most=600, tolerance=0.004)
-    found = tfs.attributions(model, images, _method(composition))
+    found = tfs.attributions(model, images, slow.method(composition))
     told = found.details["composed"]
     black = tfs.attributions(model, 0 * images, targets=found.targets, on_problem="ignore").scores
     difference = found.scores - black
@@ -127,14 +81,14 @@ def test_nodes_are_doubled_until_the_sum_is_the_difference_of_the_scores(model, 
     assert len(set(told["nodes"].tolist())) > 1  # each image has its own
     for i, count in enumerate(told["nodes"].astype(int)):
         part = images[i : i + 1], found.targets[i : i + 1]
-        _near(found["composed"][i : i + 1], _integrated(model, *part, count))
+        slow.near(found["composed"][i : i + 1], slow.integrated(model, *part, count))
         if count > 4:
-            coarser = _integrated(model, *part, count // 2).sum()
+            coarser = slow.integrated(model, *part, count // 2).sum()
             assert abs(coarser - difference[i]) > 0.004 * abs(difference[i])
 
 
 def test_what_is_not_complete_is_told(model, images):
-    method = _method(tfs.IntegratedGradients(nodes=2, most=2, tolerance=1e-4))
+    method = slow.method(tfs.IntegratedGradients(nodes=2, most=2, tolerance=1e-4))
     with pytest.warns(tfs.SaliencyWarning, match=r"unconverged \(composed, images 0, 1 and 2\)"):
         found = tfs.attributions(model, images, method)
     assert found.details["composed"]["unconverged"].all()
@@ -147,25 +101,29 @@ def test_of_a_linear_model_one_node_is_enough():
     images = known.world(2, seed=0).images
     weights = known.model.get_weights()[0].reshape(9, 9, 3)
     baseline = np.full((9, 9, 3), 0.25)
-    method = _method(tfs.IntegratedGradients(baseline, nodes=1))
+    method = slow.method(tfs.IntegratedGradients(baseline, nodes=1))
     found = tfs.attributions(known.model, images, method)
-    _near(found["composed"], (images - baseline) * weights)
+    slow.near(found["composed"], (images - baseline) * weights)
     assert found.details["composed"]["nodes"].tolist() == [1, 1]
 
 
 def test_several_baselines_are_averaged(model, images):
     color = np.broadcast_to(np.array([255.0, 0.0, 90.0]), images.shape[1:])
-    method = _method(tfs.IntegratedGradients([0.0, color, "blur"], nodes=6, most=6))
+    method = slow.method(tfs.IntegratedGradients([0.0, color, "blur"], nodes=6, most=6))
     found = tfs.attributions(model, images, method, on_problem="ignore")
-    blur = [_blurred(image, 6.4) for image in images]
-    each = [_integrated(model, images, found.targets, 6, b) for b in (0.0, color, np.stack(blur))]
-    _near(found["composed"], np.mean(each, axis=0), 1e-4)
+    blur = [slow.blurred(image, 6.4) for image in images]
+    each = [
+        slow.integrated(model, images, found.targets, 6, b) for b in (0.0, color, np.stack(blur))
+    ]
+    slow.near(found["composed"], np.mean(each, axis=0), 1e-4)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.7, 3.0, 20.0])
 def test_blurring_is_convolution_with_a_gaussian(sigma):
     image = np.random.default_rng(0).normal(size=(1, 20, 31, 2)).astype(np.float32)
-    _near(blurred(tf.constant(image), tf.constant(sigma)).numpy()[0], _blurred(image[0], sigma))
+    slow.near(
+        blurred(tf.constant(image), tf.constant(sigma)).numpy()[0], slow.blurred(image[0], sigma)
+    )
 
 
 def test_compositions_nest(model, images):
@@ -183,23 +141,23 @@ def test_compositions_nest(model, images):
         ],
         on_problem="ignore",
     )
-    noisy = _noisy(images, 3, 0.1)
-    expected = [_integrated(model, each, found.targets, 4) for each in noisy]
-    _near(found["smooth_ig"], np.mean(expected, axis=0), 1e-4)
+    noisy = slow.noisy(images, 3, 0.1)
+    expected = [slow.integrated(model, each, found.targets, 4) for each in noisy]
+    slow.near(found["smooth_ig"], np.mean(expected, axis=0), 1e-4)
     assert found.details["smooth_ig"]["nodes"].tolist() == [4] * N
-    slopes = _gradients(model, noisy, found.targets, "guided_backprop")
-    _near(found["smooth_guided_x_input"], (noisy * slopes).mean(axis=0), 1e-4)
+    slopes = slow.gradients(model, noisy, found.targets, "guided_backprop")
+    slow.near(found["smooth_guided_x_input"], (noisy * slopes).mean(axis=0), 1e-4)
 
 
 def test_under_a_modified_rule_no_sum_is_promised(model, images):
-    method = _method(tfs.IntegratedGradients(nodes=5), "guided_backprop")
+    method = slow.method(tfs.IntegratedGradients(nodes=5), "guided_backprop")
     found = tfs.attributions(model, images, method)
-    _near(
+    slow.near(
         found["composed"],
-        _integrated(model, images, found.targets, 5, rule="guided_backprop"),
+        slow.integrated(model, images, found.targets, 5, rule="guided_backprop"),
     )
     assert not found.details and not found.problems
-    composed = _method(tfs.IntegratedGradients(nodes=2, of=tfs.InputXGradient()))
+    composed = slow.method(tfs.IntegratedGradients(nodes=2, of=tfs.InputXGradient()))
     assert not tfs.attributions(model, images, composed).details
 
 
@@ -213,7 +171,7 @@ def test_how_many_go_at_a_time_changes_nothing(batch_size, model, images):
         tfs.attributions(model, images, methods, batch_size=size) for size in (batch_size, 5)
     )
     for method in methods:
-        _near(found[method.name], other[method.name])
+        slow.near(found[method.name], other[method.name])
     nodes = [each.details["integrated"]["nodes"].tolist() for each in (found, other)]
     assert nodes[0] == nodes[1]
 
@@ -224,9 +182,9 @@ def test_a_composition_of_ones_own(model, images):
     def half_way(explain, points, rows):
         return explain.at(points / 2, rows)
 
-    found = tfs.attributions(model, images, _method(half_way))
+    found = tfs.attributions(model, images, slow.method(half_way))
     expected = tfs.attributions(model, images / 2, targets=found.targets)["gradient"]
-    _near(found["composed"], expected)
+    slow.near(found["composed"], expected)
 
 
 def test_each_image_keeps_its_class_and_its_other_inputs():
@@ -240,10 +198,10 @@ def test_each_image_keeps_its_class_and_its_other_inputs():
     prepared = tfs.prepare(model, input="image")
     classes = [2, 0, 1, 1]
     found = tfs.attributions(
-        prepared, given, _method(tfs.SmoothGrad(5)), targets=classes, batch_size=8
+        prepared, given, slow.method(tfs.SmoothGrad(5)), targets=classes, batch_size=8
     )
     slopes = kernel.T[classes] * given["factor"][range(4), classes][:, None]
-    _near(found["composed"], slopes.reshape(4, 6, 6, 1))
+    slow.near(found["composed"], slopes.reshape(4, 6, 6, 1))
 
 
 def test_a_model_of_one_batch_size_gets_it():
@@ -252,15 +210,15 @@ def test_a_model_of_one_batch_size_gets_it():
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(hidden)))
     free = keras.Sequential([keras.Input((6, 6, 1)), *model.layers[1:]])
     images = np.random.default_rng(0).normal(size=(3, 6, 6, 1)).astype(np.float32)
-    method = _method(tfs.SmoothGrad(3))
+    method = slow.method(tfs.SmoothGrad(3))
     found, expected = (tfs.attributions(each, images, method, targets=0) for each in (model, free))
-    _near(found["composed"], expected["composed"])
+    slow.near(found["composed"], expected["composed"])
 
 
 def test_a_sanity_check_takes_a_composition(model, images):
     """And runs it with the weights of the randomized networks."""
     twins = worlds.shapes_twins()
-    method = _method(tfs.SmoothGrad(3, 0.1))
+    method = slow.method(tfs.SmoothGrad(3, 0.1))
     trained = tfs.attributions(model, images, method)
     result = tfs.data_randomization_check(
         model, images, method, permuted=twins, verbose=0, on_problem="ignore"
@@ -274,7 +232,7 @@ def test_a_sanity_check_takes_a_composition(model, images):
 
 
 def test_what_is_told_is_saved(model, images, tmp_path):
-    method = _method(tfs.IntegratedGradients(nodes=2, most=4))
+    method = slow.method(tfs.IntegratedGradients(nodes=2, most=4))
     maps = tfs.gradient_map(model, images, method, on_problem="ignore")
     maps.save(tmp_path / "maps.npz")
     loaded = tfs.SaliencyMaps.load(tmp_path / "maps.npz")
@@ -314,4 +272,4 @@ def test_impossible_compositions_are_refused(make, match):
 )
 def test_compositions_that_do_not_fit_are_refused(composition, match, model, images):
     with pytest.raises(tfs.OptionError, match=match):
-        tfs.attributions(model, images, _method(composition))
+        tfs.attributions(model, images, slow.method(composition))

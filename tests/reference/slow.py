@@ -1,0 +1,153 @@
+"""Compositions written from the formulas: one call of the gradient for each point, sums in NumPy.
+
+Points are made in float32, as they are made in the graph: a point that is rounded otherwise may be
+on the other side of a ReLU's corner.
+"""
+
+import numpy as np
+import scipy.ndimage
+import tensorflow as tf
+
+import tfsaliency as tfs
+
+
+def method(composition, rule="gradient"):
+    """A Method of that composition, called "composed"."""
+    return tfs.Method("composed", tfs.RULES[rule], composition)
+
+
+def gradients(model, points, targets, rule="gradient"):
+    """The gradients at points (m, n, h, w, c), a call for each m."""
+    calls = [
+        tfs.attributions(model, each.astype(np.float32), rule, targets=targets, on_problem="ignore")
+        for each in points
+    ]
+    return np.stack([call[rule] for call in calls]).astype(np.float64)
+
+
+def noisy(images, samples, noise, seed=0):
+    """The images (samples, n, h, w, c) that SmoothGrad explains."""
+    axes = tuple(range(1, images.ndim))
+    spread = np.ptp(images, axis=axes, keepdims=True)
+    draws = [
+        tf.random.stateless_normal(images.shape[1:], [seed, sample]).numpy()
+        for sample in range(samples)
+    ]
+    return np.stack([images + noise * spread * draw for draw in draws])
+
+
+def integrated(model, images, targets, count, baseline=0.0, rule="gradient"):
+    """Integrated gradients by Gauss-Legendre nodes."""
+    places, weights = np.polynomial.legendre.leggauss(count)
+    start = np.asarray(baseline, np.float32)
+    way = images - start
+    points = [start + np.float32(t) * way for t in (places + 1) / 2]
+    return way * np.tensordot(weights / 2, gradients(model, points, targets, rule), 1)
+
+
+def blurred(image, sigma):
+    """An image (..., channels) convolved with a Gaussian, 0 around it."""
+    sigmas = (sigma,) * (image.ndim - 1) + (0,)
+    exact = image.astype(float)
+    return scipy.ndimage.gaussian_filter(exact, sigmas, mode="constant", truncate=10)
+
+
+def blur_integrated(model, images, targets, steps, largest=50.0, grid="quadratic"):
+    """Blur integrated gradients: the gradient in the middle of a step times the step."""
+
+    def at(place):
+        left = 1 - place / steps
+        sigma = largest * (left**2 if grid == "quadratic" else left)
+        return np.stack([blurred(image, sigma) for image in images])
+
+    total = np.zeros(images.shape)
+    for step in range(steps):
+        (slopes,) = gradients(model, [at(step + 0.5)], targets)
+        total += slopes * (at(step + 1) - at(step))
+    return total
+
+
+def guided_integrated(model, images, targets, steps, fraction=0.1, baseline=0.0):
+    """Guided integrated gradients: the features of the smallest |g| go first, group by group."""
+    at, values = np.full_like(images, baseline), np.zeros(images.shape)
+    features = images[0].size
+    size = 1 + int(fraction * (features - 1))
+    whole = np.abs(images - at).reshape(len(images), -1).sum(axis=1, dtype=np.float64)
+    for step in range(steps):
+        (slopes,) = gradients(model, [at], targets)
+        for i, image in enumerate(images):
+            g, old, end = slopes[i].ravel(), at[i].ravel().copy(), image.ravel()
+            left = end - old
+            order = np.sort(np.where(left != 0, np.abs(g), np.inf))
+            wanted = np.abs(left).sum(dtype=np.float64) - whole[i] * (steps - 1 - step) / steps
+            new, low, last = old.copy(), -np.inf, -1
+            while wanted > 1e-6 * whole[i] and last < features - 1:
+                last = min(last + size, features - 1)
+                chosen = (np.abs(g) > low) & (np.abs(g) <= order[last]) & (left != 0)
+                low = order[last]
+                distance = np.abs(left[chosen]).sum(dtype=np.float64)
+                part = 1.0 if step == steps - 1 else min(wanted / max(distance, 1e-30), 1.0)
+                new[chosen] = end[chosen] if part == 1 else (old + np.float32(part) * left)[chosen]
+                wanted -= part * distance
+            values[i] += (g * (new - old)).reshape(image.shape)
+            at[i] = new.reshape(image.shape)
+    return values
+
+
+def expected(model, images, targets, samples, baselines=None, seed=0):
+    """Expected gradients: a baseline and a place on the way for each sample."""
+    axes = tuple(range(1, images.ndim))
+    low, high = (f(images, axis=axes, keepdims=True) for f in (np.min, np.max))
+    total = np.zeros(images.shape)
+    for sample in range(samples):
+        key = [seed, 2 * sample]
+        if baselines is None:
+            noise = tf.random.stateless_uniform(images.shape[1:], key).numpy()
+            start = low + (high - low) * noise
+        else:
+            which = tf.random.stateless_uniform((), key, 0, len(baselines), tf.int32).numpy()
+            start = np.broadcast_to(baselines[which], images.shape).astype(np.float32)
+        place = tf.random.stateless_uniform((), [seed, 2 * sample + 1]).numpy()
+        (slopes,) = gradients(model, [start + place * (images - start)], targets)
+        total += (images - start) * slopes
+    return total / samples
+
+
+def resized(maps, shape):
+    """Maps (n, ...) of another size: linear between the middles of pixels, constant beyond."""
+    for axis, size in enumerate(shape, start=1):
+        old = maps.shape[axis]
+        places = (np.arange(size) + 0.5) * old / size - 0.5
+        maps = np.apply_along_axis(lambda v, p=places, n=old: np.interp(p, range(n), v), axis, maps)
+    return maps
+
+
+def cam(kind, values, slopes, shape):
+    """A class activation map (n, *shape), of outputs and slopes (n, ..., channels)."""
+    values, slopes = (array.astype(np.float64) for array in (values, slopes))
+    maps = []
+    for a, g in zip(values, slopes, strict=True):
+        total = np.zeros(a.shape[:-1])
+        for k in range(a.shape[-1]):
+            ak, gk = a[..., k], g[..., k]
+            if kind == "grad_cam":
+                weight = gk.mean()
+            elif kind == "layer_cam":
+                weight = np.maximum(gk, 0)
+            else:
+                alpha = np.zeros(gk.shape)
+                for place in np.ndindex(gk.shape):
+                    below = 2 * gk[place] ** 2 + ak.sum() * gk[place] ** 3
+                    alpha[place] = gk[place] ** 2 / below if below else 0.0
+                weight = (alpha * np.maximum(gk, 0)).sum()
+            total += weight * ak
+        maps.append(np.maximum(total, 0))
+    return resized(np.stack(maps), shape)
+
+
+def near(found, reference, tolerance=1e-5):
+    """Compare at a tolerance that is a part of the largest value."""
+    assert found.shape == reference.shape
+    largest = np.abs(reference).max()
+    assert largest > 0
+    assert np.abs(found - reference).max() <= tolerance * largest
