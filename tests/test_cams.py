@@ -1,0 +1,323 @@
+"""Class activation maps, and the layers that they are made of."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+from keras import layers
+from reference import slow
+
+import tfsaliency as tfs
+from tfsaliency import worlds
+from tfsaliency.compositions.cams import CAM_WEIGHTS
+
+SIZE = 12
+RNG = np.random.default_rng
+
+
+def _network(dtype="float32"):
+    """Two convolutions in a nested model, one behind it, and a head that is not linear."""
+    i = keras.Input((SIZE, SIZE, 2), dtype=dtype)
+    x = layers.Conv2D(4, 3, activation="relu", name="inner1", dtype=dtype)(i)
+    x = layers.MaxPooling2D(2, name="pool", dtype=dtype)(x)
+    backbone = keras.Model(i, layers.Conv2D(5, 2, name="inner2", dtype=dtype)(x), name="backbone")
+    i = keras.Input((SIZE, SIZE, 2), dtype=dtype)
+    x = layers.ReLU(name="rectified", dtype=dtype)(backbone(i))
+    x = layers.Conv2D(3, 2, name="last", activation="relu", dtype=dtype)(x)
+    x = layers.Flatten(dtype=dtype)(x)
+    x = layers.Dense(6, activation="relu", name="hidden", dtype=dtype)(x)
+    return zoo.random_weights(keras.Model(i, layers.Dense(3, dtype=dtype, name="top")(x)), seed=5)
+
+
+def _head(model, name):
+    """The layers of _network behind one of the outer layers, as a model of their own."""
+    names = [layer.name for layer in model.layers]
+    behind = model.layers[names.index(name) + 1 :]
+    return keras.Sequential([keras.Input(model.get_layer(name).output.shape[1:]), *behind])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return _network()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return RNG(0).normal(0.5, 1, (3, SIZE, SIZE, 2)).astype(np.float32)
+
+
+def _features(model, name, images, targets, rule="gradient"):
+    """The outputs of an outer layer, and the gradients of the layers behind it by these."""
+    values = keras.Model(model.inputs, model.get_layer(name).output).predict(images, verbose=0)
+    slopes = tfs.attributions(
+        _head(model, name), values, rule, targets=targets, on_problem="ignore"
+    )[rule]
+    return values, slopes
+
+
+@pytest.mark.parametrize("layer", ["backbone", "rectified", "last"])
+@pytest.mark.parametrize("kind", CAM_WEIGHTS)
+def test_a_cam_equals_its_definition(kind, layer, model, images):
+    found = tfs.attributions(model, images, slow.method(tfs.CAM(kind, layer)), targets=[0, 1, 2])
+    values, slopes = _features(model, layer, images, found.targets)
+    reference = slow.cam(kind, values, slopes, (SIZE, SIZE))[..., np.newaxis]
+    assert (reference.reshape(3, -1).max(axis=1) > 0).all()
+    slow.near(found["composed"], reference)
+
+
+@pytest.mark.parametrize("rule", ["guided_backprop", "zeiler_fergus"])
+def test_a_cam_follows_the_rule_of_its_method_or_its_own(rule, model, images):
+    own = tfs.CAM("layer_cam", "last", tfs.RULES[rule])
+    methods = [
+        slow.method(tfs.CAM("layer_cam", "last"), rule),
+        tfs.Method("own", tfs.RULES["gradient"], own),
+    ]
+    found = tfs.attributions(model, images, methods, targets=1)
+    values, slopes = _features(model, "last", images, found.targets, rule)
+    reference = slow.cam("layer_cam", values, slopes, (SIZE, SIZE))[..., np.newaxis]
+    plain = tfs.attributions(model, images, slow.method(tfs.CAM("layer_cam", "last")), targets=1)
+    assert np.abs(plain["composed"] - reference).max() > 0.01 * reference.max()
+    slow.near(found["composed"], reference)
+    slow.near(found["own"], reference)
+
+
+def test_a_rule_in_the_traced_graph(images):
+    """The ReLU behind the layer is a function, which no clone reaches."""
+    i = keras.Input((SIZE, SIZE, 2))
+    x = layers.Conv2D(4, 3, name="conv")(i)
+    x = layers.Conv2D(3, 3, name="above")(layers.Lambda(tf.nn.relu)(x))
+    x = layers.Flatten()(layers.Lambda(tf.nn.relu, name="relu")(x))
+    model = zoo.random_weights(keras.Model(i, layers.Dense(3)(x)), seed=1)
+    method = slow.method(tfs.CAM("layer_cam", "conv"), "guided_backprop")
+    found = tfs.attributions(model, images, method, targets=1)
+    values, slopes = _features(model, "conv", images, found.targets, "guided_backprop")
+    reference = slow.cam("layer_cam", values, slopes, (SIZE, SIZE))[..., np.newaxis]
+    slow.near(found["composed"], reference)
+
+
+def test_of_a_linear_head_grad_cam_is_cam(images):
+    """CAM (Zhou et al. 2016): the outputs weighed by the class's row of the last layer."""
+    i = keras.Input((SIZE, SIZE, 2))
+    conv = layers.Conv2D(6, 5, activation="relu")(i)
+    pooled = layers.GlobalAveragePooling2D()(conv)
+    model = keras.Model(i, layers.Dense(4, activation="softmax")(pooled))
+    zoo.random_weights(model, seed=3)
+    found = tfs.gradient_map(model, images, "grad_cam")
+    values = keras.Model(i, conv).predict(images, verbose=0)
+    rows = model.get_weights()[-2].T[found.targets]
+    cam = np.maximum(np.einsum("nhwk,nk->nhw", values, rows), 0) / (8 * 8)
+    slow.near(found["grad_cam"], slow.resized(cam, (SIZE, SIZE)))
+
+
+def test_guided_grad_cam_is_the_product(model, images):
+    names = ["guided_backprop", "grad_cam", "guided_grad_cam"]
+    found = tfs.attributions(model, images, names)
+    product = found["guided_backprop"] * found["grad_cam"]
+    slow.near(found["guided_grad_cam"], product)
+    plain = tfs.attributions(model, images, "grad_cam")  # no guided gradients inside
+    slow.near(found["grad_cam"], plain["grad_cam"])
+    reduced = tfs.gradient_map(model, images, names)
+    slow.near(reduced["guided_grad_cam"], np.abs(product).sum(axis=-1))
+    slow.near(reduced["grad_cam"], plain["grad_cam"][..., 0])
+
+
+def test_the_last_layer_with_spatial_outputs_is_the_default(model, images):
+    methods = [tfs.METHODS["grad_cam"], slow.method(tfs.CAM(layer="last"))]
+    found = tfs.attributions(model, images, methods)
+    assert np.array_equal(found["grad_cam"], found["composed"])
+    backbone = model.get_layer("backbone")
+    x = layers.GlobalAveragePooling2D(keepdims=True)(backbone.output)  # one place is no grid
+    pooled = layers.Dense(3)(layers.Flatten()(x))
+    nested = keras.Sequential([keras.Input((SIZE, SIZE, 2)), backbone])
+    whole = keras.Sequential(
+        [nested, layers.GlobalAveragePooling2D(keepdims=True), layers.Flatten(), layers.Dense(3)]
+    )
+    flat = keras.Model(backbone.input, pooled)
+    zoo.random_weights(flat, seed=8)
+    whole.layers[-1].set_weights(flat.layers[-1].get_weights())
+    for each in (whole, flat):
+        names = ["inner2", None, "inner1"]
+        methods = [
+            tfs.Method(f"at {name}", tfs.RULES["gradient"], tfs.CAM("layer_cam", name))
+            for name in names
+        ]
+        found = tfs.attributions(each, images, methods, targets=1)
+        slow.near(found["at None"], found["at inner2"], 0)
+        assert np.abs(found["at inner1"] - found["at inner2"]).max() > 0.01
+
+
+class _Subclassed(keras.Model):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x):
+        return 2.0 * self.inner(x)
+
+
+def test_models_with_a_call_of_their_own(model, images):
+    wrapped = _Subclassed(model)
+    wrapped(images)
+    for layer in (None, "inner1"):
+        method = slow.method(tfs.CAM("layer_cam", layer))
+        ours, theirs = (tfs.attributions(m, images, method, targets=1) for m in (wrapped, model))
+        slow.near(ours["composed"], 2 * theirs["composed"])
+
+
+def test_of_a_layer_that_is_called_twice_the_last_call_counts(images):
+    i = keras.Input((SIZE, SIZE, 2))
+    conv = layers.Conv2D(2, 3, padding="same", activation="relu", name="twice")
+    first = conv(i)
+    second = conv(first)
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(second)))
+    zoo.random_weights(model, seed=4)
+    found = tfs.attributions(model, images, slow.method(tfs.CAM(layer="twice")), targets=0)
+    values = keras.Model(i, second).predict(images, verbose=0)
+    kernel = model.get_weights()[-2][:, 0].reshape(1, SIZE, SIZE, 2)
+    slopes = np.repeat(kernel, 3, axis=0)
+    slow.near(found["composed"][..., 0], slow.cam("grad_cam", values, slopes, (SIZE, SIZE)))
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_sequences_and_volumes(axes):
+    conv = {1: layers.Conv1D, 3: layers.Conv3D}[axes]
+    shape = {1: (20,), 3: (6, 7, 8)}[axes]
+    i = keras.Input((*shape, 2))
+    x = conv(4, 3, strides=2, activation="relu", name="conv")(i)
+    model = keras.Model(i, layers.Dense(3)(layers.Flatten()(x)))
+    zoo.random_weights(model, seed=6)
+    given = RNG(0).normal(size=(2, *shape, 2)).astype(np.float32)
+    found = tfs.attributions(model, given, "layer_cam", targets=[0, 2])
+    values = keras.Model(i, x).predict(given, verbose=0)
+    kernel = model.get_weights()[-2].T[[0, 2]].reshape(values.shape)
+    slow.near(found["layer_cam"][..., 0], slow.cam("layer_cam", values, kernel, shape))
+
+
+def test_other_sizes_are_those_of_tensorflow():
+    """The slow version's interpolation is the bilinear one of tf.image.resize."""
+    maps = RNG(0).normal(size=(2, 5, 7)).astype(np.float32)
+    resized = tf.image.resize(maps[..., np.newaxis], (12, 9)).numpy()[..., 0]
+    slow.near(slow.resized(maps, (12, 9)), resized, 1e-6)
+
+
+def test_cams_nest(model, images):
+    methods = [
+        slow.method(tfs.SmoothGrad(4, 0.1, of=tfs.CAM(layer="last"))),
+        tfs.Method("weighed", tfs.RULES["gradient"], tfs.InputXGradient(of=tfs.CAM())),
+    ]
+    found = tfs.attributions(model, images, [*methods, "grad_cam"], targets=1)
+    each = [
+        tfs.attributions(model, x.astype(np.float32), "grad_cam", targets=1)["grad_cam"]
+        for x in slow.noisy(images, 4, 0.1)
+    ]
+    slow.near(found["composed"], np.mean(each, axis=0), 1e-4)
+    slow.near(found["weighed"], images * found["grad_cam"])
+
+
+def test_half_precision(images):
+    exact, low = _network(), _network("mixed_float16")
+    low.set_weights(exact.get_weights())
+    method = slow.method(tfs.CAM("grad_cam", "last"))
+    found, reference = (tfs.attributions(m, images, method, targets=1) for m in (low, exact))
+    assert found["composed"].dtype == np.float32
+    slow.near(found["composed"], reference["composed"], 2e-2)
+
+
+def test_a_sanity_check_takes_a_cam():
+    model, images = worlds.shapes_model(), worlds.shapes(3, seed=1).images
+    twins = worlds.shapes_twins()
+    trained = tfs.attributions(model, images, "grad_cam")
+    result = tfs.data_randomization_check(
+        model, images, "grad_cam", permuted=twins, verbose=0, on_problem="ignore"
+    )
+    others = [
+        tfs.attributions(t, images, "grad_cam", targets=trained.targets, on_problem="ignore")
+        for t in twins
+    ]
+    expected = tfs.judge(trained["grad_cam"], np.stack([o["grad_cam"] for o in others]))
+    assert result.verdicts["grad_cam"][0].index == pytest.approx(expected.index, abs=1e-4)
+
+
+def test_the_model_is_left_as_it_was(model, images):
+    before = [dict(vars(layer)) for layer in model._flatten_layers()]
+    tfs.attributions(model, images, ["grad_cam", "guided_grad_cam"])
+    with pytest.raises(tfs.OptionError):
+        tfs.attributions(model, images, slow.method(tfs.CAM(layer="lost")))
+    after = [dict(vars(layer)) for layer in model._flatten_layers()]
+    assert [list(b) for b in before] == [list(a) for a in after]
+    assert not any("call" in each for each in after)
+
+
+def test_a_call_of_ones_own_on_a_layer_stays(images):
+    model = _network()
+    layer = model.get_layer("hidden")
+    plain = layer.call
+    vars(layer)["call"] = own = lambda x: 3.0 * plain(x)
+    found = tfs.attributions(model, images, "grad_cam", targets=1)
+    assert vars(layer)["call"] is own
+    del vars(layer)["call"]
+    expected = tfs.attributions(model, images, "grad_cam", targets=1)
+    slow.near(found["grad_cam"], 3 * expected["grad_cam"])
+
+
+def test_what_another_thread_calls_meanwhile_is_not_taken(images):
+    model = _network()
+    layer = model.get_layer("hidden")
+    plain, others = layer.call, []
+
+    def call(x):  # while the model is traced, another thread calls another layer of it
+        thread = threading.Thread(
+            target=lambda: others.append(model.get_layer("last")(np.ones((1, 4, 4, 5), "float32")))
+        )
+        thread.start()
+        thread.join()
+        return plain(x)
+
+    vars(layer)["call"] = call
+    found = tfs.attributions(model, images, "grad_cam", targets=1)
+    del vars(layer)["call"]
+    assert others
+    slow.near(found["grad_cam"], tfs.attributions(model, images, "grad_cam", targets=1)["grad_cam"])
+
+
+def test_layers_that_cannot_be_taken_are_refused(model, images):
+    def refused(error, match, layer, of=model, given=images):
+        with pytest.raises(error, match=match):
+            tfs.attributions(of, given, slow.method(tfs.CAM(layer=layer)))
+
+    refused(tfs.OptionError, "Unknown layer: 'lsat'. Did you mean 'last'", "lsat")
+    refused(tfs.ModelError, r"'hidden', which returns hidden \(None, 6\).*: last, rect", "hidden")
+    flat = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 2)), layers.Flatten(), layers.Dense(3, name="top")]
+    )
+    refused(tfs.ModelError, r"a grid of features.*Received: top \(None, 3\), flatten", None, flat)
+    refused(tfs.ModelError, "Expected a keras.Model, whose layers", None, lambda x: model(x))
+    i = keras.Input((SIZE, SIZE, 2))
+    side = layers.Conv2D(2, 3, name="side")(i)
+    main = layers.Conv2D(2, 3, name="main")(i)
+    heads = [layers.Dense(2)(layers.Flatten()(x)) for x in (main, side)]
+    two = tfs.prepare(keras.Model(i, heads), output=0)
+    refused(tfs.ModelError, r"'side'.*Candidates, the last first: main\.", "side", two)
+    names = [keras.Sequential([keras.Input((SIZE, SIZE, 2)), layers.Conv2D(2, 3, name="conv")])]
+    names.append(keras.Sequential([keras.Input((10, 10, 2)), layers.Conv2D(2, 3, name="conv")]))
+    both = keras.Sequential([keras.Input((SIZE, SIZE, 2)), *names, layers.Flatten()])
+    refused(
+        tfs.OptionError, "name of one layer. Received: 'conv', which 2 layers have", "conv", both
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: tfs.CAM("gradcam"), "Unknown weights: 'gradcam'. Did you mean 'grad_cam'"),
+        (lambda: tfs.CAM(layer=3), "layer as a name, or None. Received: 3"),
+        (lambda: tfs.CAM(rule="gradient"), "rule as a function.*Received: 'gradient'"),
+        (lambda: tfs.Method("a", tfs.RULES["gradient"], None, "mean"), None),
+    ],
+)
+def test_impossible_cams_are_refused(make, match, model, images):
+    with pytest.raises(tfs.OptionError, match=match):
+        tfs.attributions(model, images, make())
