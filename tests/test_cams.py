@@ -20,23 +20,23 @@ RNG = np.random.default_rng
 
 def _network(dtype="float32"):
     """Two convolutions in a nested model, one behind it, and a head that is not linear."""
-    i = keras.Input((SIZE, SIZE, 2), dtype=dtype)
+    i = keras.Input((SIZE, SIZE, 2))
     x = layers.Conv2D(4, 3, activation="relu", name="inner1", dtype=dtype)(i)
     x = layers.MaxPooling2D(2, name="pool", dtype=dtype)(x)
     backbone = keras.Model(i, layers.Conv2D(5, 2, name="inner2", dtype=dtype)(x), name="backbone")
-    i = keras.Input((SIZE, SIZE, 2), dtype=dtype)
+    i = keras.Input((SIZE, SIZE, 2))
     x = layers.ReLU(name="rectified", dtype=dtype)(backbone(i))
     x = layers.Conv2D(3, 2, name="last", activation="relu", dtype=dtype)(x)
     x = layers.Flatten(dtype=dtype)(x)
     x = layers.Dense(6, activation="relu", name="hidden", dtype=dtype)(x)
-    return zoo.random_weights(keras.Model(i, layers.Dense(3, dtype=dtype, name="top")(x)), seed=5)
+    return zoo.random_weights(keras.Model(i, layers.Dense(3, dtype=dtype, name="top")(x)), seed=10)
 
 
 def _head(model, name):
     """The layers of _network behind one of the outer layers, as a model of their own."""
     names = [layer.name for layer in model.layers]
     behind = model.layers[names.index(name) + 1 :]
-    return keras.Sequential([keras.Input(model.get_layer(name).output.shape[1:]), *behind])
+    return keras.Sequential([keras.Input(behind[0].input.shape[1:]), *behind])
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,8 @@ def images():
 
 def _features(model, name, images, targets, rule="gradient"):
     """The outputs of an outer layer, and the gradients of the layers behind it by these."""
-    values = keras.Model(model.inputs, model.get_layer(name).output).predict(images, verbose=0)
+    above = _head(model, name).layers[0]
+    values = keras.Model(model.inputs, above.input).predict(images, verbose=0)
     slopes = tfs.attributions(
         _head(model, name), values, rule, targets=targets, on_problem="ignore"
     )[rule]
@@ -136,12 +137,13 @@ def test_the_last_layer_with_spatial_outputs_is_the_default(model, images):
         [nested, layers.GlobalAveragePooling2D(keepdims=True), layers.Flatten(), layers.Dense(3)]
     )
     flat = keras.Model(backbone.input, pooled)
-    zoo.random_weights(flat, seed=8)
-    whole.layers[-1].set_weights(flat.layers[-1].get_weights())
+    head = [np.full((5, 3), -1.0), np.zeros(3)]  # what backbone returns is mostly negative here
+    flat.layers[-1].set_weights(head)
+    whole.layers[-1].set_weights(head)
     for each in (whole, flat):
         names = ["inner2", None, "inner1"]
         methods = [
-            tfs.Method(f"at {name}", tfs.RULES["gradient"], tfs.CAM("layer_cam", name))
+            tfs.Method(f"at {name}", tfs.RULES["gradient"], tfs.CAM("grad_cam", name))
             for name in names
         ]
         found = tfs.attributions(each, images, methods, targets=1)
@@ -151,7 +153,7 @@ def test_the_last_layer_with_spatial_outputs_is_the_default(model, images):
 
 class _Subclassed(keras.Model):
     def __init__(self, inner):
-        super().__init__()
+        super().__init__(name="subclassed")
         self.inner = inner
 
     def call(self, x):
@@ -208,9 +210,9 @@ def test_cams_nest(model, images):
         slow.method(tfs.SmoothGrad(4, 0.1, of=tfs.CAM(layer="last"))),
         tfs.Method("weighed", tfs.RULES["gradient"], tfs.InputXGradient(of=tfs.CAM())),
     ]
-    found = tfs.attributions(model, images, [*methods, "grad_cam"], targets=1)
+    found = tfs.attributions(model, images, [*methods, "grad_cam"], targets=[0, 1, 2])
     each = [
-        tfs.attributions(model, x.astype(np.float32), "grad_cam", targets=1)["grad_cam"]
+        tfs.attributions(model, x.astype(np.float32), "grad_cam", targets=[0, 1, 2])["grad_cam"]
         for x in slow.noisy(images, 4, 0.1)
     ]
     slow.near(found["composed"], np.mean(each, axis=0), 1e-4)
@@ -221,7 +223,9 @@ def test_half_precision(images):
     exact, low = _network(), _network("mixed_float16")
     low.set_weights(exact.get_weights())
     method = slow.method(tfs.CAM("grad_cam", "last"))
-    found, reference = (tfs.attributions(m, images, method, targets=1) for m in (low, exact))
+    found, reference = (
+        tfs.attributions(m, images, method, targets=[0, 1, 2]) for m in (low, exact)
+    )
     assert found["composed"].dtype == np.float32
     slow.near(found["composed"], reference["composed"], 2e-2)
 
@@ -255,11 +259,11 @@ def test_a_call_of_ones_own_on_a_layer_stays(images):
     model = _network()
     layer = model.get_layer("hidden")
     plain = layer.call
-    vars(layer)["call"] = own = lambda x: 3.0 * plain(x)
-    found = tfs.attributions(model, images, "grad_cam", targets=1)
+    vars(layer)["call"] = own = lambda x, **_: 3.0 * plain(x)
+    found = tfs.attributions(model, images, "grad_cam", targets=[0, 1, 2])
     assert vars(layer)["call"] is own
     del vars(layer)["call"]
-    expected = tfs.attributions(model, images, "grad_cam", targets=1)
+    expected = tfs.attributions(model, images, "grad_cam", targets=[0, 1, 2])
     slow.near(found["grad_cam"], 3 * expected["grad_cam"])
 
 
@@ -268,7 +272,7 @@ def test_what_another_thread_calls_meanwhile_is_not_taken(images):
     layer = model.get_layer("hidden")
     plain, others = layer.call, []
 
-    def call(x):  # while the model is traced, another thread calls another layer of it
+    def call(x, **_):  # while the model is traced, another thread calls another layer of it
         thread = threading.Thread(
             target=lambda: others.append(model.get_layer("last")(np.ones((1, 4, 4, 5), "float32")))
         )
@@ -277,10 +281,13 @@ def test_what_another_thread_calls_meanwhile_is_not_taken(images):
         return plain(x)
 
     vars(layer)["call"] = call
-    found = tfs.attributions(model, images, "grad_cam", targets=1)
+    found = tfs.attributions(model, images, "grad_cam", targets=[0, 1, 2])
     del vars(layer)["call"]
     assert others
-    slow.near(found["grad_cam"], tfs.attributions(model, images, "grad_cam", targets=1)["grad_cam"])
+    slow.near(
+        found["grad_cam"],
+        tfs.attributions(model, images, "grad_cam", targets=[0, 1, 2])["grad_cam"],
+    )
 
 
 def test_layers_that_cannot_be_taken_are_refused(model, images):

@@ -263,7 +263,8 @@ def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 def _difference(a: tf.Tensor, b: tf.Tensor) -> float:
     """Return the largest difference of two tensors as a part of the largest value of b."""
-    mine, its = (tf.cast(tensor, tf.float64).numpy() for tensor in (a, b))
+    with tf.init_scope():  # a trace may be made while another is
+        mine, its = (tf.cast(tensor, tf.float64).numpy() for tensor in (a, b))
     if np.array_equal(mine, its, equal_nan=True):
         return 0.0
     largest = np.max(np.abs(its))

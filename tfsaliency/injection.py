@@ -242,7 +242,7 @@ def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
     if not has_visible_layers(model):
         yield from model._flatten_layers(include_self=False)
         return
-    for operation in model.operations:
+    for operation in getattr(model, "operations", model.layers):
         inner = operation.operation if isinstance(operation, Borrowed) else operation
         if isinstance(inner, keras.layers.Layer):
             yield inner

@@ -75,7 +75,11 @@ def retrace(forward: Forward | TappedForward, inputs: Sequence[tf.TensorSpec]) -
         )
         for tensor, output in zip(returned, traced.outputs, strict=True):
             tensor.set_shape(output.shape)
-        return tf.nest.pack_sequence_as(traced.structured_outputs, returned)
+        if len(returned) == 1:
+            return returned[0]
+        # A function returns an Identity of what it computed: that is on no way to the outputs.
+        outputs, features = returned
+        return outputs, features.op.inputs[0]
 
     return Retraced(imported, custom)
 
