@@ -1,0 +1,127 @@
+"""Each row of METHODS, with the choices it stands for, beside a slow version of its own."""
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from keras import layers
+from reference import slow
+
+import tfsaliency as tfs
+from tfsaliency import worlds
+from tfsaliency.methods import DEFAULT_METHODS
+
+SIZE = 9
+
+
+@pytest.fixture(scope="module")
+def model():
+    i = keras.Input((SIZE, SIZE, 2))
+    x = layers.Conv2D(4, 3, activation="relu", name="first")(i)
+    x = layers.Conv2D(5, 3, activation="relu", name="last")(x)
+    x = layers.Dense(6, activation="relu")(layers.Flatten()(x))
+    return zoo.random_weights(keras.Model(i, layers.Dense(3)(x)), seed=10)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(0.5, 1, (2, SIZE, SIZE, 2)).astype(np.float32)
+
+
+def _summed(attributions):
+    return np.abs(attributions).sum(axis=-1)
+
+
+def _noisy_gradients(model, x, t):
+    return slow.gradients(model, slow.noisy(x, 50, 0.15), t)
+
+
+def _cam(kind, model, x, t):
+    last = model.get_layer("last").output
+    values = keras.Model(model.inputs, last).predict(x, verbose=0)
+    head = keras.Sequential([keras.Input(last.shape[1:]), *model.layers[-3:]])
+    slopes = tfs.attributions(head, values, targets=t, on_problem="ignore")["gradient"]
+    return slow.cam(kind, values, slopes, (SIZE, SIZE))
+
+
+def _rule(model, x, t, rule):
+    return _summed(slow.gradients(model, [x], t, rule)[0])
+
+
+# (model, images, targets, what the method told) -> maps (n, h, w), from the formulas.
+SLOW = {
+    "input_x_gradient": lambda m, x, t, _: _summed(x * slow.gradients(m, [x], t)[0]),
+    "smooth_grad": lambda m, x, t, _: _summed(_noisy_gradients(m, x, t).mean(axis=0)),
+    "smooth_grad_squared": lambda m, x, t, _: (
+        (_noisy_gradients(m, x, t) ** 2).mean(axis=0).sum(axis=-1)
+    ),
+    "var_grad": lambda m, x, t, _: _noisy_gradients(m, x, t).var(axis=0).sum(axis=-1),
+    "integrated_gradients": lambda m, x, t, told: _summed(
+        _each(slow.integrated, m, x, t, told["nodes"])
+    ),
+    "expected_gradients": lambda m, x, t, _: _summed(slow.expected(m, x, t, 200)),
+    "blur_ig": lambda m, x, t, told: _summed(_each(slow.blur_integrated, m, x, t, told["nodes"])),
+    "guided_ig": lambda m, x, t, _: _summed(slow.guided_integrated(m, x, t, 200)),
+    "grad_cam": lambda m, x, t, _: _cam("grad_cam", m, x, t),
+    "grad_cam_plus_plus": lambda m, x, t, _: _cam("grad_cam_plus_plus", m, x, t),
+    "layer_cam": lambda m, x, t, _: _cam("layer_cam", m, x, t),
+    "guided_grad_cam": lambda m, x, t, _: (
+        _rule(m, x, t, "guided_backprop") * _cam("grad_cam", m, x, t)
+    ),
+}
+TOLERANCE = {"smooth_grad": 1e-4, "smooth_grad_squared": 1e-4, "var_grad": 1e-4, "guided_ig": 1e-3}
+
+
+def _each(integral, model, x, t, nodes):
+    """Each image by as many nodes as it took."""
+    parts = zip(x, t, nodes, strict=True)
+    return np.concatenate([integral(model, i[None], c[None], int(n)) for i, c, n in parts])
+
+
+def test_every_row_has_a_slow_version():
+    assert set(SLOW) | set(tfs.RULES) == set(tfs.METHODS)  # rules have theirs in test_rules
+    for name, method in tfs.METHODS.items():
+        assert method.composition is None or name in SLOW
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_row_equals_its_definition(name, model, images):
+    targets = np.array([1, 2])
+    found = tfs.gradient_map(model, images, name, targets=targets, on_problem="ignore")
+    reference = SLOW[name](model, images, targets, found.details.get(name))
+    slow.near(found[name], reference, TOLERANCE.get(name, 1e-5))
+
+
+def test_all_rows_together_are_the_rows_alone(model, images):
+    together = tfs.gradient_map(model, images, list(tfs.METHODS), targets=1, on_problem="ignore")
+    for name in tfs.METHODS:
+        alone = tfs.gradient_map(model, images, name, targets=1, on_problem="ignore")
+        tolerance = 1e-3 if name == "guided_ig" else 1e-5
+        np.testing.assert_allclose(
+            together[name], alone[name], atol=tolerance * np.abs(alone[name]).max(), rtol=0
+        )
+
+
+def test_reduction_is_the_methods_unless_it_is_told(model, images):
+    signed = tfs.Method("signed", tfs.RULES["gradient"], tfs.InputXGradient(), "sum")
+    names = [signed, "input_x_gradient", "gradient"]
+    whole = tfs.attributions(model, images, names)
+    own = tfs.gradient_map(model, images, names)
+    told = tfs.gradient_map(model, images, names, reduction="max_abs")
+    slow.near(own["signed"], whole["signed"].sum(axis=-1))
+    slow.near(own["gradient"], _summed(whole["gradient"]))
+    for name in whole:
+        slow.near(told[name], np.abs(whole[name]).max(axis=-1))
+    with pytest.raises(tfs.OptionError, match="Unknown reduction: 'mean'"):
+        tfs.gradient_map(model, images, tfs.Method("m", tfs.RULES["gradient"], None, "mean"))
+
+
+def test_defaults_are_rows_of_one_backward_pass():
+    assert all(tfs.METHODS[name].composition is None for name in DEFAULT_METHODS)
+    world = worlds.shapes(8, seed=5)
+    few = ["smooth_grad", "grad_cam", "rect_grad"]
+    result = worlds.evaluate(worlds.shapes_model(), world, few)
+    maps = tfs.gradient_map(worlds.shapes_model(), world.images, few, targets=world.labels)
+    for name in few:
+        expected = worlds.LOCALISATION["localisation_auc"](maps[name], world.masks)
+        assert result.of(name, "localisation_auc") == pytest.approx(expected, rel=1e-5)
