@@ -181,7 +181,7 @@ def evaluate(
     *,
     score: str | Score | None = None,
     preprocess: Preprocess | None = None,
-    reduction: str = "sum_abs",
+    reduction: str | None = None,
     seed: int = 0,
     batch_size: int = 32,
     on_problem: str = "warn",
@@ -264,7 +264,7 @@ def evaluate(
     rng = np.random.default_rng(seed)
     every = [*maps.values(), *(_in_parts(control, inputs, rng) for control in CONTROLS.values())]
     scores = LOCALISATION.values()
-    counts = {"pictures": str(len(inputs)), "reduction": reduction}
+    counts = {"pictures": str(len(inputs)), "reduction": reduction or "that of each method"}
     return Evaluation(
         np.array([[scored(array, masks) for scored in scores] for array in every]),
         np.array([scored.chance_of(masks) for scored in scores]),
