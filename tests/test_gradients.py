@@ -55,7 +55,8 @@ import tfsaliency as tfs
 for path in sys.argv[1:]:
     model = keras.saving.load_model(path, compile=False)
     x = np.load(path.replace("keras", "npy"))
-    tfs.attributions(model, x, zoo.RULES, targets=1).save(path.replace("keras", "npz"))
+    rules = ["gradient", "guided_backprop", "zeiler_fergus"]
+    tfs.attributions(model, x, rules, targets=1).save(path.replace("keras", "npz"))
 """
 
 

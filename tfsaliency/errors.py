@@ -121,9 +121,9 @@ class OptionError(TfSaliencyError):
     >>> try:
     ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "gradeint")
     ... except tfs.OptionError as error:
-    ...     print(error)
-    Unknown method: 'gradeint'. Did you mean 'gradient'? Known: gradient, guided_backprop, zeiler_fergus.
-    """  # noqa: E501
+    ...     print(str(error).split(" Known")[0])
+    Unknown method: 'gradeint'. Did you mean 'gradient'?
+    """
 
 
 class WeightsError(TfSaliencyError):

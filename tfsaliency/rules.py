@@ -102,12 +102,25 @@ def rect_grad(upstream: tf.Tensor, site: Site) -> tf.Tensor:
 
 
 def rect_grad_at(percentile: float) -> Rule:
-    """Return the rule of RectGrad with another percentile, from 0 to below 100.
+    """Return the rule of RectGrad with another percentile.
+
+    Parameters
+    ----------
+    percentile
+        Of y * u over one image's values in a layer, from 0 to below 100; what is above passes.
+
+    Returns
+    -------
+    A Rule, for a Method of one's own.
 
     Raises
     ------
     OptionError
         For another number, or none.
+
+    References
+    ----------
+    Kim et al. 2019, arXiv:1902.04893.
 
     Examples
     --------
