@@ -10,7 +10,7 @@ import zoo
 
 import tfsaliency as tfs
 
-RULES = tfs.RULES
+RULES = zoo.RULES
 
 
 SCALE = tf.constant(1.0)
@@ -29,10 +29,10 @@ def test_other_weights_are_arguments():
     trace = _trace(model, x)
     own = trace.run_with([None] * len(kept), [x], targets, SCALE)
     result = trace.run_with(other.get_weights(), [x], targets, SCALE)
-    unchanged = tfs.attributions(model, x, list(RULES), targets=targets)
+    unchanged = tfs.attributions(model, x, RULES, targets=targets)
     for ours, name in zip(own.gradients, RULES, strict=True):
         np.testing.assert_array_equal(ours, unchanged[name])
-    expected = tfs.attributions(other, x, list(RULES), targets=targets)
+    expected = tfs.attributions(other, x, RULES, targets=targets)
     for ours, name in zip(result.gradients, RULES, strict=True):
         np.testing.assert_allclose(ours, expected[name], rtol=1e-12, atol=1e-14)
     assert all(np.array_equal(a, b) for a, b in zip(kept, model.get_weights(), strict=True))

@@ -325,7 +325,7 @@ def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMap
         ),
         names=tuple(photo for photo, _, _ in read),
     )
-    lines = []
+    lines, signs = [], _SIGNS.get(job.reduction or "", "")
     for i, (photo, name, _) in enumerate(read):
         outputs = maps.outputs[i]
         ranked = np.argsort(outputs)[::-1][: job.top]
@@ -335,7 +335,7 @@ def _explain(job: _Job, read: list[tuple[str, str, Array]]) -> tuple[SaliencyMap
             images[i],
             [maps[method][i] for method in maps],
             [_caption(job.labels, outputs, maps.targets[i]), *maps],
-            title=f"Gradient attribution maps of the {maps.score}{_SIGNS.get(job.reduction or '', '')}",
+            title=f"Gradient attribution maps of the {maps.score}{signs}",
         )
         figure.savefig(job.out / f"{name}.png", dpi=_PNG_DPI, bbox_inches="tight")
     return maps, lines

@@ -107,7 +107,8 @@ def rect_grad_at(percentile: float) -> Rule:
     Parameters
     ----------
     percentile
-        Of y * u over one image's values in a layer, from 0 to below 100; what is above passes.
+        Of y * u over one image's values in a layer, (n, ...) for n images, from 0 to below 100;
+        what is above passes.
 
     Returns
     -------
