@@ -92,6 +92,7 @@ def test_a_row_equals_its_definition(name, model, images):
     slow.near(found[name], reference, TOLERANCE.get(name, 1e-5))
 
 
+@pytest.mark.slow
 def test_all_rows_together_are_the_rows_alone(model, images):
     together = tfs.gradient_map(model, images, list(tfs.METHODS), targets=1, on_problem="ignore")
     for name in tfs.METHODS:
