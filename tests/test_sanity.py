@@ -81,6 +81,38 @@ def test_the_published_indices_of_squeezenet(step, prepared, photos):
     assert "".join(LETTERS[v.verdict] for v in found) == letters
 
 
+# Input x gradient, SmoothGrad of 10 samples and Grad-CAM; of the last two with the tolerance that
+# published.md gives for other draws.
+PUBLISHED_COMPOSED = {
+    "S1": (0.178, 0.159, 0.138),
+    "M": (0.097, 0.127, 0.115),
+    "S2": (0.075, 0.099, 0.072),
+    "S3": (0.034, 0.026, 0.056),
+    "S4": (0.002, 0.001, 0.063),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", PUBLISHED_COMPOSED)
+def test_the_published_indices_of_compositions(step, prepared, photos):
+    prefixes, draw, _, _ = PUBLISHED[step]
+    names = tuple(u.path for u in units_of(prepared.model) if u.path.startswith(prefixes))
+    rule = tfs.RULES["gradient"]
+    methods = [
+        "input_x_gradient",
+        tfs.Method("smooth_10", rule, tfs.SmoothGrad(10)),
+        tfs.Method("cam", rule, tfs.CAM(layer="fire9-concat")),
+    ]
+    result = tfs.sanity_check(
+        prepared, photos, methods, on_problem="ignore",
+        plan=[names], draw=_published_draw(prepared.model, names, draw), verbose=0,
+    )  # fmt: skip
+    found = [verdicts[0] for verdicts in result.verdicts.values()]
+    gaps = np.abs(np.subtract([v.index for v in found], PUBLISHED_COMPOSED[step]))
+    assert (gaps <= (0.02, 0.07, 0.02)).all(), [v.index for v in found]
+    assert [LETTERS[v.verdict] for v in found] == ["D"] * 3
+
+
 def test_the_conclusion_of_the_original(prepared, photos):
     result = tfs.sanity_check(
         prepared, photos[:4], METHODS,
