@@ -1,6 +1,8 @@
 """Class activation maps, and the layers that they are made of."""
 
+import gc
 import threading
+import weakref
 
 import keras
 import numpy as np
@@ -255,6 +257,15 @@ def test_the_model_is_left_as_it_was(model, images):
     after = [dict(vars(layer)) for layer in model._flatten_layers()]
     assert [list(b) for b in before] == [list(a) for a in after]
     assert not any("call" in each for each in after)
+
+
+def test_nothing_keeps_a_model_alive(images):
+    model = _network()
+    tfs.attributions(model, images, ["guided_grad_cam", "smooth_grad"])
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_call_of_ones_own_on_a_layer_stays(images):
