@@ -19,6 +19,7 @@ import tensorflow as tf
 import tfsaliency as tfs
 
 SAMPLES, SIZES, REPEATS, FEW, MANY = 50, (4, 8, 16, 32), 9, 20, 400
+CHUNK = 16  # points at a time where memory is looked at: FEW fill it, too
 
 
 def explained(model: keras.Model, samples: int, batch_size: int, image: np.ndarray) -> None:
@@ -35,8 +36,8 @@ def main() -> None:
     model = tfs.models.SqueezeNet(weights=None)
     images = np.random.default_rng(0).uniform(-100, 100, (SAMPLES, 227, 227, 3)).astype("float32")
     if len(sys.argv) > 1:  # a process of its own, to look at its memory
-        explained(model, int(sys.argv[1]), 32, images[:1])
-        explained(model, int(sys.argv[1]), 32, images[:1])
+        explained(model, int(sys.argv[1]), CHUNK, images[:1])
+        explained(model, int(sys.argv[1]), CHUNK, images[:1])
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
 
@@ -75,7 +76,9 @@ def main() -> None:
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(run.stdout.split()[-1]))
     few, many = (f"{peak / 2**10:.0f} MB" for peak in peaks)
-    print(f"Peak memory with {FEW} samples {few}, with {MANY} {many}: {peaks[1] / peaks[0]:.3f}")
+    print(
+        f"Peak memory with {FEW} samples {few}, with {MANY} {many}, {CHUNK} at a time: {peaks[1] / peaks[0]:.3f}"
+    )
 
 
 if __name__ == "__main__":
