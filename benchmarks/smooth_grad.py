@@ -76,8 +76,9 @@ def main() -> None:
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(run.stdout.split()[-1]))
     few, many = (f"{peak / 2**10:.0f} MB" for peak in peaks)
+    ratio = peaks[1] / peaks[0]
     print(
-        f"Peak memory with {FEW} samples {few}, with {MANY} {many}, {CHUNK} at a time: {peaks[1] / peaks[0]:.3f}"
+        f"Peak memory, {CHUNK} at a time: {FEW} samples {few}, {MANY} samples {many}, {ratio:.3f}"
     )
 
 
