@@ -117,7 +117,7 @@ def over(
     first
         (indices (m,), what was found at them (m, k, ...)) -> what is to be kept of it.
     join
-        Two of these -> one.
+        Two of these -> one; zeros are what is kept of nothing.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def over(
     k = tf.shape(points)[0]
     count = tf.maximum(explain.at_once // k, 1)
 
-    def some(start: tf.Tensor) -> tuple[tf.Tensor, Any, dict[str, tf.Tensor]]:
+    def some(start: tf.Tensor) -> tuple[Any, dict[str, tf.Tensor]]:
         indices = tf.range(start, tf.minimum(start + count, samples))
         m = tf.size(indices)
         drawn = tf.map_fn(draw, indices, fn_output_signature=points.dtype)
@@ -139,13 +139,27 @@ def over(
 
         found = tf.nest.map_structure(apart, found)
         details = {name: tf.reduce_max(each, axis=0) for name, each in found.details.items()}
-        return start + m, first(indices, found), details
+        return first(indices, found), details
+
+    # A function, for its structure: what is kept of nothing must be known ahead of the loop, and
+    # a first step outside of it would be a second copy of the network, with memory of its own.
+    traced = tf.function(some, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int32))
 
     def body(start: tf.Tensor, kept: Any, details: Any) -> tuple[tf.Tensor, Any, Any]:
-        start, new, others = some(start)
-        return start, join(kept, new), largest([details, others])
+        new, others = traced(start)
+        return start + count, join(kept, new), largest([details, others])
 
-    state = some(tf.constant(0))
+    def nothing(spec: tf.TensorSpec, least: bool = False) -> tf.Tensor:
+        sides = [tf.shape(points)[i] if side is None else side for i, side in enumerate(spec.shape)]
+        none = tf.fill(sides, tf.constant(spec.dtype.min if least else 0, spec.dtype))
+        return tf.ensure_shape(none, spec.shape)
+
+    kept, details = traced.structured_outputs
+    state = (
+        tf.constant(0),
+        tf.nest.map_structure(nothing, kept),
+        {name: nothing(spec, least=True) for name, spec in details.items()},
+    )
     _, kept, details = tf.while_loop(
         lambda start, *_: start < samples, body, state, parallel_iterations=1
     )

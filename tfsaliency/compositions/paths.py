@@ -102,7 +102,7 @@ class IntegratedGradients:
             return total * tf.cast(way, total.dtype), told
 
         ends = _ends(explain, baseline, points, rows)
-        return _integrated(along, levels, ends, self.tolerance, inner.exact)
+        return _integrated(along, levels, ends, self.tolerance, inner.exact, points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +184,7 @@ class BlurIG:
             return over(counts[level], middle, inner, sharp, own, weighted, tf.add)
 
         ends = _ends(explain, blurred(points, tf.constant(self.sigma)), points, rows)
-        return _integrated(along, levels, ends, self.tolerance, inner.exact)
+        return _integrated(along, levels, ends, self.tolerance, inner.exact, points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -435,6 +435,7 @@ def _integrated(
     ends: _Ends,
     tolerance: float,
     exact: bool,
+    points: tf.Tensor,
 ) -> Explained:
     """Integrate by more and more nodes, each point until the gap is within the tolerance.
 
@@ -446,12 +447,14 @@ def _integrated(
         How many nodes at each.
     exact
         Whether there is a gap to look at; else the first level is all.
+    points
+        What is explained, (k, ...).
     """
-    every = tf.range(tf.shape(ends.last)[0])
-    values, told = along(tf.constant(0), every)
     if not exact:
+        values, told = along(tf.constant(0), tf.range(tf.shape(ends.last)[0]))
         return Explained(values, ends.last, told)
-    gap, nodes = ends.gap(values, every), tf.fill(tf.shape(every), levels[0])
+    values, infinite = tf.zeros_like(points), tf.constant(np.inf, points.dtype)
+    gap, nodes = tf.fill(tf.shape(ends.last), infinite), tf.zeros_like(ends.last, tf.int32)
 
     def finer(
         level: tf.Tensor, values: tf.Tensor, gap: tf.Tensor, nodes: tf.Tensor
@@ -466,7 +469,7 @@ def _integrated(
     _, values, gap, nodes = tf.while_loop(
         lambda level, values, gap, nodes: (level < len(levels)) & tf.reduce_any(gap > tolerance),
         finer,
-        (tf.constant(1), values, gap, nodes),
+        (tf.constant(0), values, gap, nodes),
         parallel_iterations=1,
     )
     return Explained(values, ends.last, _told(gap, nodes, tolerance))
