@@ -54,7 +54,7 @@ def images():
 def _features(model, name, images, targets, rule="gradient"):
     """The outputs of an outer layer, and the gradients of the layers behind it by these."""
     above = _head(model, name).layers[0]
-    values = keras.Model(model.inputs, above.input).predict(images, verbose=0)
+    values = keras.Model(model.input, above.input).predict(images, verbose=0)
     slopes = tfs.attributions(
         _head(model, name), values, rule, targets=targets, on_problem="ignore"
     )[rule]
@@ -223,15 +223,17 @@ def test_cams_nest(model, images):
     slow.near(found["weighed"], images * found["grad_cam"])
 
 
-def test_half_precision(images):
-    exact, low = _network(), _network("mixed_float16")
-    low.set_weights(exact.get_weights())
-    method = slow.method(tfs.CAM("grad_cam", "last"))
+@pytest.mark.parametrize(("dtype", "tolerance"), [("mixed_float16", 2e-2), ("float64", 1e-5)])
+def test_layers_of_other_precisions(images, dtype, tolerance):
+    exact, other = _network(), _network(dtype)
+    other.set_weights(exact.get_weights())
+    methods = [slow.method(tfs.CAM("grad_cam", "last")), "guided_grad_cam", "smooth_grad"]
     found, reference = (
-        tfs.attributions(m, images, method, targets=[0, 1, 2]) for m in (low, exact)
+        tfs.attributions(m, images, methods, targets=[0, 1, 2]) for m in (other, exact)
     )
-    assert found["composed"].dtype == np.float32
-    slow.near(found["composed"], reference["composed"], 2e-2)
+    for name in ("composed", "guided_grad_cam", "smooth_grad"):
+        assert found[name].dtype == np.float32
+        slow.near(found[name], reference[name], tolerance)
 
 
 def test_a_sanity_check_takes_a_cam():

@@ -38,7 +38,7 @@ def _noisy_gradients(model, x, t):
 
 def _cam(kind, model, x, t):
     last = model.get_layer("last").output
-    values = keras.Model(model.inputs, last).predict(x, verbose=0)
+    values = keras.Model(model.input, last).predict(x, verbose=0)
     head = keras.Sequential([keras.Input(last.shape[1:]), *model.layers[-3:]])
     slopes = tfs.attributions(head, values, targets=t, on_problem="ignore")["gradient"]
     return slow.cam(kind, values, slopes, (SIZE, SIZE))

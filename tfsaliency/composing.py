@@ -90,7 +90,9 @@ def compose(trace: Trace, methods: Sequence[Method], setting: Setting) -> Trace:
             method: Method, points: tf.Tensor, rows: tf.Tensor, layer: str | None, rule: Rule | None
         ) -> Features:
             found = run_at(trace_at(layer, rule or method.rule, method.name), points, rows)
-            return Features(found.features, found.gradients[0], found.scores)
+            dtype = points.dtype if points.dtype.size > tf.float32.size else tf.float32
+            values, slopes = (tf.cast(t, dtype) for t in (found.features, found.gradients[0]))
+            return Features(values, slopes, found.scores)
 
         def explained(method: Method) -> Explained:
             place = places[method.rule]
