@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import tfsaliency as tfs
 
-SAMPLES, SIZES, REPEATS, FEW, MANY = 50, (4, 8, 16, 32), 9, 20, 400
+SAMPLES, SIZES, REPEATS, FEW, MANY = 50, (8, 16, 32, 50), 9, 20, 400
 CHUNK = 16  # points at a time where memory is looked at: FEW fill it, too
 
 

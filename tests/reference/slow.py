@@ -29,11 +29,17 @@ def noisy(images, samples, noise, seed=0):
     """The images (samples, n, h, w, c) that SmoothGrad explains."""
     axes = tuple(range(1, images.ndim))
     spread = np.ptp(images, axis=axes, keepdims=True)
-    draws = [
-        tf.random.stateless_normal(images.shape[1:], [seed, sample]).numpy()
-        for sample in range(samples)
-    ]
+    draws = [normal(images.shape[1:], [seed, sample]) for sample in range(samples)]
     return np.stack([images + noise * spread * draw for draw in draws])
+
+
+def normal(shape, key):
+    """Standard normal noise of two halves of uniform noise, by Box and Muller."""
+    size = int(np.prod(shape))
+    half = -(-size // 2)
+    u = tf.random.stateless_uniform((2, half), key).numpy().astype(np.float64)
+    complex_noise = np.sqrt(-2 * np.log(1 - u[0])) * np.exp(2j * np.pi * u[1])
+    return np.r_[complex_noise.real, complex_noise.imag][:size].reshape(shape)
 
 
 def integrated(model, images, targets, count, baseline=0.0, rule="gradient"):

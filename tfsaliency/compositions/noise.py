@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from ..errors import check_int, unknown_option
 from .asking import Composition, Explain, Explained, check_number, check_of, over
-
-STATISTICS = ("mean", "mean_square", "variance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,8 @@ class SmoothGrad:
         check_of(self.of)
         check_int("samples", self.samples, 1)
         check_int("seed", self.seed, 0)
-        if self.statistic not in STATISTICS:
-            raise unknown_option("statistic", self.statistic, STATISTICS)
+        if self.statistic not in _FOLDS:
+            raise unknown_option("statistic", self.statistic, _FOLDS)
         check_number("noise", self.noise, 0)
 
     def __call__(self, explain: Explain, points: tf.Tensor, rows: tf.Tensor) -> Explained:
@@ -70,23 +70,45 @@ class SmoothGrad:
         shape = tf.shape(points)[1:]
 
         def draw(sample: tf.Tensor) -> tf.Tensor:
-            noise = tf.random.stateless_normal(shape, [self.seed, sample])
-            return points + sigma * tf.cast(noise, points.dtype)
+            return points + sigma * tf.cast(_normal(shape, [self.seed, sample]), points.dtype)
 
-        def moments(samples: tf.Tensor, found: Explained) -> _Moments:
-            mean = tf.reduce_mean(found.values, axis=0)
-            squares = tf.reduce_sum(tf.math.squared_difference(found.values, mean), axis=0)
-            return _Moments(tf.cast(tf.size(samples), mean.dtype), mean, squares)
-
+        first, join, result = _FOLDS[self.statistic]
         inner = explain.within(self.of)
-        found, details = over(self.samples, draw, inner, points, rows, moments, _joined)
-        variance = found.squares / found.count
-        values = {
-            "mean": found.mean,
-            "mean_square": variance + tf.square(found.mean),
-            "variance": variance,
-        }[self.statistic]
+        kept, details = over(
+            self.samples, draw, inner, points, rows, lambda _, found: first(found.values), join
+        )
+        values = result(kept, self.samples)
         return Explained(values, explain.at(points, rows).scores, details)
+
+
+def _normal(shape: tf.Tensor, key: Sequence[Any]) -> tf.Tensor:
+    """Return standard normal noise, float32, by the formula of Box and Muller.
+
+    tf.random.stateless_normal takes three times as long: it has no vectorized logarithm and cosine.
+    """
+    size = tf.reduce_prod(shape)
+    first, second = tf.unstack(tf.random.stateless_uniform([2, (size + 1) // 2], key))
+    radius, angle = tf.sqrt(-2 * tf.math.log(1 - first)), 2 * np.pi * second
+    noise = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
+    return tf.reshape(noise[:size], shape)
+
+
+class _Fold(NamedTuple):
+    """How a statistic of many samples is made of some at a time.
+
+    Parameters
+    ----------
+    first
+        Attributions (m, k, ...) of m samples -> what is kept of them.
+    join
+        Two of these -> one.
+    result
+        (what is kept of all samples, their number) -> the statistic (k, ...).
+    """
+
+    first: Callable[[tf.Tensor], Any]
+    join: Callable[[Any, Any], Any]
+    result: Callable[[Any, int], tf.Tensor]
 
 
 class _Moments(NamedTuple):
@@ -95,8 +117,23 @@ class _Moments(NamedTuple):
     squares: tf.Tensor  # the sum of squared distances from the mean
 
 
+def _moments(values: tf.Tensor) -> _Moments:
+    mean = tf.reduce_mean(values, axis=0)
+    squares = tf.reduce_sum(tf.math.squared_difference(values, mean), axis=0)
+    return _Moments(tf.cast(tf.shape(values)[0], mean.dtype), mean, squares)
+
+
 def _joined(a: _Moments, b: _Moments) -> _Moments:
     """Return the moments of two sets of samples together, without a difference of large numbers."""
     count, gap = a.count + b.count, b.mean - a.mean
     squares = a.squares + b.squares + tf.square(gap) * a.count * b.count / count
     return _Moments(count, a.mean + gap * b.count / count, squares)
+
+
+_FOLDS: dict[str, _Fold] = {
+    "mean": _Fold(lambda v: tf.reduce_sum(v, axis=0), tf.add, lambda total, n: total / n),
+    "mean_square": _Fold(
+        lambda v: tf.reduce_sum(tf.square(v), axis=0), tf.add, lambda total, n: total / n
+    ),
+    "variance": _Fold(_moments, _joined, lambda moments, n: moments.squares / n),
+}
