@@ -59,13 +59,15 @@ def images(n: int = 2, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.0, 1.5, (n, SIZE, SIZE, CHANNELS))
 
 
+def _input(dtype: str) -> Any:
+    return keras.Input((SIZE, SIZE, CHANNELS), dtype=keras.DTypePolicy(dtype).variable_dtype)
+
+
 def _body(relu: Callable[[Any, str], Any], fused: Any = None, softmax: Any = "softmax"):
     """Return a builder of the common model: relu(x, dtype) as a step, or fused in the conv."""
 
     def build(dtype: str = "float32") -> keras.Model:
-        x = inputs = keras.Input(
-            (SIZE, SIZE, CHANNELS), dtype=keras.DTypePolicy(dtype).variable_dtype
-        )
+        x = inputs = _input(dtype)
         for _ in range(2):
             activation = fused() if fused else None
             x = layers.Conv2D(5, 3, activation=activation, dtype=dtype)(x)
@@ -120,7 +122,7 @@ def _compiled(dtype: str = "float32") -> keras.Model:
 
 
 def _sequential(dtype: str = "float32") -> keras.Model:
-    steps = [keras.Input((SIZE, SIZE, CHANNELS), dtype=dtype)]
+    steps = [_input(dtype)]
     for _ in range(2):
         steps += [layers.Conv2D(5, 3, dtype=dtype), layers.ReLU(dtype=dtype)]
     steps += [
@@ -134,16 +136,16 @@ def _nested(dtype: str = "float32") -> keras.Model:
     """A Sequential in a Functional in a Functional."""
     block = keras.Sequential(
         [
-            keras.Input((SIZE, SIZE, CHANNELS), dtype=dtype),
+            _input(dtype),
             layers.Conv2D(5, 3, dtype=dtype),
             layers.Activation("relu", dtype=dtype),
         ]
     )
-    h = i = keras.Input((SIZE, SIZE, CHANNELS), dtype=dtype)
+    h = i = _input(dtype)
     h = layers.Conv2D(5, 3, activation="relu", dtype=dtype)(block(h))
     backbone = keras.Model(i, h, name="backbone")
     backbone.compile("sgd", "mse")
-    x = i = keras.Input((SIZE, SIZE, CHANNELS), dtype=dtype)
+    x = i = _input(dtype)
     x = layers.GlobalAveragePooling2D(dtype=dtype)(backbone(x, training=False))
     x = layers.Dropout(0.5, dtype=dtype)(x)
     return random_weights(keras.Model(i, layers.Dense(CLASSES, "softmax", dtype=dtype)(x)))
@@ -324,7 +326,7 @@ class FunctionalWithCall(keras.Model):
 
 def _subclassed(dtype: str = "float32") -> keras.Model:
     model = Subclassed(dtype)
-    model(np.zeros((1, SIZE, SIZE, CHANNELS), dtype))
+    model(np.zeros((1, SIZE, SIZE, CHANNELS), keras.DTypePolicy(dtype).variable_dtype))
     return random_weights(model)
 
 

@@ -51,6 +51,7 @@ from .rules import RULES, Site, rect_grad_at
 from .sanity import emprt_check, random_logit_check, sanity_check, smprt_check
 from .scores import SCORES
 from .similarity import SIMILARITIES, Similarity
+from .streams import gradient_map_batches
 from .verdicts import Verdict, judge
 from .version import __version__ as __version__
 
@@ -108,6 +109,7 @@ __all__ = [
     "data_randomization_check",
     "emprt_check",
     "gradient_map",
+    "gradient_map_batches",
     "judge",
     "load_images",
     "models",

@@ -16,9 +16,10 @@ from .arrays import Array
 from .checks import Options, fingerprint, measured_by, result_of, seeds_of, subject_of
 from .engines import outputs_differ
 from .errors import ModelError, OptionError, check_int
+from .gradients import Trace
 from .measuring import Subject, Variant
-from .methods import Method, resolve_methods
-from .prepared import Prepared, Preprocess
+from .methods import METHODS, Method, resolve_methods
+from .prepared import Prepared, Preprocess, prepare
 from .problems import check_on_problem, tell
 from .results import SanityResult, StepRecord
 from .scores import Score
@@ -349,9 +350,10 @@ def _check_twins(subject: Subject, others: Sequence[Any]) -> None:
             f"Received: {[type(each).__name__ for each in others]} beside {type(model).__name__}."
         )
     shapes = [[tuple(weight.shape) for weight in each.weights] for each in every]
+    trace = _exact(subject)
     for index, twin in enumerate(others):
         if shapes[index + 1] != shapes[0] or not (
-            outputs_differ(subject.trace, twin, subject.prepared.output, subject.batch) <= _SAME
+            outputs_differ(trace, twin, subject.prepared.output, subject.batch) <= _SAME
         ):
             raise OptionError(
                 f"Expected networks of the trained one's architecture. permuted[{index}] "
@@ -362,6 +364,17 @@ def _check_twins(subject: Subject, others: Sequence[Any]) -> None:
             "Expected networks that differ. Received: some with the same weights, as when a "
             "network is given twice or is the trained one."
         )
+
+
+def _exact(subject: Subject) -> Trace:
+    """Return a trace in the precision of the model, which others are compared with."""
+    prepared = subject.prepared
+    if prepared.precision is None:
+        return subject.trace
+    own = prepare(
+        prepared.model, score=prepared.score, input=prepared.input, output=prepared.output
+    )
+    return own.trace((METHODS["gradient"],), subject.batch)
 
 
 def _weights(model: keras.Model) -> list[Array]:

@@ -22,6 +22,7 @@ from .errors import ModelError, OpaqueModelError, UncoveredReluError
 from .gradients import Gradients, Subject, Trace, trace_gradients
 from .injection import inject
 from .methods import Method
+from .precision import computing_in
 from .rules import Rule, gradient
 from .scores import Score
 from .taps import TappedForward, tapped
@@ -73,6 +74,21 @@ class Batch(NamedTuple):
         return tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in self.arrays)
 
 
+class Computing(NamedTuple):
+    """How a trace computes.
+
+    Parameters
+    ----------
+    precision
+        One of PRECISIONS; None for the model's own.
+    jit_compile
+        Whether XLA compiles it.
+    """
+
+    precision: str | None = None
+    jit_compile: bool = False
+
+
 class Tap(NamedTuple):
     """The layer whose outputs stand in the place of the images: by name, or the last of a kind."""
 
@@ -85,6 +101,7 @@ def new_trace(
     score: str | Score,
     methods: Sequence[Method],
     batch: Batch,
+    computing: Computing,
 ) -> Trace:
     """Trace by the first engine that reaches every ReLU and sees the end of the model.
 
@@ -96,6 +113,8 @@ def new_trace(
         How.
     batch
         What the model gets.
+    computing
+        How it computes.
 
     Raises
     ------
@@ -104,12 +123,12 @@ def new_trace(
     composed = any(method.composition is not None for method in methods)
     if not composed:
         rules = {method.name: method.rule for method in methods}
-        return _new_trace(model, output, score, rules, batch)
+        return _new_trace(model, output, score, rules, batch, computing)
 
     def at_layer(layer: str | None, rule: Rule, name: str) -> Trace:
-        return _new_trace(model, output, score, {name: rule}, batch, Tap(layer))
+        return _new_trace(model, output, score, {name: rule}, batch, computing, Tap(layer))
 
-    trace = _new_trace(model, output, score, rules_of(methods), batch)
+    trace = _new_trace(model, output, score, rules_of(methods), batch, computing)
     explained, size = batch.inputs.explained, batch.inputs.batch
     return compose(trace, methods, Setting(batch.specs, explained, size, _weights(model), at_layer))
 
@@ -120,6 +139,7 @@ def _new_trace(
     score: str | Score,
     rules: Mapping[str, Rule],
     batch: Batch,
+    computing: Computing,
     tap: Tap | None = None,
 ) -> Trace:
     """Trace the gradients under rules, with respect to the images or to a layer's outputs."""
@@ -127,28 +147,42 @@ def _new_trace(
 
     def forward_of(callee: Model) -> Forward | TappedForward:
         forward = as_forward(model, callee, batch.inputs, output)
+        if computing.precision is not None:
+            forward = computing_in(computing.precision, forward, callee)
         return forward if tap is None else tapped(forward, callee, tap.layer, explained)
 
     def trace_by(engine: str) -> Trace:
-        forward, specs = forward_of(inject(model) if engine == "clone" else model), batch.specs
-        at_layer = tap is not None
-        subject = Subject(forward, _weights(model), specs, explained, score, engine, at_layer)
+        subject = Subject(
+            forward_of(inject(model) if engine == "clone" else model),
+            _weights(model),
+            batch.specs,
+            explained,
+            score,
+            engine,
+            at_layer=tap is not None,
+            wide_head=computing.precision is not None,
+            jit_compile=computing.jit_compile,
+        )
         if engine == "model":
             return trace_gradients(subject, rules)
         dropped = False
         if engine == "graph":
-            retraced = retrace(forward, specs)
+            retraced = retrace(subject.forward, batch.specs)
             subject = subject._replace(forward=retraced.forward)
             dropped = retraced.custom_gradients
         trace = trace_gradients(subject, rules)
-        own = subject._replace(forward=forward_of(model), engine="model")
-        outputs = functools.partial(_outputs, as_forward(model, model, batch.inputs, output))
-        _check(trace, (subject, own) if dropped else (), outputs, batch)
+        if computing.precision is None:
+            own = subject._replace(forward=forward_of(model), engine="model")
+            outputs = functools.partial(_outputs, as_forward(model, model, batch.inputs, output))
+            _check(trace, (subject, own) if dropped else (), outputs, batch)
         return trace
 
     first = "model"
     if any(rule is not gradient for rule in rules.values()):
         first = "clone" if has_visible_layers(model) else "graph"
+        if computing.precision is not None:  # what engines compute is checked in the model's own
+            exact = computing._replace(precision=None)
+            _new_trace(model, output, score, rules, batch, exact, tap)
     try:
         return trace_by(first)
     except (UncoveredReluError, OpaqueModelError):

@@ -21,7 +21,7 @@ from .errors import ModelError
 from .injection import backward_rule
 from .nodes import captured_for
 from .rules import Rule, gradient
-from .scores import Score, choose_targets, describe_score, find_head, score_values
+from .scores import Score, choose_targets, describe_score, find_head, score_values, widened
 from .taps import TappedForward
 from .tracing import forget_custom_gradients, marked_gradients
 
@@ -127,6 +127,10 @@ class Subject(NamedTuple):
         "model", "clone" or "graph".
     at_layer
         Whether the gradient is with respect to a layer's outputs, and not to the images.
+    wide_head
+        Whether the logits are widened to float32, for a model told to compute in less.
+    jit_compile
+        Whether XLA compiles it.
     """
 
     forward: Forward | TappedForward
@@ -136,6 +140,8 @@ class Subject(NamedTuple):
     score: str | Score
     engine: str
     at_layer: bool = False
+    wide_head: bool = False
+    jit_compile: bool = False
 
 
 def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
@@ -164,7 +170,7 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
             tape.watch(images)
             returned = subject.forward(inputs)
             outputs, source = returned if subject.at_layer else (returned, images)
-            head = find_head(outputs)
+            head = widened(find_head(outputs)) if subject.wide_head else find_head(outputs)
             targets = choose_targets(head, targets)
             scores = score_values(subject.score, head, targets)
         found = find_relus(source, scores, marks)
@@ -199,7 +205,8 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
         return Gradients(targets, _wide(scores), head.outputs, tuple(slopes), features=features)
 
     # Keras does not use autograph either; without it errors come out as they were raised.
-    compiled = tf.function(run, autograph=False).get_concrete_function(
+    function = tf.function(run, autograph=False, jit_compile=subject.jit_compile or None)
+    compiled = function.get_concrete_function(
         list(subject.inputs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
     )
     forget_custom_gradients(compiled.graph)
@@ -214,13 +221,23 @@ def with_other_weights(
     """Return compiled with variables of its own in the place of some of the model's.
 
     A function gets the handles of the variables that it reads as inputs, those read in loops and
-    inner functions included; so it can be called with the handles of others.
+    inner functions included; so it can be called with the handles of others. An array that is
+    given again where it was given last, as from step to step of a cascade, is not copied again.
     """
     captured = list(compiled.captured_inputs)
     places = {id(tensor): place for place, tensor in enumerate(captured)}
     own = [(places.get(id(v.handle)), v.dtype) for v in map(_variable, weights)]
-    stand_ins: dict[int, tf.Variable] = {}
+    stand_ins: dict[int, tuple[Array, tf.Variable]] = {}
     lock = threading.Lock()
+
+    def handle_of(place: int, value: Array, dtype: tf.DType) -> tf.Tensor:
+        if place not in stand_ins:
+            stand_ins[place] = value, tf.Variable(tf.cast(value, dtype), trainable=False)
+        last, variable = stand_ins[place]
+        if last is not value:
+            variable.assign(tf.cast(value, dtype))
+            stand_ins[place] = value, variable
+        return variable.handle
 
     def run_with(
         values: Sequence[Array | None], inputs: Sequence[tf.Tensor], *others: tf.Tensor
@@ -230,11 +247,7 @@ def with_other_weights(
             for (place, dtype), value in zip(own, values, strict=True):
                 if place is None or value is None:  # no score depends on it, or it stays
                     continue
-                if place in stand_ins:
-                    stand_ins[place].assign(tf.cast(value, dtype))
-                else:
-                    stand_ins[place] = tf.Variable(tf.cast(value, dtype), trainable=False)
-                handles[place] = stand_ins[place].handle
+                handles[place] = handle_of(place, value, dtype)
             given = map(tf.convert_to_tensor, (*inputs, *others))
             return compiled._call_flat(list(given), handles)
 

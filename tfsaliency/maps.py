@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,7 +15,7 @@ import tensorflow as tf
 from .arrays import Array, batches, reduction_named, rescale, storable
 from .census import Coverage, Coverages
 from .endpoints import Model
-from .engines import run
+from .engines import Batch, run
 from .errors import OptionError
 from .gradients import Trace
 from .methods import Method, resolve_methods
@@ -272,8 +272,8 @@ def attributions(
     """
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
-    options = _Options(targets, labels, batch_size, check_on_problem(on_problem))
-    return _explain(prepared, images, resolved, None, options)
+    options = Options(targets, labels, batch_size, check_on_problem(on_problem))
+    return explain(prepared, prepared.check(images), resolved, None, options)
 
 
 def gradient_map(
@@ -359,26 +359,40 @@ def gradient_map(
     """
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
-    reduce = [reduction_named(reduction or method.reduction) for method in resolved]
-    options = _Options(targets, labels, batch_size, check_on_problem(on_problem))
-    return _explain(prepared, images, resolved, reduce, options)
+    options = Options(targets, labels, batch_size, check_on_problem(on_problem))
+    return explain(
+        prepared, prepared.check(images), resolved, reductions(resolved, reduction), options
+    )
 
 
-class _Options(NamedTuple):
+Reductions: TypeAlias = Sequence[Callable[[tf.Tensor], tf.Tensor]]
+
+
+def reductions(methods: Sequence[Method], reduction: str | None) -> Reductions:
+    """Return how the channels of each method's maps become one."""
+    return [reduction_named(reduction or method.reduction) for method in methods]
+
+
+class Options(NamedTuple):
+    """What else is asked for; see gradient_map."""
+
     targets: Any
     labels: Sequence[str] | None
     batch_size: int
     on_problem: str
 
 
-def _explain(
+def explain(
     prepared: Prepared,
-    images: Any,
+    batch: Batch,
     methods: tuple[Method, ...],
-    reduce: Sequence[Callable[[tf.Tensor], tf.Tensor]] | None,
-    options: _Options,
+    reduce: Reductions | None,
+    options: Options,
 ) -> SaliencyMaps:
-    batch = prepared.check(images)
+    """Return the maps of a checked batch, as they are if nothing reduces them; see gradient_map.
+
+    It warns of the line that called its caller.
+    """
     trace = prepared.trace(methods, batch)
     check_labels(options.labels, trace.classes)
     targets = as_targets(options.targets, len(batch.images), options.labels)
@@ -389,7 +403,7 @@ def _explain(
         result = run(trace, batch, part, targets[part], at_once=size)
         maps = [one(g) for one, g in zip(reduce or keep, result.gradients, strict=True)]
         found = (result.targets, result.scores, result.outputs, result.details, *maps)
-        parts.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), found))
+        parts.append(tf.nest.map_structure(np.asarray, found))  # copied when they are joined
     joined = tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
     chosen, scores, outputs, details, *arrays = joined
     by_name = {method.name: told for method, told in zip(methods, details, strict=False) if told}

@@ -24,10 +24,11 @@ from .endpoints import (
     says_inputs,
     symbolic_ends,
 )
-from .engines import Batch, new_trace
-from .errors import ImageError, ModelError, OptionError
+from .engines import Batch, Computing, new_trace
+from .errors import ImageError, ModelError, OptionError, unknown_option
 from .gradients import Trace
 from .methods import METHODS, Method
+from .precision import PRECISIONS
 from .rules import RULES
 from .scores import Score, check_score
 
@@ -71,6 +72,10 @@ class Prepared:
         What is done to a copy of the images first.
     input, output : str, int or None
         Which of several inputs is explained, and which of several outputs is scored.
+    precision : str or None
+        What the layers compute in, if not in their own dtype.
+    jit_compile : bool
+        Whether XLA compiles the traces.
 
     Examples
     --------
@@ -86,6 +91,8 @@ class Prepared:
     preprocess: Preprocess | None = None
     input: str | int | None = None
     output: str | int | None = None
+    precision: str | None = None
+    jit_compile: bool = False
     _kept: _Kept = field(default_factory=_Kept, repr=False)
 
     @property
@@ -141,7 +148,10 @@ class Prepared:
             if not _is_same(self._kept.structure, _structure(self.model)):
                 traces.clear()
             if key not in traces:
-                traces[key] = new_trace(self.model, self.output, self.score, methods, batch)
+                computing = Computing(self.precision, self.jit_compile)
+                traces[key] = new_trace(
+                    self.model, self.output, self.score, methods, batch, computing
+                )
                 if len(traces) > _KEPT_TRACES:
                     traces.popitem(last=False)
                 self._kept.structure = _structure(self.model)
@@ -156,6 +166,8 @@ def prepare(
     preprocess: Preprocess | None = None,
     input: str | int | None = None,
     output: str | int | None = None,
+    precision: str | None = None,
+    jit_compile: bool = False,
 ) -> Prepared:
     """Choose what is differentiated, once; the result is accepted wherever a model is.
 
@@ -181,6 +193,13 @@ def prepare(
         index. The others are given beside it, as a dict or a tuple, and kept as they are.
     output
         Of a model with several outputs, the one to score: name, key or index.
+    precision
+        "bfloat16": the layers compute in it, from weights that stay as they are; logits, scores
+        and maps are float32. On a processor with instructions for it that is faster, and maps
+        differ from those of float32 as benchmarks/README.md says. None for the layers' own dtype.
+    jit_compile
+        Whether XLA compiles what is traced, as in keras.Model.compile: for GPUs. On a CPU it was
+        two to three times slower.
 
     Returns
     -------
@@ -191,7 +210,7 @@ def prepare(
     ModelError
         For what is no built model, and where input or output is needed.
     OptionError
-        For an unknown score, input or output.
+        For an unknown score, input, output or precision.
 
     References
     ----------
@@ -206,9 +225,18 @@ def prepare(
     >>> tfs.gradient_map(halved, np.ones((1, 4, 4, 3)))["gradient"].shape
     (1, 4, 4)
     """
-    preprocess = _checked_callable(preprocess)
+    if precision is not None and precision not in PRECISIONS:
+        raise unknown_option("precision", precision, PRECISIONS)
+    if not isinstance(jit_compile, bool):
+        raise OptionError(f"Expected jit_compile as True or False. Received: {jit_compile!r}.")
     return Prepared(
-        _checked_model(model, input, output), check_score(score), preprocess, input, output
+        _checked_model(model, input, output),
+        check_score(score),
+        _checked_callable(preprocess),
+        input,
+        output,
+        precision,
+        jit_compile,
     )
 
 

@@ -45,6 +45,17 @@ class Head(NamedTuple):
     activation: str
 
 
+_ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
+
+
+def widened(head: Head) -> Head:
+    """Return the end of a model that was told to compute in 16 bits, from its logits on in 32."""
+    logits = tf.cast(head.logits, tf.float32)
+    activation = _ACTIVATIONS.get(head.activation)
+    outputs = tf.cast(head.outputs, tf.float32) if activation is None else activation(logits)
+    return Head(outputs, logits, head.activation)
+
+
 def find_head(outputs: tf.Tensor) -> Head:
     """Find the final softmax or sigmoid of a traced model, and the value before it."""
     op = outputs.op

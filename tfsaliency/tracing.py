@@ -62,6 +62,7 @@ def retrace(forward: Forward | TappedForward, inputs: Sequence[tf.TensorSpec]) -
     forget_custom_gradients(traced.graph)  # this graph is not differentiated
     graph = _inlined(traced)
     custom = _mark(graph)
+    _drop_placeholders(graph)
 
     def imported(arrays: Sequence[tf.Tensor]) -> Any:
         # Variables are captured again: what is imported reads them at every call.
@@ -171,6 +172,18 @@ def _rename_functions(graph: Any) -> None:
             for reference in (attribute.func, *attribute.list.func):
                 if reference.name in known:
                     reference.name += suffix
+
+
+def _drop_placeholders(graph: Any) -> None:
+    """Remove what is mapped to other tensors when the graph is imported: XLA compiles none."""
+    kept = [node for node in graph.node if node.op != "Placeholder"]
+    names = {b"loc:@" + node.name.encode() for node in kept}
+    for node in kept:
+        if "_class" in node.attr:
+            beside = node.attr["_class"].list.s
+            beside[:] = [name for name in beside if name in names]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _definitions(graph: Any) -> list[Any]:

@@ -1,0 +1,154 @@
+"""gradient_map_batches(model, batches, methods): maps of more images than fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+
+from .endpoints import Model
+from .engines import Batch
+from .errors import OptionError
+from .maps import Options, SaliencyMaps, explain, reductions
+from .methods import Method, resolve_methods
+from .prepared import Prepared, Preprocess, as_prepared
+from .problems import check_on_problem
+from .scores import Score
+
+_FROM_BATCHES = "labels"  # targets of each batch
+
+
+def gradient_map_batches(
+    model: Model | Prepared,
+    batches: Iterable[Any],
+    methods: str | Method | Sequence[str | Method] = "gradient",
+    *,
+    targets: Any = None,
+    labels: Sequence[str] | None = None,
+    score: str | Score | None = None,
+    preprocess: Preprocess | None = None,
+    reduction: str | None = None,
+    batch_size: int = 32,
+    on_problem: str = "warn",
+) -> Iterator[SaliencyMaps]:
+    """Compute saliency maps of batches, one after the other.
+
+    While one batch is explained the next one is fetched and checked, in a thread of its own. No
+    more than these two are held: memory does not grow with the number of images.
+
+    Parameters
+    ----------
+    model, methods, labels, score, preprocess, reduction, on_problem
+        As for gradient_map.
+    batches
+        A tf.data.Dataset, a keras.utils.PyDataset, or any iterable. Each batch is images as
+        gradient_map takes them, or, as for keras.Model.predict, a tuple of these and their labels
+        (n,). They are only looked at where targets asks for them. Of a model of several inputs
+        the first of the tuple is a dict or a tuple of these.
+    targets
+        The class to explain: None (each image's top class), an index or a name out of labels for
+        all of them, or "labels" for those that come with the images, as indices.
+    batch_size
+        How many images of a batch go through the model at a time.
+
+    Returns
+    -------
+    An iterator of SaliencyMaps, one for each batch. What is said of images in problems counts from
+    the batch's first.
+
+    Raises
+    ------
+    ImageError, ModelError, OptionError, MeaninglessMapError
+        As gradient_map; and what batches raises.
+
+    References
+    ----------
+    See gradient_map.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tensorflow as tf, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2)])
+    >>> images, labels = np.random.default_rng(0).normal(size=(5, 4, 4, 3)), [0, 1, 1, 0, 1]
+    >>> dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
+    >>> for maps in tfs.gradient_map_batches(model, dataset, targets="labels"):
+    ...     print(maps["gradient"].shape, maps.targets)
+    (2, 4, 4) [0 1]
+    (2, 4, 4) [1 0]
+    (1, 4, 4) [1]
+    """
+    resolved = resolve_methods(methods)
+    prepared = as_prepared(model, resolved, score, preprocess)
+    reduce, on_problem = reductions(resolved, reduction), check_on_problem(on_problem)
+    if isinstance(targets, (list, tuple)) or getattr(targets, "shape", ()) != ():
+        raise OptionError(
+            "Expected targets as None, one class for all batches, or 'labels' for those that come "
+            f"with the images. Received: {type(targets).__name__}."
+        )
+    fetched = _fetched(prepared, _iterator(batches), targets)
+
+    def explained() -> Iterator[SaliencyMaps]:
+        for batch, own in fetched:
+            options = Options(own, labels, batch_size, on_problem)
+            yield explain(prepared, batch, resolved, reduce, options)
+
+    return explained()
+
+
+def _iterator(batches: Any) -> Iterator[Any]:
+    if isinstance(batches, keras.utils.PyDataset):  # has no end of its own
+        return (batches[i] for i in range(len(batches)))
+    whole = isinstance(batches, (str, bytes, Mapping)) or hasattr(batches, "shape")
+    if whole or not isinstance(batches, Iterable):
+        raise OptionError(
+            "Expected batches as a tf.data.Dataset or another iterable of batches (n, h, w, c). "
+            f"Received: {type(batches).__name__} of shape {getattr(batches, 'shape', None)}. "
+            "gradient_map takes one batch."
+        )
+    return iter(batches)
+
+
+def _fetched(
+    prepared: Prepared, batches: Iterator[Any], targets: Any
+) -> Iterator[tuple[Batch, Any]]:
+    """Yield each batch, checked, with its targets, while the next one is being fetched."""
+
+    def fetch() -> tuple[Batch, Any] | None:
+        for element in batches:
+            images, own = _parts(element, targets)
+            return prepared.check(images), own
+        return None
+
+    with ThreadPoolExecutor(1) as background:
+        waiting = background.submit(fetch)
+        while found := waiting.result():
+            waiting = background.submit(fetch)
+            yield found
+
+
+def _parts(element: Any, targets: Any) -> tuple[Any, Any]:
+    """Return the images of an element of batches, and the classes to explain."""
+    images, own, _ = (
+        keras.utils.unpack_x_y_sample_weight(element)
+        if isinstance(element, tuple)
+        else (element, None, None)
+    )
+    if not isinstance(targets, str) or targets != _FROM_BATCHES:
+        return images, targets
+    if own is None:
+        raise OptionError(
+            "Expected batches of (images, labels), as targets='labels' asks for. "
+            f"Received: {type(element).__name__} without labels."
+        )
+    classes = np.asarray(own)
+    if classes.dtype.kind not in "iu" or classes.size != max(classes.shape, default=0):
+        raise OptionError(
+            "Expected labels of batches as class indices (n,). Received: "
+            f"{classes.dtype} of shape {classes.shape}. One-hot labels become indices by "
+            "argmax(axis=-1)."
+        )
+    return images, classes.reshape(-1)
