@@ -5,6 +5,7 @@ Shapes are named by axis throughout: n images, h rows, w columns, c channels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,10 +23,23 @@ Shape = tuple[int | None, ...]
 _PIL_MODES_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _PIL_WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
+_FEW = 4  # channels, which are folded one by one in half the time that a reduction takes
+
+
+def _folded(
+    channels: tf.Tensor,
+    fold: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    reduce: Callable[..., tf.Tensor],
+) -> tf.Tensor:
+    if channels.shape[-1] > _FEW:
+        return reduce(channels, axis=-1)
+    return functools.reduce(fold, tf.unstack(channels, axis=-1))
+
+
 REDUCTIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "sum_abs": lambda g: tf.reduce_sum(tf.abs(g), axis=-1),
-    "max_abs": lambda g: tf.reduce_max(tf.abs(g), axis=-1),
-    "sum": lambda g: tf.reduce_sum(g, axis=-1),
+    "sum_abs": lambda g: _folded(tf.abs(g), tf.add, tf.reduce_sum),
+    "max_abs": lambda g: _folded(tf.abs(g), tf.maximum, tf.reduce_max),
+    "sum": lambda g: _folded(g, tf.add, tf.reduce_sum),
 }
 
 

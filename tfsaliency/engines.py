@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array
+from .arrays import Array, batches
 from .composing import Setting, compose, rules_of
 from .endpoints import Forward, Inputs, Model, as_forward, has_visible_layers
 from .errors import ModelError, OpaqueModelError, UncoveredReluError
@@ -57,11 +57,16 @@ class Batch(NamedTuple):
         """The images as the model gets them."""
         return self.arrays[self.inputs.explained]
 
-    def only(self, image: Array) -> Batch:
-        """Return one image (1, h, w, c) with what the first has beside it."""
-        arrays = [array[:1] for array in self.arrays]
-        arrays[self.inputs.explained] = image
+    def of(self, images: Array) -> Batch:
+        """Return other images, as the model gets them, each with what the first has beside it."""
+        arrays = [np.repeat(array[:1], len(images), axis=0) for array in self.arrays]
+        arrays[self.inputs.explained] = images
         return self._replace(arrays=tuple(arrays))
+
+    def filled(self, part: slice) -> list[Array]:
+        """Return a part of all inputs, filled up to the size that the model fixes."""
+        arrays = [array[part] for array in self.arrays]
+        return [_filled(array, self.inputs.batch) for array in arrays]
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -173,8 +178,8 @@ def _new_trace(
         trace = trace_gradients(subject, rules)
         if computing.precision is None:
             own = subject._replace(forward=forward_of(model), engine="model")
-            outputs = functools.partial(_outputs, as_forward(model, model, batch.inputs, output))
-            _check(trace, (subject, own) if dropped else (), outputs, batch)
+            forward = as_forward(model, model, batch.inputs, output)
+            _check(trace, (subject, own) if dropped else (), forward, batch)
         return trace
 
     first = "model"
@@ -210,49 +215,60 @@ def run(
     Compositions give the network at_once points at a time, or as many as there are images.
     """
     call = trace.run if weights is None else functools.partial(trace.run_with, weights)
-    arrays = [array[part] for array in batch.arrays]
-    n = len(arrays[0])
-    missing = (batch.inputs.batch or n) - n
-    if missing:  # the model takes batches of one size only: the last image fills it up
-        arrays = [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for a in arrays]
-        targets = np.concatenate([targets, np.repeat(targets[-1:], missing)])
+    n, targets = len(targets), _filled(targets, batch.inputs.batch)
     with tf.init_scope():  # not recorded by a tape that the caller may have open
-        given = [tf.constant(array) for array in arrays], tf.constant(targets)
+        given = [tf.constant(array) for array in batch.filled(part)], tf.constant(targets)
         sizes = [tf.constant(batch.inputs.batch or at_once)] if trace.composed else []
         for scale in _HALF_SCALES if trace.half else (1.0,):
             result = call(*given, tf.constant(scale), *sizes)
             if not trace.half or all(_is_finite(g) for g in result.gradients):
                 break
-    return tf.nest.map_structure(lambda t: t[:n], result) if missing else result
+    return tf.nest.map_structure(lambda t: t[:n], result) if len(targets) > n else result
+
+
+def _filled(array: Array, size: int | None) -> Array:
+    missing = (size or len(array)) - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+def _whole(batch: Batch, function: Callable[[slice], tf.Tensor]) -> Array:
+    """Return what a function gives of all images, as many at a time as the model takes."""
+    n = len(batch.images_in)
+    parts = [function(part) for part in batches(n, batch.inputs.batch or n)]
+    with tf.init_scope():  # a trace may be made while another is
+        return np.concatenate([tf.cast(part, tf.float64).numpy() for part in parts])
 
 
 def _check(
     trace: Trace,
     subjects: Sequence[Subject],
-    outputs: Callable[[Batch], tf.Tensor],
+    forward: Forward,
     batch: Batch,
 ) -> None:
     """Raise ModelError where an engine does not compute what the model computes.
 
     The outputs are compared, for the first image and for noise (a black image may hide what
-    differs); and the plain gradients of two subjects, where those of the model's own were dropped.
+    differs), with those of the model's own forward pass; and the plain gradients of two subjects,
+    where those of the model's own were dropped.
     """
-    samples = (batch.only(batch.images_in[:1]), batch.only(_noise(batch.images_in[:1])))
-    target = np.zeros(1, np.int32)
-    compared = []
-    for sample in samples:
-        mine = run(trace, sample, slice(0, 1), target).outputs
-        compared.append(("outputs", mine, outputs(sample)))
+    first = batch.images_in[:1]
+    samples = batch.of(np.concatenate([first, _noise(first)]))
+    target = np.zeros(len(samples.images_in), np.int32)
+
+    def found(each: Trace, pick: Callable[[Gradients], tf.Tensor]) -> Array:
+        return _whole(samples, lambda part: pick(run(each, samples, part, target[part])))
+
+    mine = found(trace, lambda result: result.outputs)
+    compared = [("outputs", mine, _outputs(forward, samples))]
     if subjects:
         pair = [
             trace_gradients(subject._replace(score=_energy), {"gradient": gradient})
             for subject in subjects
         ]
-        for sample in samples:
-            slopes = [run(each, sample, slice(0, 1), target).gradients[0] for each in pair]
-            compared.append(("gradients", *slopes))
+        slopes, own = (found(each, lambda result: result.gradients[0]) for each in pair)
+        compared.append(("gradients", slopes, own))
     for what, mine, its in compared:
-        difference = _difference(mine, its)
+        difference = max(map(_difference, mine, its))
         if not difference <= (_SAME_HALF if trace.low else _SAME):
             raise ModelError(
                 f"The {trace.engine} of the model with modified ReLUs does not compute what the "
@@ -277,16 +293,21 @@ def outputs_differ(
     As a part of the largest output; the model may be another than the one that was traced.
     """
     weights = [weight.numpy() for weight in model.weights]
-    mine = run(trace, batch, slice(0, 1), np.zeros(1, np.int32), weights).outputs
-    return _difference(mine, _outputs(as_forward(model, model, batch.inputs, output), batch))
+    first = batch.of(batch.images_in[:1])
+    target = np.zeros(1, np.int32)
+    mine = _whole(first, lambda part: run(trace, first, part, target, weights).outputs)
+    return _difference(mine, _outputs(as_forward(model, model, batch.inputs, output), first))
 
 
-def _outputs(forward: Forward, batch: Batch) -> tf.Tensor:
-    """Run a model as it is on one image, eagerly."""
-    size = batch.inputs.batch or 1
-    with tf.init_scope():
-        arrays = [tf.constant(np.repeat(array[:1], size, axis=0)) for array in batch.arrays]
-        return forward(arrays)[:1]
+def _outputs(forward: Forward, batch: Batch) -> Array:
+    """Run a model as it is, eagerly."""
+
+    def outputs(part: slice) -> tf.Tensor:
+        with tf.init_scope():
+            found = forward([tf.constant(array) for array in batch.filled(part)])
+            return found[: len(batch.images_in[part])]
+
+    return _whole(batch, outputs)
 
 
 def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
@@ -295,10 +316,8 @@ def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(squares, axis=list(range(1, len(outputs.shape))))
 
 
-def _difference(a: tf.Tensor, b: tf.Tensor) -> float:
-    """Return the largest difference of two tensors as a part of the largest value of b."""
-    with tf.init_scope():  # a trace may be made while another is
-        mine, its = (tf.cast(tensor, tf.float64).numpy() for tensor in (a, b))
+def _difference(mine: Array, its: Array) -> float:
+    """Return the largest difference of two arrays as a part of the largest value of the second."""
     if np.array_equal(mine, its, equal_nan=True):
         return 0.0
     largest = np.max(np.abs(its))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -34,23 +35,26 @@ from .scores import Score, check_score
 
 Preprocess = Callable[[Array], Any]
 _KEPT_TRACES = 8  # a model
-_PLAIN = (int, float, str, bool, bytes, complex, type(None))
+_PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None)))
 
 
 @dataclass(eq=False)
 class _Kept:
     """The traces of a model, and the structure it had when they were made. It holds no model."""
 
-    structure: list[Any] = field(default_factory=list)
+    structure: _Structure | None = None
     traces: OrderedDict[Any, Trace] = field(default_factory=OrderedDict)
 
 
-# What Keras keeps in every layer for itself: its lists of weights, losses and nodes.
-_KERAS_OWN = frozenset(
-    name
-    for name in vars(keras.layers.Layer(name="tfsaliency"))
-    if name.startswith("_") and "dtype" not in name
-)
+def _names_of_keras() -> frozenset[str]:
+    """Return what Keras keeps in every layer for itself: lists of weights, losses and nodes."""
+    layer = keras.layers.Layer(name="tfsaliency")
+    layer.inner = keras.layers.Layer(name="tfsaliency")  # TensorFlow adds what it needs to track it
+    own = {"inner", "autocast", "_dtype_policy"}
+    return frozenset(vars(layer)) - own
+
+
+_KERAS_OWN = _names_of_keras()
 
 # What was traced for models that the caller did not prepare.
 _kept: WeakKeyDictionary[keras.Model, _Kept] = WeakKeyDictionary()
@@ -145,7 +149,8 @@ class Prepared:
         key = (tuple(methods), score, self.input, self.output, *batch.signature)
         with _tracing:
             traces = self._kept.traces
-            if not _is_same(self._kept.structure, _structure(self.model)):
+            structure = self._kept.structure
+            if structure is None or not structure.is_of(self.model):
                 traces.clear()
             if key not in traces:
                 computing = Computing(self.precision, self.jit_compile)
@@ -154,7 +159,7 @@ class Prepared:
                 )
                 if len(traces) > _KEPT_TRACES:
                     traces.popitem(last=False)
-                self._kept.structure = _structure(self.model)
+                self._kept.structure = _Structure(self.model)
             traces.move_to_end(key)
             return traces[key]
 
@@ -313,45 +318,51 @@ def _checked_callable(preprocess: Any) -> Any:
     return preprocess
 
 
-def _structure(model: Model) -> list[Any]:
-    """Return what changes when a layer's attribute is set: an activation, a slope, a statistic.
+class _Structure:
+    """What changes when a layer's attribute is set: an activation, a slope, a statistic.
 
     Weights are variables, and those are read at every call. Everything else about a layer is
     written into a trace as it is. The attributes of a Functional model change when it is compiled
     or fitted, and say nothing about its graph.
+
+    It is looked at in every call, and so is a flat list, which is compared in one go: numbers and
+    texts as they are, and objects by their ids. An id may come again, but not while its object is
+    alive; and to see that there are weak references, which keep no model alive.
     """
-    found: list[Any] = []
+
+    def __init__(self, model: Model) -> None:
+        self._found: list[Any] = []
+        self._objects: list[ref[Any]] = []
+        _describe(model, self._found, self._objects)
+
+    def is_of(self, model: Model) -> bool:
+        """Tell whether a model has it now."""
+        found: list[Any] = []
+        _describe(model, found, None)
+        return found == self._found and all(one() is not None for one in self._objects)
+
+
+def _describe(model: Model, found: list[Any], objects: list[ref[Any]] | None) -> None:
     for layer in model._flatten_layers() if isinstance(model, keras.Model) else ():
         if not isinstance(layer, keras.Model) or not has_visible_layers(layer):
             for name, value in vars(layer).items():
                 if name not in _KERAS_OWN:
-                    _append(found, value)
-    return found
+                    if type(value) in _PLAIN:
+                        found.append(value)
+                    else:
+                        _append(found, objects, value)
 
 
-def _append(found: list[Any], value: Any, depth: int = 2) -> None:
-    """Append what tells a value from another, without keeping a model alive.
-
-    That is the value itself if it is a number or a text, and else a weak reference, which is
-    another one where the value is; an id may come again.
-    """
-    kind = type(value)
-    if kind in _PLAIN:
+def _append(found: list[Any], objects: list[ref[Any]] | None, value: Any, depth: int = 2) -> None:
+    """Append what tells a value from another: a number or a text, what is in a container, an id."""
+    if type(value) in _PLAIN:
         found.append(value)
-    elif isinstance(value, (dict, list, tuple)) and depth:
+    elif depth and isinstance(value, (dict, list, tuple)):
         found.append(len(value))
         for item in value.items() if isinstance(value, dict) else value:
-            _append(found, item, depth if kind is tuple else depth - 1)
+            _append(found, objects, item, depth if type(value) is tuple else depth - 1)
     else:
-        try:
-            found.append(ref(value))
-        except TypeError:
-            found.append(id(value))
-
-
-def _is_same(a: list[Any], b: list[Any]) -> bool:
-    # References are compared as objects: what they refer to may have an equality of its own.
-    return len(a) == len(b) and all(
-        x is y or (type(x) is type(y) and type(x) in _PLAIN and x == y)
-        for x, y in zip(a, b, strict=True)
-    )
+        found.append(id(value))
+        if objects is not None:
+            with suppress(TypeError):  # not everything can be referred to
+                objects.append(ref(value))

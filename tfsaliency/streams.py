@@ -56,8 +56,8 @@ def gradient_map_batches(
 
     Returns
     -------
-    An iterator of SaliencyMaps, one for each batch. What is said of images in problems counts from
-    the batch's first.
+    An iterator of SaliencyMaps, maps (n, h, w) of one batch after the other. What is said of images
+    in problems counts from the batch's first.
 
     Raises
     ------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -48,14 +50,25 @@ def trained_range(model: Any, index: int = 0) -> tuple[float, float] | None:
     >>> trained_range(keras.applications.MobileNetV2(weights=None))
     (-1.0, 1.0)
     """
-    for candidate in (model, *_fed_directly(model, index)):
+    for candidate in _candidates(model, index):
         if not isinstance(candidate, keras.Model):
             continue
-        for pattern, values in _RANGES.items():
-            if re.fullmatch(pattern, candidate.name.lower()):
-                scales = any(isinstance(layer, _SCALING) for layer in candidate.layers)
-                return values if scales or values != _RAW else None
+        values = _of_name(candidate.name.lower())
+        if values is not None:
+            scales = any(isinstance(layer, _SCALING) for layer in candidate.layers)
+            return values if scales or values != _RAW else None
     return None
+
+
+@functools.cache
+def _of_name(name: str) -> tuple[float, float] | None:
+    found = (values for pattern, values in _RANGES.items() if re.fullmatch(pattern, name))
+    return next(found, None)
+
+
+def _candidates(model: Any, index: int) -> Iterator[Any]:
+    yield model
+    yield from _fed_directly(model, index)
 
 
 def _fed_directly(model: Any, index: int) -> list[Any]:
