@@ -23,7 +23,7 @@ ROWS = [
         "models",
         "draws",
     ],
-    ["similarity", "verdicts", "randomization", "compositions"],
+    ["similarity", "verdicts", "randomization", "compositions", "structures"],
     ["census", "controls", "methods"],
     ["injection"],
     ["precision", "taps"],

@@ -18,6 +18,7 @@ from .errors import ImageError, check_int, unknown_option
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
+Limits = tuple[float, float]  # the least and the largest value
 
 # How PIL writes 8-bit pixels; other modes (16-bit, float) would be clipped by convert().
 _PIL_MODES_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -31,20 +32,27 @@ def _folded(
     fold: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     reduce: Callable[..., tf.Tensor],
 ) -> tf.Tensor:
-    if channels.shape[-1] > _FEW:
+    if channels.shape[-1] is None or channels.shape[-1] > _FEW:
         return reduce(channels, axis=-1)
     return functools.reduce(fold, tf.unstack(channels, axis=-1))
 
 
+_compiled = functools.partial(tf.function, autograph=False, reduce_retracing=True)
+
 REDUCTIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "sum_abs": lambda g: _folded(tf.abs(g), tf.add, tf.reduce_sum),
-    "max_abs": lambda g: _folded(tf.abs(g), tf.maximum, tf.reduce_max),
-    "sum": lambda g: _folded(g, tf.add, tf.reduce_sum),
+    "sum_abs": _compiled(lambda g: _folded(tf.abs(g), tf.add, tf.reduce_sum)),
+    "max_abs": _compiled(lambda g: _folded(tf.abs(g), tf.maximum, tf.reduce_max)),
+    "sum": _compiled(lambda g: _folded(g, tf.add, tf.reduce_sum)),
 }
 
 
 def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
-    """Return images as one checked array with a batch axis.
+    """Return images as one checked array with a batch axis; see limited_batch."""
+    return limited_batch(images, shape, what)[0]
+
+
+def limited_batch(images: Any, shape: Shape, what: str = "images") -> tuple[Array, Limits]:
+    """Return images as one checked array with a batch axis, and the limits of its values.
 
     Parameters
     ----------
@@ -57,7 +65,7 @@ def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
 
     Returns
     -------
-    Array (n, h, w, c), of the dtype received; it may be the caller's own.
+    Array (n, h, w, c), of the dtype received; it may be the caller's own. And its limits.
 
     Raises
     ------
@@ -78,13 +86,14 @@ def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
             f"Wrong size of {what}. Expected {expected}. Received: shape {received}. "
             f"{_size_remedy(shape, batch.shape[1:])}"
         )
-    if not np.isfinite(batch).all():
+    limits = batch.min(), batch.max()  # NaN where there is one
+    if not np.isfinite(limits).all():
         bad = int(np.size(batch) - np.isfinite(batch).sum())
         raise ImageError(
             f"Expected finite {what}. Received: {bad} values that are NaN or infinite. "
             "Replace them, or leave those images out."
         )
-    return batch
+    return batch, limits
 
 
 def batches(n: int, batch_size: int) -> Iterator[slice]:

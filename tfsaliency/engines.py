@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array, batches
+from .arrays import Array, Limits, batches
 from .composing import Setting, compose, rules_of
 from .endpoints import Forward, Inputs, Model, as_forward, has_visible_layers
 from .errors import ModelError, OpaqueModelError, UncoveredReluError
@@ -46,11 +46,14 @@ class Batch(NamedTuple):
         All inputs of the model as it gets them.
     inputs
         What the model takes.
+    limits
+        The least and the largest value of the images as the model gets them.
     """
 
     images: Array
     arrays: tuple[Array, ...]
     inputs: Inputs
+    limits: Limits
 
     @property
     def images_in(self) -> Array:

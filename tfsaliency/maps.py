@@ -412,7 +412,7 @@ def explain(
     trained = trained_range(prepared.model, batch.inputs.explained)
     problems = Problems(
         (
-            *check_images(batch.images_in, trained),
+            *check_images(batch.images_in, batch.limits, trained),
             *find_problems(by_method, reduce is None, probabilities, trace.epsilon),
             *find_unconverged(by_name),
         )

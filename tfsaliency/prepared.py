@@ -5,21 +5,19 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 import keras
 import tensorflow as tf
 
-from .arrays import Array, as_batch
+from .arrays import Array, as_batch, limited_batch
 from .endpoints import (
     Model,
     check_others,
     choose,
     flat_inputs,
-    has_visible_layers,
     inputs_of,
     output_names,
     says_inputs,
@@ -32,29 +30,19 @@ from .methods import METHODS, Method
 from .precision import PRECISIONS
 from .rules import RULES
 from .scores import Score, check_score
+from .structures import Structure
 
 Preprocess = Callable[[Array], Any]
 _KEPT_TRACES = 8  # a model
-_PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None)))
 
 
 @dataclass(eq=False)
 class _Kept:
     """The traces of a model, and the structure it had when they were made. It holds no model."""
 
-    structure: _Structure | None = None
+    structure: Structure | None = None
     traces: OrderedDict[Any, Trace] = field(default_factory=OrderedDict)
 
-
-def _names_of_keras() -> frozenset[str]:
-    """Return what Keras keeps in every layer for itself: lists of weights, losses and nodes."""
-    layer = keras.layers.Layer(name="tfsaliency")
-    layer.inner = keras.layers.Layer(name="tfsaliency")  # TensorFlow adds what it needs to track it
-    own = {"inner", "autocast", "_dtype_policy"}
-    return frozenset(vars(layer)) - own
-
-
-_KERAS_OWN = _names_of_keras()
 
 # What was traced for models that the caller did not prepare.
 _kept: WeakKeyDictionary[keras.Model, _Kept] = WeakKeyDictionary()
@@ -118,12 +106,13 @@ class Prepared:
         shape, dtype = inputs.shapes[index], inputs.dtypes[index]
         arrays = check_others(inputs, flat_inputs(inputs, images))
         if self.preprocess is None:
-            batch = as_batch(arrays[index], shape)
+            batch, limits = limited_batch(arrays[index], shape)
             arrays[index] = batch.astype(dtype, copy=False)
         else:
             batch = as_batch(arrays[index], (None,) * (len(shape) - 1) + shape[-1:])
             output = self.preprocess(batch.astype(dtype, copy=True))
-            arrays[index] = as_batch(output, shape, "preprocessed images").astype(dtype, copy=False)
+            array, limits = limited_batch(output, shape, "preprocessed images")
+            arrays[index] = array.astype(dtype, copy=False)
             if len(arrays[index]) != len(batch):
                 raise OptionError(
                     f"Expected preprocess to return a batch of {len(batch)} images. "
@@ -135,7 +124,7 @@ class Prepared:
                     f"Expected {len(batch)} entries in every input. Received: {len(array)} in "
                     f"{name!r}."
                 )
-        return Batch(batch, tuple(arrays), inputs)
+        return Batch(batch, tuple(arrays), inputs, limits)
 
     def trace(self, methods: Sequence[Method], batch: Batch) -> Trace:
         """Return the trace for these methods and inputs of this shape, made or kept.
@@ -159,7 +148,7 @@ class Prepared:
                 )
                 if len(traces) > _KEPT_TRACES:
                     traces.popitem(last=False)
-                self._kept.structure = _Structure(self.model)
+                self._kept.structure = Structure(self.model)
             traces.move_to_end(key)
             return traces[key]
 
@@ -316,53 +305,3 @@ def _checked_callable(preprocess: Any) -> Any:
             f"Received: {preprocess!r}."
         )
     return preprocess
-
-
-class _Structure:
-    """What changes when a layer's attribute is set: an activation, a slope, a statistic.
-
-    Weights are variables, and those are read at every call. Everything else about a layer is
-    written into a trace as it is. The attributes of a Functional model change when it is compiled
-    or fitted, and say nothing about its graph.
-
-    It is looked at in every call, and so is a flat list, which is compared in one go: numbers and
-    texts as they are, and objects by their ids. An id may come again, but not while its object is
-    alive; and to see that there are weak references, which keep no model alive.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self._found: list[Any] = []
-        self._objects: list[ref[Any]] = []
-        _describe(model, self._found, self._objects)
-
-    def is_of(self, model: Model) -> bool:
-        """Tell whether a model has it now."""
-        found: list[Any] = []
-        _describe(model, found, None)
-        return found == self._found and all(one() is not None for one in self._objects)
-
-
-def _describe(model: Model, found: list[Any], objects: list[ref[Any]] | None) -> None:
-    for layer in model._flatten_layers() if isinstance(model, keras.Model) else ():
-        if not isinstance(layer, keras.Model) or not has_visible_layers(layer):
-            for name, value in vars(layer).items():
-                if name not in _KERAS_OWN:
-                    if type(value) in _PLAIN:
-                        found.append(value)
-                    else:
-                        _append(found, objects, value)
-
-
-def _append(found: list[Any], objects: list[ref[Any]] | None, value: Any, depth: int = 2) -> None:
-    """Append what tells a value from another: a number or a text, what is in a container, an id."""
-    if type(value) in _PLAIN:
-        found.append(value)
-    elif depth and isinstance(value, (dict, list, tuple)):
-        found.append(len(value))
-        for item in value.items() if isinstance(value, dict) else value:
-            _append(found, objects, item, depth if type(value) is tuple else depth - 1)
-    else:
-        found.append(id(value))
-        if objects is not None:
-            with suppress(TypeError):  # not everything can be referred to
-                objects.append(ref(value))

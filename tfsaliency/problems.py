@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, Limits
 from .errors import MeaninglessMapError, unknown_option
 
 ON_PROBLEM = ("warn", "raise", "ignore")
@@ -62,6 +62,7 @@ CAUSES: dict[str, tuple[str, str]] = {
 }
 
 _FLAT = 1e-6  # of the largest value
+_SAMPLE = 100  # positions
 _SATURATED_EPSILONS = 10.0  # a rounding error of a tenth
 _VANISHED = 1e-30
 _AXES_OF_AN_IMAGE, _FEW_CHANNELS, _MANY_COLUMNS = 3, (1, 3), 4
@@ -180,30 +181,32 @@ def find_unconverged(details: Mapping[str, Mapping[str, Array]]) -> tuple[Proble
     return tuple(found)
 
 
-def check_images(inputs: Array, trained: tuple[float, float] | None) -> tuple[Problem, ...]:
+def check_images(inputs: Array, limits: Limits, trained: Limits | None) -> tuple[Problem, ...]:
     """Return what looks wrong with the images that a model gets.
 
     Parameters
     ----------
     inputs
         (n, h, w, c), after preprocessing.
+    limits
+        Their least and their largest value.
     trained
         The least and the largest value that the model was trained on, None if not known.
     """
-    found = _check_range(inputs, trained)
+    found = _check_range(inputs, limits, trained)
     n, *shape = inputs.shape
     if len(shape) == _AXES_OF_AN_IMAGE and shape[0] in _FEW_CHANNELS and shape[2] > _MANY_COLUMNS:
         found += (Problem("channels_first", tuple(range(n)), detail=f"shape {inputs.shape}"),)
     return found
 
 
-def _check_range(inputs: Array, trained: tuple[float, float] | None) -> tuple[Problem, ...]:
+def _check_range(inputs: Array, limits: Limits, trained: Limits | None) -> tuple[Problem, ...]:
     if trained is None:
         return ()
     low, high = trained
     span = high - low
     margin = _FAR_OUTSIDE * span
-    least_of_all, largest_of_all = inputs.min(), inputs.max()
+    least_of_all, largest_of_all = limits
     inside = low - margin <= least_of_all and largest_of_all <= high + margin
     if inside and largest_of_all - least_of_all > _ORDINARY * span:
         return ()  # as nearly always; what follows takes longer
@@ -257,11 +260,10 @@ def _degenerate(
     finite = np.isfinite(high) & np.isfinite(low)
     largest = np.maximum(np.abs(high), np.abs(low))
     with np.errstate(invalid="ignore"):  # infinity minus infinity
-        spread = high - low
         if channels:
-            by_channel = maps.reshape(n, -1, maps.shape[-1])
-            spread = (by_channel.max(axis=1) - by_channel.min(axis=1)).max(axis=1)
-        varies = spread > _FLAT * largest
+            varies = _vary_in_a_channel(maps.reshape(n, -1, maps.shape[-1]), _FLAT * largest)
+        else:
+            varies = high - low > _FLAT * largest
     positions = flat.shape[1] // (maps.shape[-1] if channels else 1)
     explained = np.isin(np.arange(n), saturated)
     found = {
@@ -270,6 +272,18 @@ def _degenerate(
         "constant_map": _indices(finite & (largest > 0) & ~varies & (positions > 1)),
     }
     return {cause: where for cause, where in found.items() if where}
+
+
+def _vary_in_a_channel(maps: Array, least: Array) -> Array:
+    """Tell of which maps (n, positions, c) the values of some channel differ by more than least."""
+
+    def vary(part: Array, least: Array) -> Array:
+        return (part.max(axis=1) - part.min(axis=1)).max(axis=1) > least
+
+    varies = vary(maps[:, :_SAMPLE], least)
+    flat = ~varies  # as hardly any are, and all positions take long to look at
+    varies[flat] = vary(maps[flat], least[flat])
+    return varies
 
 
 def _indices(condition: Any) -> tuple[int, ...]:
