@@ -10,7 +10,7 @@ from skimage.feature import hog
 from skimage.metrics import structural_similarity
 
 import tfsaliency as tfs
-from tfsaliency.arrays import rescale
+from tfsaliency.arrays import rescale, upper_percentile
 from tfsaliency.controls import edge_map
 from tfsaliency.similarity import emprt, resolve_similarities
 from tfsaliency.similarity.kinds import absolute, diverging
@@ -231,3 +231,14 @@ def test_errors_say_what_was_expected(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.feature", None)
     with pytest.raises(tfs.OptionError, match="pip install scikit-image"):
         tfs.SIMILARITIES["hog"](a, b)
+
+
+@pytest.mark.parametrize("percentile", [99.0, 98.0, 90.0, 50.0])
+@pytest.mark.parametrize("size", [1, 2, 50, 1601, 40_000])
+def test_an_upper_percentile_is_that_of_numpy(size, percentile):
+    rng = np.random.default_rng(size)
+    normal = rng.normal(size=size).astype(np.float32)
+    misled = np.where(np.arange(size) % 16 == 0, 5.0, normal)  # as a sample by strides would be
+    for values in (normal, np.sort(normal), -np.sort(normal), np.round(normal), misled, -misled):
+        expected = np.percentile(values.astype(np.float64), percentile)
+        assert upper_percentile(values, percentile) == pytest.approx(expected, rel=1e-6)

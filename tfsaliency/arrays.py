@@ -24,6 +24,7 @@ Limits = tuple[float, float]  # the least and the largest value
 _PIL_MODES_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _PIL_WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
+_STRIDE = 16  # of a sample of values
 _FEW = 4  # channels, which are folded one by one in half the time that a reduction takes
 
 
@@ -139,6 +140,28 @@ def nanmean(values: Array) -> float:
     """
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
+
+
+def upper_percentile(values: Array, percentile: float) -> float:
+    """Return np.percentile(values, percentile) of values (p,), where it is high, in less time.
+
+    Only values above a bound are sorted. It is one that a sample has above it twice as often as
+    needed, so that it seldom is too high; and then all are.
+
+    >>> upper_percentile(np.arange(5.0), 90)
+    3.6
+    """
+    place = (len(values) - 1) * percentile / 100
+    wanted = len(values) - int(place)
+    sample = values[::_STRIDE]
+    of_sample = min(2 * wanted // _STRIDE + _STRIDE, len(sample))
+    bound = np.partition(sample, -of_sample)[-of_sample]
+    large = values[values >= bound]
+    if len(large) < wanted:
+        large = values
+    low, high = len(large) - wanted, min(len(large) - wanted + 1, len(large) - 1)
+    ordered = np.partition(large, (low, high))
+    return float(ordered[low]) + (place - int(place)) * float(ordered[high] - ordered[low])
 
 
 def pil_to_array(image: Image.Image, channels: int | None) -> Array:

@@ -163,13 +163,15 @@ def measure(
         Whether there is a progress bar.
     """
     differs = np.any(subject.batch.images_in != baseline, axis=-1)
+    # Where all pixels differ, the numbers over those are the numbers over all.
+    masks: tuple[Mask, ...] = (None,) if differs.all() else (None, differs)
     off = f" (x != {baseline:g})"
     names = (COSINE, SIGNED, *(s.name for s in similarities))
     names += tuple(s.name + off for s in similarities)
     trained = list(subject.trained.maps.values())
     if subject.smoothing is not None:
         trained = subject.maps(None, subject.trained.targets)
-    meters = [_meter(maps, similarities, (None, differs)) for maps in trained]
+    meters = [_meter(maps, similarities, masks) for maps in trained]
     shape = (len(meters), steps, len(names), len(trained[0]), seeds)
     values, floors = np.full(shape, np.nan), np.full(shape, np.nan)
     spaced = np.linspace(0, steps - 1, _SHOWN - 2).round().astype(int).tolist()
@@ -203,7 +205,8 @@ def measure(
 def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[Mask]) -> Meter:
     """Return the function that compares maps with the trained network's.
 
-    It returns two arrays (similarities, n): of the same photo, and of the next one.
+    It returns two arrays (similarities, n): of the same photo, and of the next one. One mask stands
+    for both.
     """
     units = unit_maps(trained)
     own = _features(trained, similarities, masks)
@@ -215,6 +218,8 @@ def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[M
         other = _features(maps, similarities, masks)
         values = _compared(similarities, own, other)
         floors = np.roll(_compared(similarities, before, other), -1, axis=-1)
+        if len(masks) == 1:
+            values, floors = (np.repeat(table, 2, axis=1) for table in (values, floors))
         floors[:, 1:] = np.nan  # the next photo has other pixels to look at
         if len(maps) == 1:
             floors[:] = np.nan

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, nanmean
+from .arrays import Array, nanmean, upper_percentile
 from .errors import OptionError
 
 INCONCLUSIVE = "inconclusive"
@@ -163,7 +163,7 @@ def unit_maps(maps: Array) -> Array:
             continue
         scaled = values / largest  # so that no size of a map is too small for the dtype
         sizes = np.abs(scaled)
-        top = np.percentile(sizes if sizes.all() else sizes[sizes > 0], _CLIPPED)
+        top = upper_percentile(sizes if sizes.all() else sizes[sizes > 0], _CLIPPED)
         clipped = np.clip(scaled / result.dtype.type(top), -1.0, 1.0)
         clipped -= clipped.mean(dtype=np.float64)
         length = np.sqrt(np.square(clipped).sum(dtype=np.float64))

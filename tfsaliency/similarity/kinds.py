@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, upper_percentile
 from ..errors import OptionError
 
 _CLIPPED = 99.0  # percentile of a map's values, above which they count alike
@@ -129,9 +129,9 @@ def _are_finite(maps: Array) -> Array:
 
 
 def _percentile(maps: Array) -> Array:
-    """Return the 99th percentile of each map, (n, 1, 1)."""
-    flat = maps.reshape(len(maps), -1)
-    return np.percentile(flat, _CLIPPED, axis=1)[:, np.newaxis, np.newaxis].astype(maps.dtype)
+    """Return the 99th percentile of each map, (n, 1, 1); NaN of one that is not finite."""
+    found = [upper_percentile(one.ravel(), _CLIPPED) for one in maps]
+    return np.array(found, maps.dtype)[:, np.newaxis, np.newaxis]
 
 
 def centred(values: Array) -> Array:
