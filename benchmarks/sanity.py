@@ -5,18 +5,16 @@
 A cascade over SqueezeNet's 26 layers, the given photos, three methods, Spearman and SSIM, one
 seed, against 27 x 3 calls of one tf.function with a GradientTape: the trained network and 26
 randomized ones, three methods each. Both are done in turns in one process; the table holds medians
-of ratios. Where Quantus is installed, its own randomization check of the gradient is timed, too.
-Run nothing else meanwhile.
+of ratios.
+Run nothing else meanwhile. (peers.py times that of Quantus.)
 """
 
 import sys
 import time
-from importlib.util import find_spec
 from statistics import median
 
-import numpy as np
 import tensorflow as tf
-from speed import bare_gradient, seconds
+from speed import THREE, bare_gradient, seconds
 
 import tfsaliency as tfs
 from tfsaliency import checks, measuring
@@ -24,7 +22,6 @@ from tfsaliency.models.squeezenet import preprocess_input
 
 ROUNDS = 3
 LAYERS, METHODS = 26, 3
-THREE = ["gradient", "guided_backprop", "zeiler_fergus"]
 
 
 class Stopwatch:
@@ -63,23 +60,6 @@ def watched() -> Stopwatch:
     return watch
 
 
-def quantus_seconds(model: object, images: np.ndarray, targets: np.ndarray) -> float:
-    """Time the randomization check of Quantus, for the gradient alone."""
-    import quantus
-
-    metric = quantus.ModelParameterRandomisation(disable_warnings=True, display_progressbar=False)
-    return seconds(
-        lambda: metric(
-            model=model,
-            x_batch=images,
-            y_batch=targets,
-            a_batch=None,
-            explain_func=quantus.explain,
-            explain_func_kwargs={"method": "VanillaGradients"},
-        )
-    )
-
-
 def main() -> None:
     weights, *photos = sys.argv[1:]
     model = tfs.models.SqueezeNet(weights, include_softmax=False)
@@ -106,12 +86,6 @@ def main() -> None:
     print(f"| sanity_check | {median(c / b for b, c in rounds):.2f} |")
     for label, took in watch.seconds.items():
         print(f"| - {label} | {took / unit:.2f} |")
-    if find_spec("quantus"):
-        targets = np.argmax(model.predict(images, verbose=0), axis=-1)
-        took = quantus_seconds(model, images, targets)
-        own = seconds(lambda: tfs.sanity_check(model, images, seeds=1, verbose=0))
-        print(f"| Quantus, the gradient alone | {took / unit:.2f} |")
-        print(f"| sanity_check, the gradient alone | {own / unit:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""What maps cost beside the bare gradient, and the import beside TensorFlow's.
+"""What maps cost beside the bare gradient: time, first calls, memory, imports.
 
-    python benchmarks/speed.py [SQUEEZENET_WEIGHTS]
+    python benchmarks/speed.py [SQUEEZENET_WEIGHTS [PHOTO ...]]
 
-The bare gradient is what one would write by hand: one tf.function with a GradientTape. All of it
-is interleaved in one process, and the table holds medians of ratios, so that a slow moment of the
-machine hits all columns alike. Run nothing else meanwhile.
+The bare gradient is what one would write by hand: one tf.function with a GradientTape. All of a row
+is interleaved in one process, and the tables hold medians of ratios, so that a slow moment of the
+machine hits all columns alike. Memory is the peak of a process of its own. Without weights
+SqueezeNet has random ones; without photos noise stands for them. Takes 20 minutes; run nothing
+else meanwhile.
 """
 
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 import keras
@@ -18,13 +21,41 @@ import numpy as np
 import tensorflow as tf
 
 import tfsaliency as tfs
+from tfsaliency.models.squeezenet import preprocess_input
 
-ROUNDS = 9
-IMPORTS = 5
+ROUNDS, FIRST_ROUNDS, IMPORTS = 9, 7, 5
+BATCHES = (1, 8, 32)
+THREE = ["gradient", "guided_backprop", "zeiler_fergus"]
+# One backward pass for each rule; the others take many, and are explained one image at a time.
+ONE_PASS = [
+    *THREE,
+    "rect_grad",
+    "input_x_gradient",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "layer_cam",
+    "guided_grad_cam",
+]
+MANY_PASSES = [name for name in tfs.METHODS if name not in ONE_PASS]
+FEW, MANY = 100, 10_000  # images of a stream
+WEIGHTS = sys.argv[1] if len(sys.argv) > 1 else None
+
+Job = Callable[[np.ndarray], object]
 
 
-def bare_gradient(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    @tf.function
+def squeezenet() -> keras.Model:
+    return tfs.models.SqueezeNet(WEIGHTS, include_softmax=False)
+
+
+MODELS: dict[str, Callable[[], keras.Model]] = {
+    "SqueezeNet": squeezenet,
+    "ResNet50": lambda: keras.applications.ResNet50(weights=None, classifier_activation=None),
+    "MobileNetV2": lambda: keras.applications.MobileNetV2(weights=None, classifier_activation=None),
+}
+
+
+def bare_gradient(model: keras.Model) -> Job:
+    @tf.function(reduce_retracing=True)
     def gradient(images):
         with tf.GradientTape() as tape:
             tape.watch(images)
@@ -35,75 +66,164 @@ def bare_gradient(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: tf.reduce_sum(tf.abs(gradient(tf.constant(images))), axis=-1).numpy()
 
 
+def bare_forward(model: keras.Model) -> Job:
+    @tf.function(reduce_retracing=True)
+    def forward(images):
+        return model(images, training=False)
+
+    return lambda images: forward(tf.constant(images)).numpy()
+
+
+def maps_of(model: object, methods: object) -> Job:
+    return lambda images: tfs.gradient_map(model, images, methods, on_problem="ignore")
+
+
+def noise(n: int, shape: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-120, 120, (n, *shape)).astype("float32")
+
+
 def seconds(function: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
 
 
-def measure(build: Callable[[], keras.Model], batch: int) -> dict[str, float]:
-    """Return the ratios of every method, and of three at once, to the bare gradient."""
-    model = build()
-    rng = np.random.default_rng(0)
-    images = rng.uniform(-120, 120, (batch, *model.input_shape[1:])).astype("float32")
-    jobs: dict[str, Callable[[np.ndarray], object]] = {"bare": bare_gradient(model)}
-    for name in tfs.METHODS:
-        jobs[name] = lambda x, name=name: tfs.gradient_map(model, x, name, batch_size=batch)
-    jobs["three"] = lambda x: tfs.gradient_map(model, x, list(tfs.METHODS), batch_size=batch)
+def ratios(jobs: dict[str, Job], images: np.ndarray, unit: str) -> dict[str, float]:
+    """Return the median ratio of each job to one of them, and the seconds of that one."""
     for job in jobs.values():
         job(images)
+        job(images)
     rounds = [{name: seconds(job, images) for name, job in jobs.items()} for _ in range(ROUNDS)]
-    return {name: median(r[name] / r["bare"] for r in rounds) for name in jobs if name != "bare"}
+    found = {name: median(r[name] / r[unit] for r in rounds) for name in jobs}
+    return {**found, unit: median(r[unit] for r in rounds)}
 
 
-def measure_first_call(build: Callable[[], keras.Model]) -> dict[str, float]:
-    """Return the ratios of first calls on models that nothing was traced for."""
-    shape = build().input_shape[1:]
-    images = np.random.default_rng(0).uniform(-120, 120, (1, *shape)).astype("float32")
-    jobs = {
+def print_table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
+    print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def one_pass_rows() -> Iterator[Sequence[str]]:
+    for name, build in MODELS.items():
+        model = build()
+        jobs = {"bare": bare_gradient(model), "forward": bare_forward(model)}
+        jobs |= {method: maps_of(model, method) for method in ONE_PASS}
+        jobs["three"] = maps_of(model, THREE)
+        for batch in BATCHES:
+            found = ratios(jobs, noise(batch, model.input_shape[1:]), "bare")
+            unit = f"{found.pop('bare') * 1000:.0f} ms"
+            yield [f"{name}, {batch}", unit, *(f"{value:.2f}" for value in found.values())]
+
+
+def many_pass_rows() -> Iterator[Sequence[str]]:
+    model = squeezenet()
+    jobs = {"bare": bare_gradient(model), **{m: maps_of(model, m) for m in MANY_PASSES}}
+    found = ratios(jobs, photos(model)[:1], "bare")
+    for name in MANY_PASSES:
+        yield [name, f"{found[name]:.0f}"]
+
+
+def first_call_rows() -> Iterator[Sequence[str]]:
+    images = noise(1, squeezenet().input_shape[1:])
+    jobs: dict[str, Callable[[keras.Model], object]] = {
         "bare": lambda model: bare_gradient(model)(images),
-        "gradient": lambda model: tfs.gradient_map(model, images),
-        "guided_backprop": lambda model: tfs.gradient_map(model, images, "guided_backprop"),
-        "three": lambda model: tfs.gradient_map(model, images, list(tfs.METHODS)),
+        "three": lambda model: maps_of(model, THREE)(images),
+        **{name: lambda model, name=name: maps_of(model, name)(images) for name in THREE},
     }
     rounds = []
-    for _ in range(6):
-        rounds.append({name: seconds(job, build()) for name, job in jobs.items()})
+    for _ in range(FIRST_ROUNDS):
+        rounds.append({name: seconds(job, squeezenet()) for name, job in jobs.items()})
     rounds = rounds[1:]  # the first pays for what TensorFlow sets up once
-    return {name: median(r[name] / r["bare"] for r in rounds) for name in jobs if name != "bare"}
+    for name in ("bare", *THREE, "three"):
+        took = median(r[name] for r in rounds)
+        yield [name, f"{took:.2f} s", f"{median(r[name] / r['bare'] for r in rounds):.2f}"]
 
 
-def measure_import() -> float:
+def precision_rows() -> Iterator[Sequence[str]]:
+    model = squeezenet()
+    images = photos(model)
+    low = tfs.prepare(model, precision="bfloat16")
+    smooth = tfs.Method("smooth_grad", tfs.RULES["gradient"], tfs.SmoothGrad(50))
+    methods = [tfs.METHODS[name] for name in (*THREE, "grad_cam")]
+    for method, batch in [*((m, len(images)) for m in methods), (smooth, 1)]:
+        jobs = {"float32": maps_of(model, method), "bfloat16": maps_of(low, method)}
+        ratio = ratios(jobs, images[:batch], "float32")["bfloat16"]
+        a, b = (job(images[:batch])[method.name] for job in jobs.values())
+        alike = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]
+        cells = f"{ratio:.2f}", f"{np.mean(alike):.3f}", f"{np.min(alike):.3f}"
+        yield [f"{method.name}, {batch}", *cells]
+
+
+def photos(model: keras.Model) -> np.ndarray:
+    paths = sys.argv[2:]
+    if not paths:
+        return noise(8, model.input_shape[1:])
+    return preprocess_input(tfs.load_images(paths, model))
+
+
+def import_seconds() -> float:
     """Return the seconds that importing tfsaliency adds to tensorflow and keras."""
     code = (
         "import time, tensorflow, keras; start = time.perf_counter(); import tfsaliency;"
         "print(time.perf_counter() - start)"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        for _ in range(IMPORTS)
-    ]
-    return median(float(run.stdout) for run in runs)
+    return median(float(_of_process("-c", code)) for _ in range(IMPORTS))
+
+
+def memory_rows() -> Iterator[Sequence[str]]:
+    def peak(*job: object) -> int:
+        return int(_of_process(__file__, WEIGHTS or "", "--peak", *map(str, job)))
+
+    for kind, label in {
+        "bare": "the bare gradient, 32 images",
+        "gradient": "gradient_map, 32 images",
+        "three": "gradient_map, three methods, 32 images",
+        "stream": f"gradient_map_batches, {FEW} images, 32 at a time",
+    }.items():
+        yield [label, f"{peak(kind, FEW) / 2**10:.0f} MB"]
+    few, many = peak("stream", FEW), peak("stream", MANY)
+    yield [f"the same, {MANY} images", f"{many / 2**10:.0f} MB, {many / few:.3f} of {FEW}"]
+
+
+def _of_process(*arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return run.stdout.split()[-1]
+
+
+def print_peak(kind: str, count: int) -> None:
+    """Do a job and print the peak of this process's memory, in kB."""
+    model = squeezenet()
+    images = noise(32, model.input_shape[1:])
+    if kind == "stream":
+        batches = (images[: min(32, count - start)] for start in range(0, count, 32))
+        for maps in tfs.gradient_map_batches(model, batches, on_problem="ignore"):
+            assert maps["gradient"].any()
+    else:
+        methods = THREE if kind == "three" else "gradient"
+        job = bare_gradient(model) if kind == "bare" else maps_of(model, methods)
+        for _ in range(4):  # as many as make FEW images
+            job(images)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def main() -> None:
-    weights = sys.argv[1] if len(sys.argv) > 1 else None
-    models = {
-        "SqueezeNet": lambda: tfs.models.SqueezeNet(weights, include_softmax=False),
-        "ResNet50": lambda: keras.applications.ResNet50(weights=None, classifier_activation=None),
-    }
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}")
-    print(f"import tfsaliency after tensorflow and keras: {measure_import():.3f} s\n")
-    columns = [*tfs.METHODS, "three"]
-    print(f"| model, batch | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for name, build in models.items():
-        for batch in (1, 8):
-            row = measure(build, batch)
-            print(f"| {name}, {batch} | {' | '.join(f'{row[c]:.2f}' for c in columns)} |")
-    first = measure_first_call(models["SqueezeNet"])
-    cells = [f"{first[c]:.2f}" if c in first else "" for c in columns]
-    print(f"| SqueezeNet, 1, first call | {' | '.join(cells)} |")
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, NumPy {np.__version__}")
+    print(f"Importing tfsaliency after tensorflow and keras takes {import_seconds():.3f} s.")
+    head = ["first call, one image", "seconds", "ratio"]
+    print_table(head, first_call_rows())
+    head = ["model, batch", "bare", "forward", *ONE_PASS, "three in one call"]
+    print_table(head, one_pass_rows())
+    print_table(["SqueezeNet, one image", "bare gradients"], many_pass_rows())
+    head = ["bfloat16, batch", "over float32", "correlation of maps", "the least"]
+    print_table(head, precision_rows())
+    print_table(["peak memory, SqueezeNet", ""], memory_rows())
 
 
 if __name__ == "__main__":
-    main()
+    if "--peak" in sys.argv:
+        WEIGHTS = WEIGHTS or None
+        print_peak(sys.argv[3], int(sys.argv[4]))
+    else:
+        main()
