@@ -206,7 +206,7 @@ def report(
             largest <= floor + 0.05
         )
     for fact, holds in facts.items():
-        print(f"{fact}: {'holds' if holds else 'DOES NOT HOLD'}")
+        print(f"- {fact}: {'holds' if holds else 'DOES NOT HOLD'}")
 
 
 def stack(results: list[tfs.SanityResult], similarity: str) -> np.ndarray:

@@ -38,6 +38,25 @@ def test_other_weights_are_arguments():
     assert all(np.array_equal(a, b) for a, b in zip(kept, model.get_weights(), strict=True))
 
 
+def test_weights_are_those_given_last_however_they_are_mixed():
+    """Arrays that are given again are not copied again; others in their place are."""
+    model = zoo.SPELLINGS["Sequential"].build("float64")
+    x, targets = zoo.images(), np.array([1, 2], "int32")
+    one, two = (zoo.random_weights(keras.models.clone_model(model), seed=s) for s in (8, 9))
+    a, b = one.get_weights(), two.get_weights()
+    trace = _trace(model, x)
+    half = len(a) // 2
+    for given in (a, b, a, [*a[:half], *b[half:]], [None] * half + a[half:], b):
+        mixed = [
+            own if new is None else new for own, new in zip(model.get_weights(), given, strict=True)
+        ]
+        two.set_weights(mixed)
+        expected = tfs.attributions(two, x, RULES, targets=targets)
+        found = trace.run_with(given, [x], targets, SCALE)
+        for ours, name in zip(found.gradients, RULES, strict=True):
+            np.testing.assert_allclose(ours, expected[name], rtol=1e-12, atol=1e-14)
+
+
 def test_the_bound_trace_equals_the_pure_one():
     model = zoo.SPELLINGS["ReLU layer"].build("float64")
     x, targets = tf.constant(zoo.images()), tf.constant([3, 0])

@@ -33,7 +33,7 @@ from .scores import Score, check_score
 from .structures import Structure
 
 Preprocess = Callable[[Array], Any]
-_KEPT_TRACES = 8  # a model
+_KEPT_TRACES = 24  # a model, some 20 MB each: one for each row of METHODS, and some more
 
 
 @dataclass(eq=False)

@@ -1,0 +1,90 @@
+"""What a trace has written into it of a model: every change of it is seen, and nothing else."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tfsaliency.structures import Structure
+
+
+class _Thing:
+    pass
+
+
+def _model():
+    model = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(2, 3), layers.Flatten()])
+    layer = model.layers[0]
+    layer.factor, layer.function, layer.thing = 1.5, abs, _Thing()
+    layer.pair, layer.table = (1, (2, "a")), {"of": [1, 2], "in": _Thing()}
+    return model, layer
+
+
+def _set(name, value):
+    return lambda layer: setattr(layer, name, value)
+
+
+CHANGES = {
+    "a number": _set("factor", 2.5),
+    "a function": _set("function", max),
+    "an object": lambda layer: setattr(layer, "thing", _Thing()),
+    "a tuple": _set("pair", (1, (2, "b"))),
+    "in a dict": lambda layer: layer.table.update({"of": [1, 3]}),
+    "in a list in a dict": lambda layer: layer.table["of"].append(3),
+    "an object in a dict": lambda layer: layer.table.update({"in": _Thing()}),
+    "one attribute more": _set("other", 1),
+    "one less": lambda layer: delattr(layer, "factor"),
+    "one for another": lambda layer: (delattr(layer, "factor"), setattr(layer, "other", 1.5)),
+    "the dtype policy": lambda layer: vars(layer).update(
+        _dtype_policy=keras.DTypePolicy("mixed_bfloat16")
+    ),
+    "the call": lambda layer: vars(layer).update(call=lambda x: x),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen(change):
+    model, layer = _model()
+    structure = Structure(model)
+    assert structure.is_of(model)
+    CHANGES[change](layer)
+    assert not structure.is_of(model)
+    assert Structure(model).is_of(model)
+
+
+@pytest.mark.parametrize("make", [float, lambda i: (i, i), lambda i: _Thing(), lambda i: [i]])
+def test_what_takes_the_place_of_something_that_is_gone_is_seen(make):
+    """It may have its id, too."""
+    model, layer = _model()
+    for i in range(300, 400):
+        layer.factor = make(i)
+        structure = Structure(model)
+        layer.factor = None
+        layer.factor = make(i + 1000)
+        assert not structure.is_of(model)
+
+
+def test_what_says_nothing_about_the_maps_is_no_change():
+    model, layer = _model()
+    structure = Structure(model)
+    layer.pair, layer.factor = (1, (2, "a")), float("1.5")  # equal ones
+    model.compile("sgd", "mse")
+    x = np.ones((2, 4, 4, 3))
+    model.fit(x, np.ones((2, 8)), verbose=0)
+    model.predict(x, verbose=0)
+    model.summary(print_fn=lambda text: None)
+    layer.trainable = False
+    assert structure.is_of(model)
+
+
+def test_it_keeps_nothing_alive():
+    model, layer = _model()
+    vars(layer)["owner"] = model  # as some layers do
+    structure, there = Structure(model), weakref.ref(model)
+    del model, layer
+    gc.collect()
+    assert there() is None
+    assert structure
