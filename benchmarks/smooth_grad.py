@@ -6,7 +6,6 @@ One image of 227 x 227, SqueezeNet with random weights. Times are interleaved in
 median of 9; memory is the peak of a process of its own. Run it with nothing else running.
 """
 
-import resource
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from statistics import median
 import keras
 import numpy as np
 import tensorflow as tf
+from speed import peak_memory
 
 import tfsaliency as tfs
 
@@ -38,7 +38,7 @@ def main() -> None:
     if len(sys.argv) > 1:  # a process of its own, to look at its memory
         explained(model, int(sys.argv[1]), CHUNK, images[:1])
         explained(model, int(sys.argv[1]), CHUNK, images[:1])
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(peak_memory())
         return
 
     @tf.function(reduce_retracing=True)

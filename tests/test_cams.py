@@ -343,3 +343,17 @@ def test_layers_that_cannot_be_taken_are_refused(model, images):
 def test_impossible_cams_are_refused(make, match, model, images):
     with pytest.raises(tfs.OptionError, match=match):
         tfs.attributions(model, images, make())
+
+
+def test_a_model_of_one_batch_size_under_a_rule():
+    inputs = keras.Input(batch_shape=(4, 6, 6, 1))
+    hidden = layers.Conv2D(3, 3, activation="relu", name="hidden")(inputs)
+    hidden = layers.Conv2D(3, 3, activation="relu")(hidden)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(hidden)))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(-0.3, 1, w.shape) for w in model.get_weights()])
+    free = keras.Sequential([keras.Input((6, 6, 1)), *model.layers[1:]])
+    images = rng.uniform(0, 1, (3, 6, 6, 1)).astype(np.float32)
+    method = slow.method(tfs.CAM("layer_cam", layer="hidden"), "guided_backprop")
+    found, expected = (tfs.attributions(each, images, method, targets=0) for each in (model, free))
+    slow.near(found["composed"], expected["composed"])

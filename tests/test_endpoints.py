@@ -475,3 +475,34 @@ def test_models_from_files(ending, tmp_path):
         ours = tfs.attributions(loaded, x, rule, targets=1)[rule]
         _, reference = zoo.reference_gradient(model, x[0], 1, rule, {})
         assert_close(ours[0], reference, 1e-4)
+
+
+class IgnoresOne(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense = layers.Conv2D(2, 3), layers.Dense(2)
+
+    def call(self, inputs):
+        hidden = tf.nn.relu(self.conv(inputs["image"]))
+        return self.dense(tf.reduce_mean(hidden, (1, 2)))
+
+
+def test_an_input_that_nothing_uses_is_no_obstacle():
+    model = IgnoresOne()
+    rng = np.random.default_rng(0)
+    given = {"image": rng.normal(size=(2, 6, 6, 3)), "mask": rng.normal(size=(2, 6))}
+    given = {name: array.astype("float32") for name, array in given.items()}
+    model(given)
+    zoo.random_weights(model)
+    alone = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            model.conv,
+            layers.ReLU(),
+            layers.GlobalAveragePooling2D(),
+            model.dense,
+        ]
+    )
+    found = tfs.attributions(tfs.prepare(model, input="image"), given, "guided_backprop", targets=1)
+    expected = tfs.attributions(alone, given["image"], "guided_backprop", targets=1)
+    zoo.assert_equal_maps(found["guided_backprop"], expected["guided_backprop"], 1e-5)

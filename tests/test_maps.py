@@ -192,10 +192,30 @@ def test_what_was_traced_is_kept(model, x, monkeypatch):
     for images in (x, x[:2], x[0]):
         tfs.gradient_map(fresh, images, ALL, targets=len(traced))
     assert len(traced) == 1
-    for height in range(20):  # a model of any size
+    for height in range(prepared._KEPT_TRACES + 2):  # a model of any size
         large = zoo.images()[:, :1].repeat(7 + height, axis=1)
         tfs.gradient_map(_any_size(), large)
     assert all(len(kept.traces) <= prepared._KEPT_TRACES for kept in prepared._kept.values())
+
+
+def test_traces_of_all_methods_are_kept(x, monkeypatch):
+    """Who takes one method after the other, image by image, waits for each trace once."""
+    from tfsaliency import engines
+
+    traced = []
+    monkeypatch.setattr(
+        engines,
+        "trace_gradients",
+        lambda *args, real=engines.trace_gradients: traced.append(1) or real(*args),
+    )
+    prepared = tfs.prepare(zoo.SPELLINGS["ReLU layer"].build("float32"))
+    batch = prepared.check(x)
+    for method in tfs.METHODS.values():
+        prepared.trace((method,), batch)
+    once = len(traced)
+    for method in tfs.METHODS.values():
+        prepared.trace((method,), batch)
+    assert len(traced) == once >= len(tfs.METHODS)
 
 
 @functools.cache

@@ -203,3 +203,54 @@ def test_what_cannot_be_done_is_refused():
     with pytest.raises(tfs.ModelError, match="layers cannot compute in bfloat16: "):
         tfs.attributions(tfs.prepare(own, **LOW), np.ones((1, 4, 4, 3)))
     assert own.layers[-1].compute_dtype == "float32"
+
+
+def test_quantized_layers_are_refused():
+    model = zoo.SPELLINGS["ReLU layer"].build("float32")
+    model.layers[-1].quantize("int8")
+    with pytest.raises(tfs.ModelError, match="compute in floating point.*quantized ones, dense"):
+        tfs.attributions(tfs.prepare(model, **LOW), zoo.images())
+
+
+def test_policies_by_layer_are_followed():
+    policies = keras.dtype_policies.DTypePolicyMap(default_policy="float32")
+    policies["first"] = keras.DTypePolicy("float64")
+
+    def build(dtype):
+        first = layers.Conv2D(3, 3, name="first", dtype=dtype)
+        model = keras.Sequential([keras.Input((5, 5, 2)), first, layers.Flatten(), layers.Dense(2)])
+        return zoo.random_weights(model)
+
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 2)).astype("float32")
+    found, expected = (
+        tfs.attributions(tfs.prepare(build(dtype), **LOW), x, targets=1)["gradient"]
+        for dtype in (policies, "float32")
+    )
+    zoo.assert_equal_maps(found, expected, 1e-6)
+
+
+class EndsInAFunction(keras.Model):
+    """Ends inside a tf.function, in which a custom gradient is wrong."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.flatten = layers.Dense(3), layers.Flatten()
+
+    @tf.function
+    def inner(self, x):
+        @tf.custom_gradient
+        def square(h):
+            return h * h, lambda upstream: upstream * 7.0
+
+        return tf.nn.softmax(square(self.dense(self.flatten(x))))
+
+    def call(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("of", [{}, LOW])
+def test_a_gradient_of_the_models_own_is_noticed_in_any_precision(of):
+    model = EndsInAFunction()
+    model(np.ones((1, 4, 4, 3), "float32"))
+    with pytest.raises(tfs.ModelError, match="no gradient of their own"):
+        tfs.attributions(tfs.prepare(model, **of), np.ones((2, 4, 4, 3)), targets=0)

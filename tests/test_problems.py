@@ -239,3 +239,14 @@ def test_squeezenet_without_its_preprocessing(squeezenet, data):
     assert _causes(squeezenet, image, preprocess=preprocess) == []
     assert _causes(squeezenet, image) == [("unusual_range", (0,), ())]
     assert _causes(squeezenet, image / 255, preprocess=preprocess)[0][0] == "unusual_range"
+
+
+def test_a_map_that_is_flat_in_its_first_rows_alone_is_not_constant():
+    x = np.random.default_rng(0).normal(size=(2, 20, 20, 2)).astype("float32")
+    inputs = keras.Input((20, 20, 2))
+    rows = keras.layers.Cropping2D(((15, 0), (0, 0)))(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(rows)))
+    assert not tfs.attributions(model, x, targets=0, on_problem="raise").problems
+    flat = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    problems = tfs.attributions(flat, x, targets=0, on_problem="ignore").problems
+    assert [p.cause for p in problems] == ["constant_map"]

@@ -1,6 +1,7 @@
 """gradient_map_batches: the maps of gradient_map, a batch at a time, fetched ahead."""
 
 import threading
+import time
 import warnings
 
 import keras
@@ -109,8 +110,9 @@ def test_one_batch_is_fetched_ahead_and_no_more(model, images):
     stream = tfs.gradient_map_batches(model, batches())
     assert not fetched
     for i, _ in enumerate(stream):
-        while threading.active_count() and len(fetched) < min(i + 2, N):
-            pass  # the next one is on its way
+        late = time.monotonic() + 10
+        while len(fetched) < min(i + 2, N) and time.monotonic() < late:
+            time.sleep(0.001)  # the next one is on its way
         assert fetched == list(range(min(i + 2, N)))
     assert threading.get_ident() not in threads
 
@@ -204,3 +206,18 @@ def test_a_column_of_labels_is_taken_as_keras_takes_it(model, images):
     batch = images[:2], np.array([[1], [3]])
     (maps,) = tfs.gradient_map_batches(model, [batch], targets="labels")
     assert maps.targets.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda x: tuple(x[:2]), "two images. Pass them as a list"),
+        (lambda x: tuple(x[:4]), "a tuple of 4"),
+        (lambda x: (), "a tuple of 0"),
+    ],
+)
+def test_a_tuple_of_images_is_not_taken_for_one_and_its_labels(make, match, model, images):
+    with pytest.raises(tfs.OptionError, match=match):
+        next(tfs.gradient_map_batches(model, [make(images)]))
+    (maps,) = tfs.gradient_map_batches(model, [(images[:2], images[:2, :, :, :1])])  # as masks are
+    assert len(maps.images) == 2

@@ -55,7 +55,9 @@ def test_a_change_is_seen(change):
     assert Structure(model).is_of(model)
 
 
-@pytest.mark.parametrize("make", [float, lambda i: (i, i), lambda i: _Thing(), lambda i: [i]])
+@pytest.mark.parametrize(
+    "make", [float, np.float32, lambda i: (i, i), lambda i: _Thing(), lambda i: [i]]
+)
 def test_what_takes_the_place_of_something_that_is_gone_is_seen(make):
     """It may have its id, too."""
     model, layer = _model()

@@ -87,7 +87,8 @@ def limited_batch(images: Any, shape: Shape, what: str = "images") -> tuple[Arra
             f"Wrong size of {what}. Expected {expected}. Received: shape {received}. "
             f"{_size_remedy(shape, batch.shape[1:])}"
         )
-    limits = batch.min(), batch.max()  # NaN where there is one
+    empty = not batch.size
+    limits = (0.0, 0.0) if empty else (float(batch.min()), float(batch.max()))  # NaN if one is
     if not np.isfinite(limits).all():
         bad = int(np.size(batch) - np.isfinite(batch).sum())
         raise ImageError(

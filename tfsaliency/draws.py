@@ -143,7 +143,8 @@ def draw_weights(unit: Unit, draw: Draw, seed: int, position: int = 0) -> Drawn:
             f"{counts[0]} parameters, or {counts[1]} weights, of {unit.path!r}. "
             f"Received: {received}."
         )
-    arrays = [None if array is None else np.asarray(array) for array in returned]
+    # Copies: a draw may return one buffer again and again.
+    arrays = [None if array is None else np.array(array) for array in returned]
     arrays += [None] * (counts[1] - len(arrays))
     unchanged = []
     for weight, array in zip(unit.weights, arrays, strict=True):

@@ -129,74 +129,79 @@ def new_trace(
     OpaqueModelError, NoReluError, UncoveredReluError, ModelError
     """
     composed = any(method.composition is not None for method in methods)
+    asked = _Asked(model, output, score, {m.name: m.rule for m in methods}, batch, computing)
     if not composed:
-        rules = {method.name: method.rule for method in methods}
-        return _new_trace(model, output, score, rules, batch, computing)
+        return _first_that_reaches(asked)
 
     def at_layer(layer: str | None, rule: Rule, name: str) -> Trace:
-        return _new_trace(model, output, score, {name: rule}, batch, computing, Tap(layer))
+        return _first_that_reaches(asked._replace(rules={name: rule}, tap=Tap(layer)))
 
-    trace = _new_trace(model, output, score, rules_of(methods), batch, computing)
+    trace = _first_that_reaches(asked._replace(rules=rules_of(methods)))
     explained, size = batch.inputs.explained, batch.inputs.batch
     return compose(trace, methods, Setting(batch.specs, explained, size, _weights(model), at_layer))
 
 
-def _new_trace(
-    model: Model,
-    output: str | int | None,
-    score: str | Score,
-    rules: Mapping[str, Rule],
-    batch: Batch,
-    computing: Computing,
-    tap: Tap | None = None,
-) -> Trace:
-    """Trace the gradients under rules, with respect to the images or to a layer's outputs."""
-    explained = batch.inputs.explained
+class _Asked(NamedTuple):
+    """What a trace is asked for; see new_trace. The gradients are with respect to a tap, if any."""
 
-    def forward_of(callee: Model) -> Forward | TappedForward:
-        forward = as_forward(model, callee, batch.inputs, output)
-        if computing.precision is not None:
-            forward = computing_in(computing.precision, forward, callee)
-        return forward if tap is None else tapped(forward, callee, tap.layer, explained)
+    model: Model
+    output: str | int | None
+    score: str | Score
+    rules: Mapping[str, Rule]
+    batch: Batch
+    computing: Computing
+    tap: Tap | None = None
 
-    def trace_by(engine: str) -> Trace:
-        subject = Subject(
-            forward_of(inject(model) if engine == "clone" else model),
-            _weights(model),
-            batch.specs,
-            explained,
-            score,
-            engine,
-            at_layer=tap is not None,
-            wide_head=computing.precision is not None,
-            jit_compile=computing.jit_compile,
-        )
-        if engine == "model":
-            return trace_gradients(subject, rules)
-        dropped = False
-        if engine == "graph":
-            retraced = retrace(subject.forward, batch.specs)
-            subject = subject._replace(forward=retraced.forward)
-            dropped = retraced.custom_gradients
-        trace = trace_gradients(subject, rules)
-        if computing.precision is None:
-            own = subject._replace(forward=forward_of(model), engine="model")
-            forward = as_forward(model, model, batch.inputs, output)
-            _check(trace, (subject, own) if dropped else (), forward, batch)
-        return trace
+    def forward_of(self, callee: Model) -> Forward | TappedForward:
+        """Return the forward pass of the model or of its clone, as it is differentiated."""
+        forward = as_forward(self.model, callee, self.batch.inputs, self.output)
+        if self.computing.precision is not None:
+            forward = computing_in(self.computing.precision, forward, callee)
+        if self.tap is None:
+            return forward
+        return tapped(forward, callee, self.tap.layer, self.batch.inputs.explained)
 
+
+def _first_that_reaches(asked: _Asked) -> Trace:
+    """Trace the gradients by the first engine that reaches every ReLU and sees the end."""
     first = "model"
-    if any(rule is not gradient for rule in rules.values()):
-        first = "clone" if has_visible_layers(model) else "graph"
-        if computing.precision is not None:  # what engines compute is checked in the model's own
-            exact = computing._replace(precision=None)
-            _new_trace(model, output, score, rules, batch, exact, tap)
+    if any(rule is not gradient for rule in asked.rules.values()):
+        first = "clone" if has_visible_layers(asked.model) else "graph"
     try:
-        return trace_by(first)
+        return _trace_by(first, asked)
     except (UncoveredReluError, OpaqueModelError):
         if first == "graph":
             raise
-    return trace_by("graph")
+    return _trace_by("graph", asked)
+
+
+def _trace_by(engine: str, asked: _Asked) -> Trace:
+    model, batch, computing = asked.model, asked.batch, asked.computing
+    if engine != "model" and computing.precision is not None:
+        # What an engine computes is looked at in the precision of the model.
+        _trace_by(engine, asked._replace(computing=Computing()))
+    subject = Subject(
+        asked.forward_of(inject(model) if engine == "clone" else model),
+        _weights(model),
+        batch.specs,
+        batch.inputs.explained,
+        asked.score,
+        engine,
+        at_layer=asked.tap is not None,
+        wide_head=computing.precision is not None,
+        jit_compile=computing.jit_compile,
+    )
+    dropped = False
+    if engine == "graph":
+        retraced = retrace(subject.forward, batch.specs)
+        subject = subject._replace(forward=retraced.forward)
+        dropped = retraced.custom_gradients
+    trace = trace_gradients(subject, asked.rules)
+    if engine != "model" and computing.precision is None:
+        own = subject._replace(forward=asked.forward_of(model), engine="model")
+        forward = as_forward(model, model, batch.inputs, asked.output)
+        _check(trace, (subject, own) if dropped else (), forward, batch)
+    return trace
 
 
 def _weights(model: Model) -> Sequence[keras.Variable]:
@@ -226,7 +231,7 @@ def run(
             result = call(*given, tf.constant(scale), *sizes)
             if not trace.half or all(_is_finite(g) for g in result.gradients):
                 break
-    return tf.nest.map_structure(lambda t: t[:n], result) if len(targets) > n else result
+        return tf.nest.map_structure(lambda t: t[:n], result) if len(targets) > n else result
 
 
 def _filled(array: Array, size: int | None) -> Array:
@@ -271,7 +276,8 @@ def _check(
         slopes, own = (found(each, lambda result: result.gradients[0]) for each in pair)
         compared.append(("gradients", slopes, own))
     for what, mine, its in compared:
-        difference = max(map(_difference, mine, its))
+        # NaN is larger than any limit, and not less than what comes before it.
+        difference = np.max([_difference(a, b) for a, b in zip(mine, its, strict=True)])
         if not difference <= (_SAME_HALF if trace.low else _SAME):
             raise ModelError(
                 f"The {trace.engine} of the model with modified ReLUs does not compute what the "

@@ -25,15 +25,16 @@ PRECISIONS = ("bfloat16",)
 class _InOneThread(keras.dtype_policies.DTypePolicy):
     """The dtype policy of a layer that computes in another precision where it is traced."""
 
-    def __init__(self, own: keras.dtype_policies.DTypePolicy, precision: str) -> None:
-        super().__init__(own.name if own.quantization_mode is None else "float32")
-        self._own, self._precision, self._thread = own, precision, threading.get_ident()
+    def __init__(self, layer: keras.layers.Layer, precision: str) -> None:
+        super().__init__(layer.variable_dtype)
+        self._own, self._precision = layer.compute_dtype, precision
+        self._thread = threading.get_ident()
 
     @property
     def compute_dtype(self) -> str:
         """What the layer computes in; its own dtype for other threads, which may call it, too."""
         mine = threading.get_ident() == self._thread
-        return self._precision if mine else self._own.compute_dtype
+        return self._precision if mine else self._own
 
 
 def computing_in(precision: str, forward: Forward, callee: Model) -> Forward:
@@ -51,7 +52,7 @@ def computing_in(precision: str, forward: Forward, callee: Model) -> Forward:
     Raises
     ------
     ModelError
-        If callee has no layers, or they cannot compute in it.
+        If callee has no layers, or they cannot compute in it, as quantized ones.
     """
     if not isinstance(callee, keras.Model):
         raise ModelError(
@@ -59,6 +60,13 @@ def computing_in(precision: str, forward: Forward, callee: Model) -> Forward:
             f"Received: {type(callee).__name__}. Prepare it without precision."
         )
     layers = [layer for layer in (callee, *layers_of(callee)) if not has_visible_layers(layer)]
+    quantized = [layer.name for layer in layers if layer.dtype_policy.quantization_mode]
+    if quantized:
+        raise ModelError(
+            f"Expected layers that compute in floating point, to be told to in {precision}. "
+            f"Received: quantized ones, {', '.join(quantized[:5])}. Prepare the model without "
+            "precision."
+        )
     # What computes in integers, such as an embedding of tokens, goes on to.
     floating = [layer for layer in layers if tf.as_dtype(layer.compute_dtype).is_floating]
 
@@ -84,7 +92,7 @@ def _lowered(layers: Sequence[keras.layers.Layer], precision: str) -> Iterator[N
     own = [(layer, vars(layer)["_dtype_policy"]) for layer in unique]
     try:
         for layer in unique:
-            vars(layer)["_dtype_policy"] = _InOneThread(layer.dtype_policy, precision)
+            vars(layer)["_dtype_policy"] = _InOneThread(layer, precision)
         yield
     finally:
         for layer, policy in own:

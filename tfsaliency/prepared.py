@@ -188,9 +188,10 @@ def prepare(
     output
         Of a model with several outputs, the one to score: name, key or index.
     precision
-        "bfloat16": the layers compute in it, from weights that stay as they are; logits, scores
-        and maps are float32. On a processor with instructions for it that is faster, and maps
-        differ from those of float32 as benchmarks/README.md says. None for the layers' own dtype.
+        "bfloat16": the layers compute in it, from weights that stay as they are; logits and scores
+        are float32, and maps of the dtype of the images. Where a processor has matrix units for it
+        that is faster, and maps differ from those of float32, both as benchmarks/README.md says.
+        None for the layers' own dtype.
     jit_compile
         Whether XLA compiles what is traced, as in keras.Model.compile: for GPUs. On a CPU it was
         two to three times slower.

@@ -210,16 +210,24 @@ def _check_range(inputs: Array, limits: Limits, trained: Limits | None) -> tuple
     inside = low - margin <= least_of_all and largest_of_all <= high + margin
     if inside and largest_of_all - least_of_all > _ORDINARY * span:
         return ()  # as nearly always; what follows takes longer
-    axes = tuple(range(1, inputs.ndim - 1))
-    least, largest = inputs.min(axis=axes), inputs.max(axis=axes)  # (n, c)
-    outside = np.maximum(low - least, largest - high).max(axis=-1) > margin
-    # All images hardly vary: one that does not may be of a plain wall, or of one colour.
-    varies = largest - least
-    hardly = np.all(varies < _FAR_INSIDE * span) and np.all(varies.max(axis=-1) > 0)
-    where = _indices(outside | hardly)
+    flat = inputs.reshape(len(inputs), -1)
+    outside = np.maximum(low - flat.min(axis=1), flat.max(axis=1) - high) > margin
+    where = _indices(outside)
+    if not where and _hardly_vary(inputs, _FAR_INSIDE * span):
+        where = tuple(range(len(inputs)))
     received = f"from {least_of_all:.3g} to {largest_of_all:.3g}"
     detail = f"{received}, instead of {low:.3g} to {high:.3g}"
     return (Problem("unusual_range", where, detail=detail),) if where else ()
+
+
+def _hardly_vary(inputs: Array, least: float) -> bool:
+    """Tell whether no image varies by as much as least in any channel, but each of them does.
+
+    All of them: one that does not may be of a plain wall, or of one colour.
+    """
+    positions = tuple(range(1, inputs.ndim - 1))
+    varies = inputs.max(axis=positions) - inputs.min(axis=positions)  # (n, c)
+    return bool(np.all(varies < least) and np.all(varies.max(axis=-1) > 0))
 
 
 def check_on_problem(on_problem: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from .arrays import Array
 from .endpoints import Model
 from .engines import Batch
 from .errors import OptionError
@@ -19,6 +20,7 @@ from .problems import check_on_problem
 from .scores import Score
 
 _FROM_BATCHES = "labels"  # targets of each batch
+_PARTS = 3  # of a batch for Keras: inputs, labels, weights
 
 
 def gradient_map_batches(
@@ -37,7 +39,8 @@ def gradient_map_batches(
     """Compute saliency maps of batches, one after the other.
 
     While one batch is explained the next one is fetched and checked, in a thread of its own. No
-    more than these two are held: memory does not grow with the number of images.
+    more than these two are held: memory does not grow with the number of images. Who leaves the
+    loop early waits for the one that is being fetched.
 
     Parameters
     ----------
@@ -45,9 +48,9 @@ def gradient_map_batches(
         As for gradient_map.
     batches
         A tf.data.Dataset, a keras.utils.PyDataset, or any iterable. Each batch is images as
-        gradient_map takes them, or, as for keras.Model.predict, a tuple of these and their labels
-        (n,). They are only looked at where targets asks for them. Of a model of several inputs
-        the first of the tuple is a dict or a tuple of these.
+        gradient_map takes them, but for a tuple, which is, as for keras.Model.predict, one of
+        images and their labels (n,). These are only looked at where targets asks for them. Of a
+        model of several inputs the first of the tuple is a dict or a tuple of these.
     targets
         The class to explain: None (each image's top class), an index or a name out of labels for
         all of them, or "labels" for those that come with the images, as indices.
@@ -116,11 +119,18 @@ def _fetched(
     prepared: Prepared, batches: Iterator[Any], targets: Any
 ) -> Iterator[tuple[Batch, Any]]:
     """Yield each batch, checked, with its targets, while the next one is being fetched."""
+    of_labels = isinstance(targets, str) and targets == _FROM_BATCHES
 
     def fetch() -> tuple[Batch, Any] | None:
         for element in batches:
-            images, own = _parts(element, targets)
-            return prepared.check(images), own
+            images, labels = _parts(element)
+            batch = prepared.check(images)
+            if np.ndim(images) < batch.images.ndim and np.ndim(labels) == np.ndim(images):
+                raise OptionError(
+                    "Expected a tuple of a batch of images and their labels. Received: a tuple of "
+                    "two images. Pass them as a list, or stacked."
+                )
+            return batch, _classes(labels) if of_labels else targets
         return None
 
     with ThreadPoolExecutor(1) as background:
@@ -130,25 +140,30 @@ def _fetched(
             yield found
 
 
-def _parts(element: Any, targets: Any) -> tuple[Any, Any]:
-    """Return the images of an element of batches, and the classes to explain."""
-    images, own, _ = (
-        keras.utils.unpack_x_y_sample_weight(element)
-        if isinstance(element, tuple)
-        else (element, None, None)
-    )
-    if not isinstance(targets, str) or targets != _FROM_BATCHES:
-        return images, targets
-    if own is None:
+def _parts(element: Any) -> tuple[Any, Any]:
+    """Return the images of an element of batches, and their labels, None where it has none."""
+    if not isinstance(element, tuple):
+        return element, None
+    if not 1 <= len(element) <= _PARTS:
+        raise OptionError(
+            "Expected batches as arrays or lists of images, or as tuples (images, labels). "
+            f"Received: a tuple of {len(element)}."
+        )
+    return keras.utils.unpack_x_y_sample_weight(element)[:2]
+
+
+def _classes(labels: Any) -> Array:
+    """Return the classes (n,) that labels name."""
+    if labels is None:
         raise OptionError(
             "Expected batches of (images, labels), as targets='labels' asks for. "
-            f"Received: {type(element).__name__} without labels."
+            "Received: images without labels."
         )
-    classes = np.asarray(own)
+    classes = np.asarray(labels)
     if classes.dtype.kind not in "iu" or classes.size != max(classes.shape, default=0):
         raise OptionError(
             "Expected labels of batches as class indices (n,). Received: "
             f"{classes.dtype} of shape {classes.shape}. One-hot labels become indices by "
             "argmax(axis=-1)."
         )
-    return images, classes.reshape(-1)
+    return classes.reshape(-1)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from weakref import ref
 
 import keras
+import numpy as np
 
 from .endpoints import Model, has_visible_layers
 
@@ -68,7 +69,8 @@ class Structure:
     """The attributes of all layers of a model. It keeps no model alive.
 
     They are looked at in every call, and so by their ids first. An id may come again, but not while
-    its object is alive: numbers and texts are kept, and of objects there are weak references.
+    its object is alive: numbers and texts are kept, and of objects there are weak references, where
+    there can be.
     """
 
     def __init__(self, model: Model) -> None:
@@ -86,6 +88,9 @@ class Structure:
             self._layers.append(_Attributes(len(attributes), values, ids, fixed, described))
             self._kept.extend(held)
             for each in objects:
+                if isinstance(each, np.generic):
+                    self._kept.append(each)
+                    continue
                 with suppress(TypeError):  # not everything can be referred to
                     self._objects.append(ref(each))
 

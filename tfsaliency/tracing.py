@@ -63,13 +63,17 @@ def retrace(forward: Forward | TappedForward, inputs: Sequence[tf.TensorSpec]) -
     graph = _inlined(traced)
     custom = _mark(graph)
     _drop_placeholders(graph)
+    used = {name.lstrip("^").split(":")[0] for node in graph.node for name in node.input}
 
     def imported(arrays: Sequence[tf.Tensor]) -> Any:
         # Variables are captured again: what is imported reads them at every call.
         capture = tf.compat.v1.get_default_graph().capture
         given = [*arrays, *map(capture, traced.captured_inputs)]
-        names = [tensor.name for tensor in traced.inputs]
-        known = dict(zip(names, given, strict=True))
+        known = {
+            tensor.name: value
+            for tensor, value in zip(traced.inputs, given, strict=True)
+            if tensor.op.name in used
+        }
         wanted = [output.name for output in traced.outputs]
         returned = tf.graph_util.import_graph_def(
             graph, input_map=known, return_elements=wanted, name=""
