@@ -218,6 +218,36 @@ def test_traces_of_all_methods_are_kept(x, monkeypatch):
     assert len(traced) == once >= len(tfs.METHODS)
 
 
+def test_methods_that_are_written_anew_share_a_trace(x, monkeypatch):
+    from tfsaliency import engines
+
+    traced = []
+    monkeypatch.setattr(
+        engines,
+        "trace_gradients",
+        lambda *args, real=engines.trace_gradients: traced.append(1) or real(*args),
+    )
+    model = zoo.SPELLINGS["ReLU layer"].build("float32")
+
+    def traces_of(composition, rule="gradient"):
+        before = len(traced)
+        method = tfs.Method("mine", tfs.RULES[rule], composition)
+        found = tfs.gradient_map(model, x, method, on_problem="ignore")["mine"]
+        return len(traced) - before, found
+
+    def nested(n):
+        return tfs.SmoothGrad(2, of=tfs.IntegratedGradients(nodes=n, most=n))
+
+    assert [traces_of(nested(n))[0] for n in (2, 2, 3, 2)] == [1, 0, 1, 0]
+    assert traces_of(nested(2), "guided_backprop")[0] >= 1
+    baseline = np.zeros(x.shape[1:])
+    _, black = traces_of(tfs.IntegratedGradients(baseline, nodes=4, most=4))
+    baseline += 1.0  # read again, as it may change
+    again, white = traces_of(tfs.IntegratedGradients(baseline, nodes=4, most=4))
+    assert again == 1 and np.abs(white - black).max() > 0.1 * np.abs(black).max()
+    assert [traces_of(lambda explain, points, rows: explain.at(points, rows))[0]] * 2 == [1, 1]
+
+
 @functools.cache
 def _any_size():
     inputs = keras.Input((None, None, 3))

@@ -7,6 +7,7 @@ channels become one. Tests, the command line's choices and the README's table co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from .arrays import reduction_named
@@ -22,7 +23,7 @@ from .compositions import (
     SmoothGrad,
 )
 from .errors import OptionError, unknown_option
-from .rules import Rule, gradient, guided_backprop, rect_grad, zeiler_fergus
+from .rules import RULES, Rule, gradient, guided_backprop, rect_grad, zeiler_fergus
 
 
 class Method(NamedTuple):
@@ -111,6 +112,40 @@ def resolve_methods(methods: str | Method | Sequence[str | Method]) -> tuple[Met
             f"Known: {', '.join(METHODS)}."
         )
     return resolved
+
+
+_COMPOSITIONS = (
+    CAM,
+    BlurIG,
+    ExpectedGradients,
+    GuidedIG,
+    InputXGradient,
+    IntegratedGradients,
+    Product,
+    SmoothGrad,
+)
+
+
+def identity_of(method: Method) -> tuple[Any, ...] | None:
+    """Return what is equal for methods that compute the same, whatever their reduction.
+
+    None for a method with a part that may compute something else in the next call: a callable of
+    the caller's own, or an array.
+    """
+    try:
+        return method.name, _known(method.rule), _known(method.composition)
+    except LookupError:
+        return None
+
+
+def _known(part: Any) -> Any:
+    if part is None or isinstance(part, (str, int, float)):
+        return part
+    if any(part is rule for rule in RULES.values()):
+        return part
+    if type(part) in _COMPOSITIONS:
+        return type(part), *(_known(getattr(part, field.name)) for field in fields(part))
+    raise LookupError
 
 
 def _resolve(method: str | Method) -> Method:

@@ -26,9 +26,8 @@ from .endpoints import (
 from .engines import Batch, Computing, new_trace
 from .errors import ImageError, ModelError, OptionError, unknown_option
 from .gradients import Trace
-from .methods import METHODS, Method
+from .methods import Method, identity_of
 from .precision import PRECISIONS
-from .rules import RULES
 from .scores import Score, check_score
 from .structures import Structure
 
@@ -135,7 +134,8 @@ class Prepared:
         """
         # A callable score is that of this Prepared alone: as_prepared shares no traces of it.
         score = self.score if isinstance(self.score, str) else None
-        key = (tuple(methods), score, self.input, self.output, *batch.signature)
+        made = tuple(identity_of(method) or method for method in methods)
+        key = (made, score, self.input, self.output, *batch.signature)
         with _tracing:
             traces = self._kept.traces
             structure = self._kept.structure
@@ -166,9 +166,9 @@ def prepare(
     """Choose what is differentiated, once; the result is accepted wherever a model is.
 
     gradient_map(model, ...) prepares for itself and keeps what it made for the next call on the
-    same model, if the score and the rules are those of this package: what a callable of yours
-    returns may change. Prepare by hand to name the choice once, and to have your callables
-    compiled once: what they read when they are first called stays in what is compiled.
+    same model, if the score, the rules and the compositions are those of this package: what a
+    callable of yours returns, or an array, may change. Prepare by hand to name the choice once, and
+    to have these compiled once: what they are when they are first called stays in what is compiled.
 
     Parameters
     ----------
@@ -256,17 +256,12 @@ def as_prepared(
         return model
     _checked_model(model)
     score = check_score("logit" if score is None else score)
-    known = isinstance(score, str) and all(map(_is_known, methods))
+    known = isinstance(score, str) and all(identity_of(m) is not None for m in methods)
     kept = _Kept()
     if known and isinstance(model, keras.Model):
         with _tracing:
             kept = _kept.setdefault(model, kept)
     return Prepared(model, score, _checked_callable(preprocess), _kept=kept)
-
-
-def _is_known(method: Method) -> bool:
-    own = {known.composition for known in METHODS.values()}
-    return method.rule in RULES.values() and method.composition in own
 
 
 def _checked_model(
