@@ -4,7 +4,7 @@
     pip install tensorflow-cpu matplotlib && pip install --no-deps -e .
     pip install --no-deps tf-keras-vis xplique tf-explain saliency quantus
     pip install scipy scikit-image scikit-learn opencv-python-headless imageio packaging deprecated
-    pip install pandas tqdm
+    pip install pandas tqdm cachetools tensorflow_probability tf_keras
     python benchmarks/peers.py [SQUEEZENET_WEIGHTS [PHOTO ...]]
 
 In an environment of their own, as some want other versions than this project. What is not
