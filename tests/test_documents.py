@@ -20,7 +20,7 @@ ADDRESS = SETUP["metadata"]["url"]
 README = (ROOT / "README.md").read_text()
 
 TEXT_SUFFIXES = {".py", ".md", ".cfg", ".ipynb", ".toml", ".sh", ""}
-IGNORED = {".git", ".venv", ".venv-test", "build", "maps", "demo", "check"}
+IGNORED = {".git", "build", "maps", "demo", "check"}
 OTHERS = {"nihui/ncnn-assets"}  # where SqueezeNet's weights are
 
 # github.com/OWNER/NAME, raw.githubusercontent.com/OWNER/NAME, colab.../github/OWNER/NAME
@@ -33,7 +33,10 @@ REPOSITORY = re.compile(
 def _texts():
     for path in sorted(ROOT.rglob("*")):
         parts = set(path.relative_to(ROOT).parts)
-        cached = any(p.endswith(("cache", ".egg-info", "__pycache__")) for p in parts)
+        cached = any(
+            p.endswith(("cache", ".egg-info", "__pycache__")) or p.startswith(".venv")
+            for p in parts
+        )
         if path.is_file() and path.suffix in TEXT_SUFFIXES and not cached and not parts & IGNORED:
             yield path, path.read_text(errors="ignore")
 

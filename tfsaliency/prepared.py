@@ -193,8 +193,8 @@ def prepare(
         that is faster, and maps differ from those of float32, both as benchmarks/README.md says.
         None for the layers' own dtype.
     jit_compile
-        Whether XLA compiles what is traced, as in keras.Model.compile: for GPUs. On a CPU it was
-        two to three times slower.
+        Whether XLA compiles what is traced, as in keras.Model.compile: for GPUs. On a CPU it took
+        up to twice as long.
 
     Returns
     -------
