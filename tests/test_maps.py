@@ -179,15 +179,19 @@ def test_a_prepared_model_stands_wherever_a_model_does(model, x):
         tfs.gradient_map(prepared, x, score="logit")
 
 
-def test_what_was_traced_is_kept(model, x, monkeypatch):
-    from tfsaliency import engines, prepared
+@pytest.fixture
+def traced(monkeypatch):
+    """Grows with each trace that is made."""
+    from tfsaliency import engines
 
-    traced = []
-    monkeypatch.setattr(
-        engines,
-        "trace_gradients",
-        lambda *args, real=engines.trace_gradients: traced.append(1) or real(*args),
-    )
+    made, real = [], engines.trace_gradients
+    monkeypatch.setattr(engines, "trace_gradients", lambda *args: made.append(1) or real(*args))
+    return made
+
+
+def test_what_was_traced_is_kept(model, x, traced):
+    from tfsaliency import prepared
+
     fresh = zoo.SPELLINGS["ReLU layer"].build("float32")
     for images in (x, x[:2], x[0]):
         tfs.gradient_map(fresh, images, ALL, targets=len(traced))
@@ -198,16 +202,8 @@ def test_what_was_traced_is_kept(model, x, monkeypatch):
     assert all(len(kept.traces) <= prepared._KEPT_TRACES for kept in prepared._kept.values())
 
 
-def test_traces_of_all_methods_are_kept(x, monkeypatch):
+def test_traces_of_all_methods_are_kept(x, traced):
     """Who takes one method after the other, image by image, waits for each trace once."""
-    from tfsaliency import engines
-
-    traced = []
-    monkeypatch.setattr(
-        engines,
-        "trace_gradients",
-        lambda *args, real=engines.trace_gradients: traced.append(1) or real(*args),
-    )
     prepared = tfs.prepare(zoo.SPELLINGS["ReLU layer"].build("float32"))
     batch = prepared.check(x)
     for method in tfs.METHODS.values():
@@ -218,15 +214,7 @@ def test_traces_of_all_methods_are_kept(x, monkeypatch):
     assert len(traced) == once >= len(tfs.METHODS)
 
 
-def test_methods_that_are_written_anew_share_a_trace(x, monkeypatch):
-    from tfsaliency import engines
-
-    traced = []
-    monkeypatch.setattr(
-        engines,
-        "trace_gradients",
-        lambda *args, real=engines.trace_gradients: traced.append(1) or real(*args),
-    )
+def test_methods_that_are_written_anew_share_a_trace(x, traced):
     model = zoo.SPELLINGS["ReLU layer"].build("float32")
 
     def traces_of(composition, rule="gradient"):

@@ -7,7 +7,7 @@ channels become one. Tests, the command line's choices and the README's table co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 from .arrays import reduction_named
@@ -114,16 +114,7 @@ def resolve_methods(methods: str | Method | Sequence[str | Method]) -> tuple[Met
     return resolved
 
 
-_COMPOSITIONS = (
-    CAM,
-    BlurIG,
-    ExpectedGradients,
-    GuidedIG,
-    InputXGradient,
-    IntegratedGradients,
-    Product,
-    SmoothGrad,
-)
+_OWN = f"{__package__}.compositions."  # how the modules of this package's compositions begin
 
 
 def identity_of(method: Method) -> tuple[Any, ...] | None:
@@ -143,7 +134,7 @@ def _known(part: Any) -> Any:
         return part
     if any(part is rule for rule in RULES.values()):
         return part
-    if type(part) in _COMPOSITIONS:
+    if is_dataclass(part) and type(part).__module__.startswith(_OWN):
         return type(part), *(_known(getattr(part, field.name)) for field in fields(part))
     raise LookupError
 

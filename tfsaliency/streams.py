@@ -125,7 +125,8 @@ def _fetched(
         for element in batches:
             images, labels = _parts(element)
             batch = prepared.check(images)
-            if np.ndim(images) < batch.images.ndim and np.ndim(labels) == np.ndim(images):
+            single = labels is not None and np.ndim(images) < batch.images.ndim
+            if single and np.ndim(labels) == np.ndim(images):
                 raise OptionError(
                     "Expected a tuple of a batch of images and their labels. Received: a tuple of "
                     "two images. Pass them as a list, or stacked."
