@@ -57,7 +57,7 @@ def test_maps_are_those_of_a_model_built_in_mixed_precision(spelling):
 
 def test_the_gradient_is_that_of_a_tape_on_a_model_of_mixed_precision():
     model, mixed = (zoo.SPELLINGS["nested"].build(d) for d in ("float32", "mixed_bfloat16"))
-    logits = keras.Model(mixed.inputs, mixed.outputs)
+    logits = keras.Model(mixed.input, mixed.output)
     logits.layers[-1].activation = keras.activations.linear
 
     @tf.function
