@@ -37,7 +37,9 @@ print(before, resident())
 
 @pytest.mark.slow
 def test_memory_is_level_over_200_fresh_models():
-    code = CALLS.replace("WARM", "40")  # TensorFlow fills its caches at first
+    # TensorFlow fills its caches at first: 690 MB after 40 models, 750 after 140. Then some .3 MB a
+    # model remain, of which a bare Keras model with a tape leaves .2.
+    code = CALLS.replace("WARM", "140")
     run = subprocess.run(
         [sys.executable, "-c", code, str(Path(__file__).resolve())],
         capture_output=True,
