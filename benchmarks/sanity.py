@@ -5,8 +5,7 @@
 A cascade over SqueezeNet's 26 layers, the given photos, three methods, Spearman and SSIM, one
 seed, against 27 x 3 calls of one tf.function with a GradientTape: the trained network and 26
 randomized ones, three methods each. Both are done in turns in one process; the table holds medians
-of ratios.
-Run nothing else meanwhile. (peers.py times that of Quantus.)
+of ratios. Run nothing else meanwhile. (peers.py times that of Quantus.)
 """
 
 import sys

@@ -25,11 +25,7 @@ CHUNK = 16  # points at a time where memory is looked at: FEW fill it, too
 def explained(model: keras.Model, samples: int, batch_size: int, image: np.ndarray) -> None:
     """Explain one image."""
     method = tfs.Method("smooth", tfs.RULES["gradient"], tfs.SmoothGrad(samples))
-    prepared = PREPARED.setdefault((id(model), samples), (tfs.prepare(model), method))
-    tfs.attributions(prepared[0], image, prepared[1], batch_size=batch_size, on_problem="ignore")
-
-
-PREPARED: dict = {}
+    tfs.attributions(model, image, method, batch_size=batch_size, on_problem="ignore")
 
 
 def main() -> None:

@@ -81,12 +81,12 @@ class Structure:
             attributes = vars(layer)
             names = [name for name in attributes if name not in _KERAS_OWN]
             values = itemgetter(*names, *names[-1:])  # two at least, or it returns no tuple
+            present = values(attributes)
             described, objects = _describe(attributes)
-            held = [value for value in values(attributes) if _is_fixed(value)]
-            fixed = all(_is_fixed(v) or _is_object(v) for v in values(attributes))
-            ids = tuple(map(id, values(attributes)))
+            fixed = all(_is_fixed(value) or _is_object(value) for value in present)
+            ids = tuple(map(id, present))
             self._layers.append(_Attributes(len(attributes), values, ids, fixed, described))
-            self._kept.extend(held)
+            self._kept.extend(value for value in present if _is_fixed(value))
             for each in objects:
                 if isinstance(each, np.generic):
                     self._kept.append(each)

@@ -129,7 +129,7 @@ def _are_finite(maps: Array) -> Array:
 
 
 def _percentile(maps: Array) -> Array:
-    """Return the 99th percentile of each map, (n, 1, 1); NaN of one that is not finite."""
+    """Return the 99th percentile of each map, (n, 1, 1); any number for one that is not finite."""
     found = [upper_percentile(one.ravel(), _CLIPPED) for one in maps]
     return np.array(found, maps.dtype)[:, np.newaxis, np.newaxis]
 
