@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsaliency import worlds
-from tfsaliency.worlds.network import PERMUTED, TRAINED, build_shapes_model, fold, save
+from tfsaliency.synthetic.networks import PERMUTED, TRAINED, build_shapes_model, fold, save
 
 PARTS = {"plain": 12_000, "two_objects": 6_000, "null_patch": 3_000, "coloured_distractor": 3_000}
 TRAINING_SEED, TEST_SEED = 1, 2  # of the pictures

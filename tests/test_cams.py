@@ -14,7 +14,7 @@ from reference import slow
 
 import tfsaliency as tfs
 from tfsaliency import worlds
-from tfsaliency.compositions.cams import CAM_WEIGHTS
+from tfsaliency.methods.cam import CAM_WEIGHTS
 
 SIZE = 12
 RNG = np.random.default_rng

@@ -10,8 +10,8 @@ from PIL import Image
 
 import tfsaliency as tfs
 from tfsaliency import cli
-from tfsaliency.draws import units_of
-from tfsaliency.methods import DEFAULT_METHODS
+from tfsaliency.methods.table import DEFAULT_METHODS
+from tfsaliency.sanity.randomizers import units_of
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import zoo
 
 import tfsaliency as tfs
 from tfsaliency import worlds
-from tfsaliency.worlds import network
+from tfsaliency.synthetic import network
 
 
 @pytest.mark.parametrize("seed", [0, 1])

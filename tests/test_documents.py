@@ -11,7 +11,7 @@ import pytest
 
 import tfsaliency as tfs
 from tfsaliency import worlds
-from tfsaliency.cli import _parser
+from tfsaliency.cli.main import _parser
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = configparser.ConfigParser()

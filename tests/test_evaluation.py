@@ -8,7 +8,7 @@ import pytest
 
 import tfsaliency as tfs
 from tfsaliency import worlds
-from tfsaliency.methods import DEFAULT_METHODS
+from tfsaliency.methods.table import DEFAULT_METHODS
 
 
 @pytest.fixture(scope="module")

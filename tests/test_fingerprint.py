@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfsaliency.structures import Structure
+from tfsaliency.engine.fingerprint import Structure
 
 
 class _Thing:

@@ -9,7 +9,7 @@ from reference import slow
 
 import tfsaliency as tfs
 from tfsaliency import worlds
-from tfsaliency.methods import DEFAULT_METHODS
+from tfsaliency.methods.table import DEFAULT_METHODS
 
 SIZE = 9
 

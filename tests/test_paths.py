@@ -11,7 +11,7 @@ from reference import slow
 
 import tfsaliency as tfs
 from tfsaliency import worlds
-from tfsaliency.compositions import blurred
+from tfsaliency.methods import blurred
 
 N, SIZE = 2, 12
 

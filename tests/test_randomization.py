@@ -12,8 +12,8 @@ from keras import layers
 from scipy import stats
 
 import tfsaliency as tfs
-from tfsaliency.draws import draw_weights, normal, truncated_normal, units_of
-from tfsaliency.randomization import Step, new_weights, order_of_use, plan_steps
+from tfsaliency.sanity.plans import Step, new_weights, order_of_use, plan_steps
+from tfsaliency.sanity.randomizers import draw_weights, normal, truncated_normal, units_of
 
 
 class Block(layers.Layer):
@@ -308,7 +308,7 @@ def test_seeds_come_from_positions_and_not_from_names(tmp_path):
     code = (
         "import keras; from keras import layers; import tfsaliency as tfs\n"
         "{first}\n"
-        "from tfsaliency.draws import units_of, draw_weights\n"
+        "from tfsaliency.sanity.randomizers import units_of, draw_weights\n"
         "model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])\n"
         "print([draw_weights(u, d, 1, p).arrays[0].tolist() for d in tfs.DRAWS.values() if d.name"
         " not in ('permutation', 'matched') for p, u in enumerate(units_of(model))])"

@@ -12,8 +12,8 @@ from keras import layers
 from scipy import stats
 
 import tfsaliency as tfs
-from tfsaliency.draws import draw_weights, normal, units_of
 from tfsaliency.models.squeezenet import preprocess_input
+from tfsaliency.sanity.randomizers import draw_weights, normal, units_of
 
 RNG = np.random.default_rng
 METHODS = ["gradient", "guided_backprop", "zeiler_fergus"]

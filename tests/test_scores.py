@@ -7,7 +7,7 @@ import zoo
 from keras import layers
 
 import tfsaliency as tfs
-from tfsaliency.scores import as_targets
+from tfsaliency.engine.scores import as_targets
 
 SHAPE = (2, 2, 3)
 

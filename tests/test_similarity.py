@@ -11,9 +11,9 @@ from skimage.metrics import structural_similarity
 
 import tfsaliency as tfs
 from tfsaliency.arrays import rescale, upper_percentile
-from tfsaliency.controls import edge_map
+from tfsaliency.evaluation.controls import edge_map
 from tfsaliency.similarity import emprt, resolve_similarities
-from tfsaliency.similarity.kinds import absolute, diverging
+from tfsaliency.similarity.protocol import absolute, diverging
 from tfsaliency.similarity.rank import average_ranks
 
 RNG = np.random.default_rng

@@ -9,9 +9,9 @@ from scipy import ndimage
 
 import tfsaliency as tfs
 from tfsaliency import worlds
-from tfsaliency.worlds import pictures
-from tfsaliency.worlds.network import build_shapes_model
-from tfsaliency.worlds.outlines import OUTLINES, REACH, cover
+from tfsaliency.synthetic import pictures
+from tfsaliency.synthetic.networks import build_shapes_model
+from tfsaliency.synthetic.outlines import OUTLINES, REACH, cover
 
 # sha256 of images, labels and masks of shapes(20, seed=0, variant): the same under every NumPy.
 DIGESTS = {

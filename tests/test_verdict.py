@@ -6,7 +6,7 @@ import pytest
 
 import tfsaliency as tfs
 from tfsaliency.models.squeezenet import preprocess_input
-from tfsaliency.verdicts import bootstrap, unit_maps
+from tfsaliency.sanity.verdict import bootstrap, unit_maps
 
 RNG = np.random.default_rng
 

@@ -13,21 +13,15 @@ if _keras.backend.backend() != "tensorflow":
         "before keras is first imported."
     )
 
-from . import models, worlds
-from .census import Coverage
-from .compositions import (
-    CAM,
-    BlurIG,
-    ExpectedGradients,
-    GuidedIG,
-    InputXGradient,
-    IntegratedGradients,
-    Product,
-    SmoothGrad,
-)
-from .controls import ExplainedBy
-from .data_randomization import Twins, data_randomization_check, train_twins
-from .draws import DRAWS, Draw
+from . import evaluation as _evaluation
+from . import methods as _methods
+from . import models, synthetic
+from . import sanity as _sanity
+from . import visualization as _visualization
+from .diagnostics import Problem, SaliencyWarning
+from .engine.clone import AttributionReLU
+from .engine.coverage import Coverage
+from .engine.scores import SCORES
 from .errors import (
     ImageError,
     MeaninglessMapError,
@@ -35,118 +29,68 @@ from .errors import (
     NoReluError,
     OpaqueModelError,
     OptionError,
+    ResultError,
     TfSaliencyError,
     UncoveredReluError,
     WeightsError,
 )
-from .injection import AttributionReLU
-from .maps import SaliencyMaps, attributions, gradient_map
-from .methods import METHODS, Method
-from .photos import load_images
+
+# The names of these packages are listed where they are defined, and nowhere else.
+from .evaluation import *  # noqa: F403
+from .image_io import load_images
+from .map_batches import saliency_map_batches
+from .maps import attributions, gradient_map, saliency_map
+from .methods import *  # noqa: F403
 from .prepared import Prepared, prepare
-from .problems import Problem, SaliencyWarning
-from .randomization import randomize_layer, randomize_model_parameters
-from .results import SanityResult, StepRecord
-from .rules import RULES, Site, rect_grad_at
-from .sanity import emprt_check, random_logit_check, sanity_check, smprt_check
-from .scores import SCORES
+from .saliency_maps import SaliencyMaps
+from .sanity import *  # noqa: F403
 from .similarity import SIMILARITIES, Similarity
-from .streams import gradient_map_batches
-from .verdicts import Verdict, judge
+from .synthetic import GroundTruth
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .reports import (
-        RED,
-        overlay,
-        plot_evaluation,
-        plot_similarities,
-        tile_cascade,
-        tile_input_and_maps,
-        tile_world,
-    )
+    from .visualization import *  # noqa: F403
 
 __all__ = [
     "AttributionReLU",
-    "BlurIG",
-    "CAM",
     "Coverage",
-    "DRAWS",
-    "Draw",
-    "ExpectedGradients",
-    "ExplainedBy",
-    "GuidedIG",
+    "GroundTruth",
     "ImageError",
-    "InputXGradient",
-    "IntegratedGradients",
-    "METHODS",
     "MeaninglessMapError",
-    "Method",
     "ModelError",
     "NoReluError",
     "OpaqueModelError",
     "OptionError",
     "Prepared",
     "Problem",
-    "Product",
-    "RED",
-    "RULES",
+    "ResultError",
     "SCORES",
     "SIMILARITIES",
     "SaliencyMaps",
     "SaliencyWarning",
-    "SanityResult",
     "Similarity",
-    "Site",
-    "SmoothGrad",
-    "StepRecord",
     "TfSaliencyError",
-    "Twins",
     "UncoveredReluError",
-    "Verdict",
     "WeightsError",
     "attributions",
-    "data_randomization_check",
-    "emprt_check",
     "gradient_map",
-    "gradient_map_batches",
-    "judge",
     "load_images",
     "models",
-    "overlay",
-    "plot_evaluation",
-    "plot_similarities",
     "prepare",
-    "random_logit_check",
-    "randomize_layer",
-    "randomize_model_parameters",
-    "rect_grad_at",
-    "sanity_check",
-    "smprt_check",
-    "tile_cascade",
-    "tile_input_and_maps",
-    "tile_world",
-    "train_twins",
-    "worlds",
+    "saliency_map",
+    "saliency_map_batches",
+    "synthetic",
 ]
-
-_DRAWING = (
-    "RED",
-    "overlay",
-    "plot_evaluation",
-    "plot_similarities",
-    "tile_cascade",
-    "tile_input_and_maps",
-    "tile_world",
-)
+__all__ += _evaluation.__all__
+__all__ += _methods.__all__
+__all__ += _sanity.__all__
+__all__ += _visualization.__all__
+__all__.sort()
 
 
 def __getattr__(name: str) -> Any:
-    # Matplotlib takes longer to import than all of this package: only who draws waits for it.
-    if name in _DRAWING:
-        from . import reports  # noqa: PLC0415
-
-        return getattr(reports, name)
+    if name in _visualization.__all__:
+        return getattr(_visualization, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

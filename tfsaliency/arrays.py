@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ Limits = tuple[float, float]  # the least and the largest value
 _PIL_MODES_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _PIL_WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
-_STRIDE = 16  # of a sample of values
 _FEW = 4  # channels, which are folded one by one in half the time that a reduction takes
 
 
@@ -40,6 +39,7 @@ def _folded(
 
 _compiled = functools.partial(tf.function, autograph=False, reduce_retracing=True)
 
+ReductionName = Literal["sum_abs", "max_abs", "sum"]
 REDUCTIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "sum_abs": _compiled(lambda g: _folded(tf.abs(g), tf.add, tf.reduce_sum)),
     "max_abs": _compiled(lambda g: _folded(tf.abs(g), tf.maximum, tf.reduce_max)),
@@ -131,38 +131,6 @@ def rescale(maps: Array) -> Array:
 def storable(array: Array) -> Array:
     """Return an array that a file has a dtype for: float32 for bfloat16, which NumPy has not."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
-def nanmean(values: Array) -> float:
-    """Return the mean of what is finite, NaN where nothing is.
-
-    >>> nanmean(np.array([1.0, np.nan, 3.0]))
-    2.0
-    """
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
-
-
-def upper_percentile(values: Array, percentile: float) -> float:
-    """Return np.percentile(values, percentile) of values (p,), where it is high, in less time.
-
-    Only values above a bound are sorted. It is one that a sample has above it twice as often as
-    needed, so that it seldom is too high; and then all are.
-
-    >>> upper_percentile(np.arange(5.0), 90)
-    3.6
-    """
-    place = (len(values) - 1) * percentile / 100
-    wanted = len(values) - int(place)
-    sample = values[::_STRIDE]
-    of_sample = min(2 * wanted // _STRIDE + _STRIDE, len(sample))
-    bound = np.partition(sample, -of_sample)[-of_sample]
-    large = values[values >= bound]
-    if len(large) < wanted:
-        large = values
-    low, high = len(large) - wanted, min(len(large) - wanted + 1, len(large) - 1)
-    ordered = np.partition(large, (low, high))
-    return float(ordered[low]) + (place - int(place)) * float(ordered[high] - ordered[low])
 
 
 def pil_to_array(image: Image.Image, channels: int | None) -> Array:

@@ -1,4 +1,4 @@
-"""Maps that mean nothing: the causes that can be told from numbers, and what to do about each.
+"""Diagnostics of meaningless maps: the causes that numbers show, and a remedy for each.
 
 What has no derivative at all (an integer input, a score that does not depend on the images) is an
 error and raised where it is found; here is what has one that says nothing.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from .arrays import Array, Limits
 from .errors import MeaninglessMapError, unknown_option
 
+OnProblem = Literal["warn", "raise", "ignore"]
 ON_PROBLEM = ("warn", "raise", "ignore")
 
 # Of each cause what is the case, and what to do.
@@ -50,7 +52,7 @@ CAUSES: dict[str, tuple[str, str]] = {
     ),
     "unconverged": (
         "the integral of the gradients is not the difference of the scores, up to the tolerance",
-        "Give IntegratedGradients or BlurIG more nodes, with most=, or another baseline; of "
+        "Give IntegratedGradients or BlurIG more steps, with max_steps=, or another baseline; of "
         "GuidedIG no number of steps may be enough.",
     ),
     "unusual_range": (
@@ -80,7 +82,7 @@ class SaliencyWarning(UserWarning):
     ...                           keras.layers.Dense(2)])
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")
-    ...     maps = tfs.gradient_map(model, np.ones((1, 4, 4, 3)))
+    ...     maps = tfs.saliency_map(model, np.ones((1, 4, 4, 3)))
     >>> [problem.cause for problem in maps.problems], caught[0].category.__name__
     (['constant_map'], 'SaliencyWarning')
     """
@@ -99,7 +101,8 @@ class Problems(tuple["Problem", ...]):
         return "\n".join(map(str, self)) or "no problems"
 
 
-class Problem(NamedTuple):
+@dataclass(frozen=True)
+class Problem:
     """One cause for which maps mean nothing, and where.
 
     Parameters
@@ -135,7 +138,7 @@ class Problem(NamedTuple):
         return f"{self.cause} ({', '.join([*self.methods, where])}): {what}{detail}. {remedy}"
 
 
-def find_problems(
+def map_problems(
     maps: Mapping[str, Array], channels: bool, probabilities: Array | None, epsilon: float
 ) -> tuple[Problem, ...]:
     """Return what is wrong with maps.
@@ -164,24 +167,24 @@ def find_problems(
     return tuple(found)
 
 
-def find_unconverged(details: Mapping[str, Mapping[str, Array]]) -> tuple[Problem, ...]:
-    """Return of which images an integral is not complete; see IntegratedGradients.
+def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Problem, ...]:
+    """Return the problems of integrals that are not complete; see IntegratedGradients.
 
     Parameters
     ----------
     details
-        What compositions tell, (n,) by method and name.
+        The details of compositions, (n,) by method and name.
     """
     found = []
-    for method, told in details.items():
-        where = _indices(told.get("unconverged", np.zeros(0)) > 0)
+    for method, numbers in details.items():
+        where = _indices(numbers.get("unconverged", np.zeros(0)) > 0)
         if where:
-            gap = f"a gap of up to {told['gap'].max():.2g} of it"
+            gap = f"a gap of up to {numbers['gap'].max():.2g} of it"
             found.append(Problem("unconverged", where, (method,), gap))
     return tuple(found)
 
 
-def check_images(inputs: Array, limits: Limits, trained: Limits | None) -> tuple[Problem, ...]:
+def image_problems(inputs: Array, limits: Limits, trained: Limits | None) -> tuple[Problem, ...]:
     """Return what looks wrong with the images that a model gets.
 
     Parameters
@@ -223,7 +226,7 @@ def _check_range(inputs: Array, limits: Limits, trained: Limits | None) -> tuple
 def _hardly_vary(inputs: Array, least: float) -> bool:
     """Tell whether no image varies by as much as least in any channel, but each of them does.
 
-    All of them: one that does not may be of a plain wall, or of one colour.
+    All of them: one that does not may be of a plain wall, or of one color.
     """
     positions = tuple(range(1, inputs.ndim - 1))
     varies = inputs.max(axis=positions) - inputs.min(axis=positions)  # (n, c)
@@ -237,10 +240,15 @@ def check_on_problem(on_problem: str) -> str:
     return on_problem
 
 
-def tell(problems: Sequence[Problem], on_problem: str, stacklevel: int) -> None:
-    """Warn of each problem, or raise MeaninglessMapError for all of them, or do nothing."""
+def raise_problems(problems: Sequence[Problem], on_problem: str) -> None:
+    """Raise MeaninglessMapError for problems if on_problem is "raise"."""
     if problems and on_problem == "raise":
         raise MeaninglessMapError(" ".join(map(str, problems)))
+
+
+def report(problems: Sequence[Problem], on_problem: str, stacklevel: int) -> None:
+    """Warn of each problem, or raise MeaninglessMapError for all of them, or do nothing."""
+    raise_problems(problems, on_problem)
     if on_problem == "warn":
         for problem in problems:
             warnings.warn(str(problem), SaliencyWarning, stacklevel=stacklevel + 1)
@@ -248,7 +256,7 @@ def tell(problems: Sequence[Problem], on_problem: str, stacklevel: int) -> None:
 
 def shifted(problems: Iterable[Problem], by: int) -> tuple[Problem, ...]:
     """Return problems with the indices of their images moved up."""
-    return tuple(p._replace(images=tuple(i + by for i in p.images)) for p in problems)
+    return tuple(replace(p, images=tuple(i + by for i in p.images)) for p in problems)
 
 
 def _saturated(probabilities: Array | None, epsilon: float) -> tuple[int, ...]:

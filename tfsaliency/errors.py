@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 import numpy as np
-
-_LISTED = 12  # as many known names as one line holds
 
 
 class TfSaliencyError(ValueError):
@@ -42,7 +41,7 @@ class ModelError(TfSaliencyError):
     --------
     >>> import numpy as np, tfsaliency as tfs
     >>> try:
-    ...     tfs.gradient_map("resnet", np.zeros((32, 32, 3)))
+    ...     tfs.saliency_map("resnet", np.zeros((32, 32, 3)))
     ... except tfs.ModelError as error:
     ...     print(str(error).split(". ")[-1])
     Received: 'resnet' (of type str).
@@ -58,7 +57,7 @@ class NoReluError(ModelError):
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
     ...                           keras.layers.Dense(2)])
     >>> try:
-    ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "guided_backprop")
+    ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), "guided_backprop")
     ... except tfs.NoReluError as error:
     ...     print(str(error).split(".")[0])
     Expected a model with ReLUs for 'guided_backprop'
@@ -76,7 +75,7 @@ class UncoveredReluError(ModelError):
     ...                                               name="by_hand"),
     ...                           keras.layers.Flatten(), keras.layers.Dense(2)])
     >>> try:
-    ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "guided_backprop")
+    ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), "guided_backprop")
     ... except tfs.UncoveredReluError as error:
     ...     print("by_hand" in str(error))
     True
@@ -103,7 +102,7 @@ class MeaninglessMapError(TfSaliencyError):
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D(),
     ...                           keras.layers.Dense(2)])
     >>> try:
-    ...     tfs.gradient_map(model, np.ones((1, 4, 4, 3)), on_problem="raise")
+    ...     tfs.saliency_map(model, np.ones((1, 4, 4, 3)), on_problem="raise")
     ... except tfs.MeaninglessMapError as error:
     ...     print(str(error).split(":")[0])
     constant_map (gradient, image 0)
@@ -119,7 +118,7 @@ class OptionError(TfSaliencyError):
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
     ...                           keras.layers.Dense(2)])
     >>> try:
-    ...     tfs.gradient_map(model, np.zeros((4, 4, 3)), "gradeint")
+    ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), "gradeint")
     ... except tfs.OptionError as error:
     ...     print(str(error).split(" Known")[0])
     Unknown method: 'gradeint'. Did you mean 'gradient'?
@@ -140,6 +139,21 @@ class WeightsError(TfSaliencyError):
     """
 
 
+class ResultError(TfSaliencyError):
+    """A result file that is damaged, truncated, or of another kind than expected.
+
+    Examples
+    --------
+    >>> import pathlib, tfsaliency as tfs
+    >>> _ = pathlib.Path("photo.npz").write_bytes(b"not a result")
+    >>> try:
+    ...     tfs.SaliencyMaps.load("photo.npz")
+    ... except tfs.ResultError as error:
+    ...     print(str(error).split(".")[0])
+    Expected a file that SaliencyMaps
+    """
+
+
 def check_int(name: str, value: object, least: int) -> None:
     """Raise OptionError for an option that is no whole number of at least that much.
 
@@ -154,13 +168,25 @@ def check_int(name: str, value: object, least: int) -> None:
 
 
 def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionError:
-    """Return the OptionError for a name that is not in a table.
+    """Return the OptionError for a name that is not in a table: all known names, the nearest first.
 
-    >>> print(unknown_option("score", "logits", ["logit", "margin"]))
-    Unknown score: 'logits'. Did you mean 'logit'? Known: logit, margin.
+    Case, "-", "_" and spaces are ignored when the nearest name is looked for.
+
+    >>> print(unknown_option("score", "Logits", ["logit", "margin"]))
+    Unknown score: 'Logits'. Did you mean 'logit'? Known: logit, margin.
+    >>> print(unknown_option("model", "VGG-16", ["vgg19", "vgg16"]))
+    Unknown model: 'VGG-16'. Did you mean 'vgg16'? Known: vgg19, vgg16.
     """
-    names = list(known)
-    listed = ", ".join(names[:_LISTED]) + (f", ... ({len(names)})" if len(names) > _LISTED else "")
-    close = difflib.get_close_matches(str(received), names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return OptionError(f"Unknown {kind}: {received!r}.{hint} Known: {listed}.")
+    names = [str(name) for name in known]
+    by_letters: dict[str, str] = {}
+    for name in names:
+        by_letters.setdefault(_letters(name), name)
+    wanted = received.decode("utf-8", "replace") if isinstance(received, bytes) else str(received)
+    close = difflib.get_close_matches(_letters(wanted), by_letters, n=1)
+    hint = f" Did you mean {by_letters[close[0]]!r}?" if close else ""
+    return OptionError(f"Unknown {kind}: {received!r:.200}.{hint} Known: {', '.join(names)}.")
+
+
+def _letters(name: str) -> str:
+    """Return a name without case, hyphens, underscores and spaces."""
+    return re.sub(r"[-_ ]", "", name).casefold()

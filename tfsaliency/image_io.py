@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .arrays import Array, pil_to_array
 from .errors import ImageError, OptionError, unknown_option
 
+Fit = Literal["crop", "squash"]
 FITS = ("crop", "squash")
 
 Photo = str | PathLike[str] | Image.Image
@@ -22,7 +23,7 @@ def load_images(
     paths: Photo | Iterable[Photo],
     model: Any = None,
     *,
-    fit: str = "crop",
+    fit: Fit = "crop",
     size: tuple[int, int] | None = None,
 ) -> Array:
     """Read photos at the size a model takes, upright, as values 0..255.
@@ -90,7 +91,7 @@ def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
     except TypeError as error:
         raise ImageError(
             f"Expected the path of a photo, or a PIL image. Received: {type(photo).__name__}. "
-            "Arrays go to gradient_map as they are."
+            "Arrays go to saliency_map as they are."
         ) from error
     try:
         if not path.is_file():

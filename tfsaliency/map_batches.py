@@ -1,4 +1,4 @@
-"""gradient_map_batches(model, batches, methods): maps of more images than fit into memory."""
+"""saliency_map_batches(model, batches, methods): maps of more images than fit into memory."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ from typing import Any
 import keras
 import numpy as np
 
-from .arrays import Array
-from .endpoints import Model
-from .engines import Batch
+from .arrays import Array, ReductionName
+from .diagnostics import OnProblem, check_on_problem
+from .engine.model_io import Batch, Model
+from .engine.scores import Score, ScoreName
 from .errors import OptionError
-from .maps import Options, SaliencyMaps, explain, reductions
-from .methods import Method, resolve_methods
+from .maps import Options, explain, reductions
+from .methods.table import MethodsArgument, resolve_methods
 from .prepared import Prepared, Preprocess, as_prepared
-from .problems import check_on_problem
-from .scores import Score
+from .saliency_maps import SaliencyMaps
 
 _FROM_BATCHES = "labels"  # targets of each batch
 _PARTS = 3  # of a batch for Keras: inputs, labels, weights
 
 
-def gradient_map_batches(
+def saliency_map_batches(
     model: Model | Prepared,
     batches: Iterable[Any],
-    methods: str | Method | Sequence[str | Method] = "gradient",
+    methods: MethodsArgument = "gradient",
     *,
     targets: Any = None,
-    labels: Sequence[str] | None = None,
-    score: str | Score | None = None,
+    class_names: Sequence[str] | None = None,
+    score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
-    reduction: str | None = None,
+    reduction: ReductionName | None = None,
     batch_size: int = 32,
-    on_problem: str = "warn",
+    on_problem: OnProblem = "warn",
 ) -> Iterator[SaliencyMaps]:
     """Compute saliency maps of batches, one after the other.
 
     While one batch is explained the next one is fetched and checked, in a thread of its own. No
-    more than these two are held: memory does not grow with the number of images. Who leaves the
-    loop early waits for the one that is being fetched.
+    more than these two are held: memory does not grow with the number of images. Leaving the
+    loop early blocks until the batch being fetched has arrived.
 
     Parameters
     ----------
-    model, methods, labels, score, preprocess, reduction, on_problem
-        As for gradient_map.
+    model, methods, class_names, score, preprocess, reduction, on_problem
+        As for saliency_map.
     batches
         A tf.data.Dataset, a keras.utils.PyDataset, or any iterable. Each batch is images as
-        gradient_map takes them, but for a tuple, which is, as for keras.Model.predict, one of
+        saliency_map takes them, but for a tuple, which is, as for keras.Model.predict, one of
         images and their labels (n,). These are only looked at where targets asks for them. Of a
         model of several inputs the first of the tuple is a dict or a tuple of these.
     targets
-        The class to explain: None (each image's top class), an index or a name out of labels for
-        all of them, or "labels" for those that come with the images, as indices.
+        The class to explain: None (each image's top class), an index or a name out of class_names
+        for all of them, or "labels" for those that come with the images, as indices.
     batch_size
         How many images of a batch go through the model at a time.
 
@@ -65,11 +65,11 @@ def gradient_map_batches(
     Raises
     ------
     ImageError, ModelError, OptionError, MeaninglessMapError
-        As gradient_map; and what batches raises.
+        As for saliency_map; and whatever batches raises.
 
     References
     ----------
-    See gradient_map.
+    See saliency_map.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def gradient_map_batches(
     ...                           keras.layers.Dense(2)])
     >>> images, labels = np.random.default_rng(0).normal(size=(5, 4, 4, 3)), [0, 1, 1, 0, 1]
     >>> dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
-    >>> for maps in tfs.gradient_map_batches(model, dataset, targets="labels"):
+    >>> for maps in tfs.saliency_map_batches(model, dataset, targets="labels"):
     ...     print(maps["gradient"].shape, maps.targets)
     (2, 4, 4) [0 1]
     (2, 4, 4) [1 0]
@@ -86,17 +86,18 @@ def gradient_map_batches(
     """
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
-    reduce, on_problem = reductions(resolved, reduction), check_on_problem(on_problem)
+    check_on_problem(on_problem)
+    reduce = reductions(resolved, reduction)
     if isinstance(targets, (list, tuple)) or getattr(targets, "shape", ()) != ():
         raise OptionError(
             "Expected targets as None, one class for all batches, or 'labels' for those that come "
             f"with the images. Received: {type(targets).__name__}."
         )
-    fetched = _fetched(prepared, _iterator(batches), targets)
+    fetched = _fetch_ahead(prepared, _iterator(batches), targets)
 
     def explained() -> Iterator[SaliencyMaps]:
         for batch, own in fetched:
-            options = Options(own, labels, batch_size, on_problem)
+            options = Options(own, class_names, batch_size, on_problem)
             yield explain(prepared, batch, resolved, reduce, options)
 
     return explained()
@@ -110,12 +111,12 @@ def _iterator(batches: Any) -> Iterator[Any]:
         raise OptionError(
             "Expected batches as a tf.data.Dataset or another iterable of batches (n, h, w, c). "
             f"Received: {type(batches).__name__} of shape {getattr(batches, 'shape', None)}. "
-            "gradient_map takes one batch."
+            "saliency_map takes one batch."
         )
     return iter(batches)
 
 
-def _fetched(
+def _fetch_ahead(
     prepared: Prepared, batches: Iterator[Any], targets: Any
 ) -> Iterator[tuple[Batch, Any]]:
     """Yield each batch, checked, with its targets, while the next one is being fetched."""
@@ -136,9 +137,9 @@ def _fetched(
 
     with ThreadPoolExecutor(1) as background:
         waiting = background.submit(fetch)
-        while found := waiting.result():
+        while fetched := waiting.result():
             waiting = background.submit(fetch)
-            yield found
+            yield fetched
 
 
 def _parts(element: Any) -> tuple[Any, Any]:

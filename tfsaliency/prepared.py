@@ -1,10 +1,10 @@
-"""prepare(model, ...): what is differentiated, chosen once, with the traces made for it."""
+"""prepare(model, ...): the choice of what is differentiated, with the traces made for it."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +13,12 @@ import keras
 import tensorflow as tf
 
 from .arrays import Array, as_batch, limited_batch
-from .endpoints import (
+from .diagnostics import image_problems
+from .engine.build import build_trace
+from .engine.fingerprint import Fingerprint
+from .engine.gradients import Trace
+from .engine.model_io import (
+    Batch,
     Model,
     check_others,
     choose,
@@ -23,13 +28,13 @@ from .endpoints import (
     says_inputs,
     symbolic_ends,
 )
-from .engines import Batch, Computing, new_trace
+from .engine.precision import PRECISIONS, Precision
+from .engine.scores import Score, ScoreName, check_score
+from .engine.subject import Subject
 from .errors import ImageError, ModelError, OptionError, unknown_option
-from .gradients import Trace
-from .methods import Method, identity_of
-from .precision import PRECISIONS
-from .scores import Score, check_score
-from .structures import Structure
+from .methods.table import Method, identity_of
+from .models.ranges import trained_range
+from .version import __version__
 
 Preprocess = Callable[[Array], Any]
 _KEPT_TRACES = 24  # a model, some 20 MB each: one for each row of METHODS, and some more
@@ -37,13 +42,13 @@ _KEPT_TRACES = 24  # a model, some 20 MB each: one for each row of METHODS, and 
 
 @dataclass(eq=False)
 class _Kept:
-    """The traces of a model, and the structure it had when they were made. It holds no model."""
+    """The traces of a model, and its fingerprint when they were made. It holds no model."""
 
-    structure: Structure | None = None
+    fingerprint: Fingerprint | None = None
     traces: OrderedDict[Any, Trace] = field(default_factory=OrderedDict)
 
 
-# What was traced for models that the caller did not prepare.
+# The traces of models that the caller did not prepare.
 _kept: WeakKeyDictionary[keras.Model, _Kept] = WeakKeyDictionary()
 # Traces are made and kept by one thread at a time; they run in any.
 _tracing = threading.RLock()
@@ -78,7 +83,7 @@ class Prepared:
     """
 
     model: Model
-    score: str | Score = "logit"
+    score: ScoreName | Score = "logit"
     preprocess: Preprocess | None = None
     input: str | int | None = None
     output: str | int | None = None
@@ -93,7 +98,9 @@ class Prepared:
         return (None, *inputs.shapes[inputs.explained])
 
     def check(self, images: Any) -> Batch:
-        """Return the checked images (n, h, w, c) as given, and all inputs as the model gets them.
+        """Return the images (n, h, w, c) and all inputs of the model, checked and preprocessed.
+
+        Preprocessing is applied once, to all images together.
 
         Raises
         ------
@@ -123,7 +130,9 @@ class Prepared:
                     f"Expected {len(batch)} entries in every input. Received: {len(array)} in "
                     f"{name!r}."
                 )
-        return Batch(batch, tuple(arrays), inputs, limits)
+        trained = trained_range(self.model, index)
+        problems = image_problems(arrays[index], limits, trained)
+        return Batch(batch, tuple(arrays), inputs, problems)
 
     def trace(self, methods: Sequence[Method], batch: Batch) -> Trace:
         """Return the trace for these methods and inputs of this shape, made or kept.
@@ -134,38 +143,59 @@ class Prepared:
         """
         # A callable score is that of this Prepared alone: as_prepared shares no traces of it.
         score = self.score if isinstance(self.score, str) else None
-        made = tuple(identity_of(method) or method for method in methods)
-        key = (made, score, self.input, self.output, *batch.signature)
+        identities = tuple(identity_of(method) or method for method in methods)
+        key = (identities, score, self.input, self.output, *batch.signature)
         with _tracing:
-            traces = self._kept.traces
-            structure = self._kept.structure
-            if structure is None or not structure.is_of(self.model):
+            traces, fingerprint = self._kept.traces, self._kept.fingerprint
+            if fingerprint is None or not fingerprint.matches(self.model):
                 traces.clear()
             if key not in traces:
-                computing = Computing(self.precision, self.jit_compile)
-                traces[key] = new_trace(
-                    self.model, self.output, self.score, methods, batch, computing
-                )
+                traces[key] = build_trace(self._subject(methods, batch), methods, batch)
                 if len(traces) > _KEPT_TRACES:
                     traces.popitem(last=False)
-                self._kept.structure = Structure(self.model)
+                self._kept.fingerprint = Fingerprint(self.model)
             traces.move_to_end(key)
             return traces[key]
+
+    def describe(self, score: str, counts: Mapping[str, str]) -> dict[str, str]:
+        """Return the model, the score in words, and the versions, for the settings of a result."""
+        preprocess = self.preprocess
+        named = getattr(preprocess, "__qualname__", repr(preprocess))
+        return {
+            "model": str(getattr(self.model, "name", "a function")),
+            **counts,
+            "score": score,
+            "preprocess": "none" if preprocess is None else named,
+            "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
+            f"Keras {keras.__version__}",
+        }
+
+    def _subject(self, methods: Sequence[Method], batch: Batch) -> Subject:
+        return Subject(
+            self.model,
+            batch.inputs,
+            batch.specs,
+            {method.name: method.backward_rule for method in methods},
+            self.score,
+            self.output,
+            precision=self.precision,
+            jit_compile=self.jit_compile,
+        )
 
 
 def prepare(
     model: Model,
     *,
-    score: str | Score = "logit",
+    score: ScoreName | Score = "logit",
     preprocess: Preprocess | None = None,
     input: str | int | None = None,
     output: str | int | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     jit_compile: bool = False,
 ) -> Prepared:
     """Choose what is differentiated, once; the result is accepted wherever a model is.
 
-    gradient_map(model, ...) prepares for itself and keeps what it made for the next call on the
+    saliency_map(model, ...) prepares for itself and keeps what it made for the next call on the
     same model, if the score, the rules and the compositions are those of this package: what a
     callable of yours returns, or an array, may change. Prepare by hand to name the choice once, and
     to have these compiled once: what they are when they are first called stays in what is compiled.
@@ -217,16 +247,17 @@ def prepare(
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
     ...                           keras.layers.Dense(2, activation="softmax")])
     >>> halved = tfs.prepare(model, score="probability", preprocess=lambda x: x / 2)
-    >>> tfs.gradient_map(halved, np.ones((1, 4, 4, 3)))["gradient"].shape
+    >>> tfs.saliency_map(halved, np.ones((1, 4, 4, 3)))["gradient"].shape
     (1, 4, 4)
     """
     if precision is not None and precision not in PRECISIONS:
         raise unknown_option("precision", precision, PRECISIONS)
     if not isinstance(jit_compile, bool):
         raise OptionError(f"Expected jit_compile as True or False. Received: {jit_compile!r}.")
+    check_score(score)
     return Prepared(
         _checked_model(model, input, output),
-        check_score(score),
+        score,
         _checked_callable(preprocess),
         input,
         output,
@@ -238,7 +269,7 @@ def prepare(
 def as_prepared(
     model: Model | Prepared,
     methods: Iterable[Method],
-    score: str | Score | None = None,
+    score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
 ) -> Prepared:
     """Return model as a Prepared, with the traces kept for it if score and methods are known."""
@@ -255,7 +286,8 @@ def as_prepared(
             )
         return model
     _checked_model(model)
-    score = check_score("logit" if score is None else score)
+    score = "logit" if score is None else score
+    check_score(score)
     known = isinstance(score, str) and all(identity_of(m) is not None for m in methods)
     kept = _Kept()
     if known and isinstance(model, keras.Model):

@@ -1,61 +1,89 @@
-"""The demonstration: everything this package does, on pictures of its own with a known answer."""
+"""tfsaliency demo: everything this package does, on generated pictures with a known answer."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from .data_randomization import data_randomization_check
-from .maps import gradient_map
-from .methods import DEFAULT_METHODS
-from .reports import plot_evaluation, plot_similarities, tile_cascade, tile_world
-from .sanity import sanity_check
-from .tables import aligned
-from .worlds import CHANCE, CLASSES, Evaluation, World, evaluate, shapes, shapes_model, shapes_twins
+from ..evaluation import Evaluation, evaluate
+from ..evaluation.result import CHANCE
+from ..maps import saliency_map
+from ..methods.table import DEFAULT_METHODS
+from ..saliency_maps import SaliencyMaps
+from ..sanity import SanityResult, data_randomization_check, sanity_check
+from ..synthetic import CLASSES, GroundTruth, make_shapes, permuted_label_models, shapes_model
+from ..tables import align
+from ..visualization.evaluation_figures import plot_evaluation, tile_ground_truth
+from ..visualization.sanity_figures import plot_similarities, tile_cascade
+from .options import PNG_DPI
+from .photos import check_out
 
 _SEED = 3  # the networks were trained and tested on others
 _PICTURES, _CHECKED, _SHOWN = 500, 8, 4
-_PNG_DPI = 150
-_SCORES = """\
-pointing_game     how often the largest value of the map lies in the object
-relevance_mass    the part of the map's sum that lies in the object
-relevance_rank    of as many largest values as the object has pixels, the part that lies in it
-localisation_auc  how probably a pixel of the object has a larger value than one outside
-chance            what a map whose pixels were shuffled has on average
-random_map, edge_map, x_times_noise, centre_blob: noise, the edges of the picture, the picture times
+_METRICS = """\
+pointing_game     whether the largest value of the map lies in the object
+relevance_mass    the fraction of the map's sum that lies in the object
+relevance_rank    of as many largest values as the object has pixels, the fraction that lies in it
+localization_auc  the probability that a pixel of the object has a larger value than one outside
+chance            the mean for a map whose pixels were shuffled
+random_map, edge_map, x_times_noise, center_blob: noise, the edges of the picture, the picture times
 noise, and a blob in the middle; they have seen no network."""
 _FILES = """\
 report.txt        all that is printed here
 pictures.png      pictures, with a line around the object, and their maps
 cascade.png       maps of the first picture, as more and more layers get new weights
 similarities.png  how alike these maps are to those of the trained network
-scores.png        the table of scores
-scores.csv        the score of every picture
+metrics.png       the table of metrics
+metrics.csv       the metrics of every picture
 maps.npz          the maps that are drawn: tfsaliency.SaliencyMaps.load
-cascade.json, permuted.json  the two checks: tfsaliency.SanityResult.load"""
+cascade.npz, permuted.npz  the two checks: tfsaliency.SanityResult.load
+metrics.npz       the evaluation: tfsaliency.Evaluation.load"""
 _MIND = """\
 "Depends" is what a map needs that is to say why the network decided; without it, a map may still
 find the object."""
 
 
-def _table(rows: list[list[str]]) -> str:
-    return "\n".join(aligned(rows))
+def add_command(commands: Any) -> None:
+    """Add the command to a parser's subparsers."""
+    parser = commands.add_parser(
+        "demo",
+        help="show everything on generated pictures, without a network connection",
+        description="Explain pictures of which it is known what matters, check whether the maps "
+        "depend on the network's weights and labels, measure them against the true masks, and "
+        "write pictures, tables and numbers to a folder. Takes less than a minute.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write"
+    )
+    parser.set_defaults(run=_run)
 
 
-def _wins(scores: Evaluation, method: str, other: str) -> int:
-    """Return by how many scores a method is better than another."""
-    return sum(scores.difference(method, other, score).sign > 0 for score in scores.scores)
+def _run(arguments: argparse.Namespace) -> int:
+    out = arguments.out
+    check_out(out, [])
+    stdout = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # progress bars
+        demonstrate(
+            out, lambda text: print(text, file=stdout, flush=True), int(sys.stderr.isatty())
+        )
+    print(f"Wrote report.txt, 4 pictures and the numbers to {out}")
+    return 0
 
 
 def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
-    """Explain pictures of shapes, check the methods, score their maps, and write all of it.
+    """Explain pictures of shapes, check the methods, measure their maps, and write all of it.
 
     Parameters
     ----------
     out
         The folder, made if need be.
     say
-        What gets each part of the text, as it is ready.
+        Gets each part of the text as soon as it is ready.
     verbose
         1 for progress bars, 0 for none.
     """
@@ -67,59 +95,84 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
         parts.append(part)
         say(part)
 
-    model, world = shapes_model(), shapes(_PICTURES, _SEED)
-    shown, few = (World(*(array[:n] for array in world)) for n in (_SHOWN, _CHECKED))
-    methods = DEFAULT_METHODS
+    model, data, methods = shapes_model(), make_shapes(_PICTURES, _SEED), DEFAULT_METHODS
+    shown, few = _first(data, _SHOWN), _first(data, _CHECKED)
 
-    maps = gradient_map(model, shown.images, methods, targets=shown.labels)
+    maps = saliency_map(model, shown.images, methods, targets=shown.labels)
     maps.save(out / "maps.npz")
+    tell("What the network says", _draw_pictures(out, shown, maps))
+
+    cascade = sanity_check(model, few.images, methods, targets=few.labels, verbose=verbose)
+    cascade.save(out / "cascade.npz")
+    tile_cascade(cascade).savefig(out / "cascade.png", dpi=PNG_DPI)
+    plot_similarities(cascade).savefig(out / "similarities.png", dpi=PNG_DPI)
+    tell("Do the maps depend on the network's weights?", cascade)
+
+    others = permuted_label_models()
+    permuted = data_randomization_check(
+        model, few.images, methods, permuted=others, targets=few.labels, verbose=verbose
+    )
+    permuted.save(out / "permuted.npz")
+    tell("Do they depend on what it learned?", permuted)
+
+    evaluation = evaluate(model, data, methods)
+    evaluation.save(out / "metrics.npz")
+    evaluation.to_csv(out / "metrics.csv")
+    plot_evaluation(evaluation).savefig(out / "metrics.png", dpi=PNG_DPI)
+    tell("Do they find what makes the class?", f"{_METRICS}\n\n{evaluation}")
+
+    title = "In short: do the maps depend on the network, and find what matters?"
+    tell(title, f"{_summary(cascade, permuted, evaluation)}\n\n{_MIND}")
+    tell("The files", _FILES)
+    (out / "report.txt").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _first(data: GroundTruth, n: int) -> GroundTruth:
+    return GroundTruth(data.images[:n], data.labels[:n], data.masks[:n])
+
+
+def _draw_pictures(out: Path, shown: GroundTruth, maps: SaliencyMaps) -> str:
+    """Draw pictures and their maps, and return a table of the network's answers."""
     captions = [
         f"{CLASSES[k]} ({outputs[k]:.0%})"
         for outputs, k in zip(maps.outputs, maps.outputs.argmax(axis=-1), strict=True)
     ]
     title = "Pictures, the network's answers, and its maps; blue: what makes the class"
-    tile_world(shown, maps, captions, title).savefig(out / "pictures.png", dpi=_PNG_DPI)
+    figure = tile_ground_truth(shown, maps, captions, title)
+    figure.savefig(out / "pictures.png", dpi=PNG_DPI)
     rows = [["picture", "is", "network says"]]
     rows += [[str(i), CLASSES[k], captions[i]] for i, k in enumerate(shown.labels)]
-    tell("What the network says", f"{_table(rows)}\n\n{maps.coverage}")
+    return f"{_table(rows)}\n\n{maps.coverage}"
 
-    cascade = sanity_check(model, few.images, methods, targets=few.labels, verbose=verbose)
-    cascade.to_json(out / "cascade.json")
-    tile_cascade(cascade).savefig(out / "cascade.png", dpi=_PNG_DPI)
-    plot_similarities(cascade).savefig(out / "similarities.png", dpi=_PNG_DPI)
-    tell("Do the maps depend on the network's weights?", cascade)
 
-    permuted = data_randomization_check(
-        model, few.images, methods, permuted=shapes_twins(), targets=few.labels, verbose=verbose
-    )
-    permuted.to_json(out / "permuted.json")
-    tell("Do they depend on what it learned?", permuted)
-
-    scores = evaluate(model, world, methods)
-    scores.to_csv(out / "scores.csv")
-    plot_evaluation(scores).savefig(out / "scores.png", dpi=_PNG_DPI)
-    tell("Do they find what makes the class?", f"{_SCORES}\n\n{scores}")
-
+def _summary(cascade: SanityResult, permuted: SanityResult, evaluation: Evaluation) -> str:
+    """Return a table of the verdicts and of the metrics that each method wins."""
     rows = [
         ["", "upper layers", "what it learned", "beats chance", "beats the edges", "is beaten by"]
     ]
-    for method in methods:
+    for method in cascade.methods:
         verdicts = [result.verdicts[method][result.headline or 0] for result in (cascade, permuted)]
         beaten = [
             f"{control} by {count}"
-            for control in scores.controls
-            if (count := _wins(scores, control, method))
+            for control in evaluation.controls
+            if (count := _wins(evaluation, control, method))
         ]
         rows.append(
             [method]
             + [verdict.verdict.partition(" on ")[0] for verdict in verdicts]
             + [
-                f"by {_wins(scores, method, other)} of {len(scores.scores)} scores"
+                f"by {_wins(evaluation, method, other)} of {len(evaluation.metrics)} metrics"
                 for other in (CHANCE, "edge_map")
             ]
             + [", ".join(beaten) or "no control"]
         )
-    title = "In short: do the maps depend on the network, and find what matters?"
-    tell(title, f"{_table(rows)}\n\n{_MIND}")
-    tell("The files", _FILES)
-    (out / "report.txt").write_text("\n".join(parts), encoding="utf-8")
+    return _table(rows)
+
+
+def _wins(evaluation: Evaluation, method: str, other: str) -> int:
+    """Return the number of metrics by which a method is better than another."""
+    return sum(evaluation.difference(method, other, m).sign > 0 for m in evaluation.metrics)
+
+
+def _table(rows: list[list[str]]) -> str:
+    return "\n".join(align(rows))

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from .census import LEAKY_SCOPE, SITE_SCOPE, site_of
-from .endpoints import has_visible_layers, symbolic_ends
-from .errors import OpaqueModelError, unknown_option
-from .rules import RULES, Rule, Site, gradient
+from ..errors import OpaqueModelError
+from ..methods.rules import RULES, Rule, RuleName, Site, gradient
+from .coverage import LEAKY_SCOPE, SITE_SCOPE, site_of
+from .model_io import has_visible_layers, symbolic_ends
 
 
 class _Active(NamedTuple):
@@ -65,14 +65,14 @@ def active_rule(name: str) -> Rule | None:
 class AttributionReLU(keras.layers.ReLU):
     """A ReLU whose backward pass follows an attribution rule.
 
-    Forward it is keras.layers.ReLU with the same parameters. While gradient_map builds a
+    Forward it is keras.layers.ReLU with the same parameters. While saliency_map builds a
     backward pass, the rule of the method asked for stands in for the layer's own: a map is what
     its name says on a model that contains this layer, too.
 
     Parameters
     ----------
     rule : str
-        A key of RULES: "gradient", "guided_backprop" or "zeiler_fergus".
+        A key of RULES.
     max_value : float or None
         The ceiling; None for none.
     negative_slope : float
@@ -105,14 +105,13 @@ class AttributionReLU(keras.layers.ReLU):
 
     def __init__(
         self,
-        rule: str = "guided_backprop",
+        rule: RuleName = "guided_backprop",
         max_value: float | None = None,
         negative_slope: float = 0.0,
         threshold: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        if rule not in RULES:
-            raise unknown_option("rule", rule, RULES)
+        RULES.named(rule)
         super().__init__(max_value, negative_slope, threshold, **kwargs)
         self._rule = rule
 
@@ -155,7 +154,7 @@ def _attribution_relu(
 
 
 def _rule_at(outputs: tf.Tensor, own_rule: Rule) -> Rule:
-    if _active.get() is None:  # not for gradient_map
+    if _active.get() is None:  # not for saliency_map
         return own_rule
     return active_rule(site_of(outputs.op.name) or "") or own_rule
 

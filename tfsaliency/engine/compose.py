@@ -4,115 +4,122 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import keras
 import tensorflow as tf
 
-from .compositions import Explain, Explained, Features
+from ..methods.protocol import AttributionFunction, Attributions, LayerOutputs
+from ..methods.rules import Rule, gradient
+from ..methods.table import Method
 from .gradients import Gradients, Trace, with_other_weights
-from .methods import Method
-from .rules import Rule, gradient
+from .model_io import weights_of
+from .subject import DEFAULT_LAYER, Subject
+
+# (layer, rule, the method's name) -> the trace of the gradients with respect to that layer.
+TraceAtLayer = Callable[[str, Rule, str], Trace]
 
 
-class Setting(NamedTuple):
-    """What methods are composed for.
-
-    Parameters
-    ----------
-    inputs
-        Shape, with n None, and dtype of each input.
-    explained
-        Which of the inputs gets a map.
-    batch
-        The number of images in a batch, where the model fixes it.
-    weights
-        The model's, for which other values may be given.
-    at_layer
-        (layer or None, rule, the method's name) -> the trace of the gradients under the rule with
-        respect to what the layer returns.
-    """
-
-    inputs: Sequence[tf.TensorSpec]
-    explained: int
-    batch: int | None
-    weights: Sequence[keras.Variable]
-    at_layer: Callable[[str | None, Rule, str], Trace]
-
-
-def rules_of(methods: Sequence[Method]) -> dict[str, Rule]:
+def distinct_rules(methods: Sequence[Method]) -> dict[str, Rule]:
     """Return each rule once, by the name of the first method that follows it."""
     names: dict[Rule, str] = {}
     for method in methods:
-        names.setdefault(method.rule, method.name)
+        names.setdefault(method.backward_rule, method.name)
     return {name: rule for rule, name in names.items()}
 
 
-def compose(trace: Trace, methods: Sequence[Method], setting: Setting) -> Trace:
+def compose(
+    trace: Trace, methods: Sequence[Method], subject: Subject, trace_at_layer: TraceAtLayer
+) -> Trace:
     """Return the trace of the attributions of methods.
 
     Parameters
     ----------
     trace
-        That of the gradients under rules_of(methods).
-    methods, setting
-        What it is made for.
+        The trace of the gradients under distinct_rules(methods).
+    methods
+        The methods.
+    subject
+        What trace was made for.
+    trace_at_layer
+        Makes the traces that class activation maps need.
     """
-    places = {rule: place for place, rule in enumerate(rules_of(methods).values())}
-    at_layers: dict[tuple[str | None, Rule], Trace] = {}
+    places = {rule: place for place, rule in enumerate(subject.rules.values())}
+    traces_at_layers: dict[tuple[str, Rule], Trace] = {}
 
-    def trace_at(layer: str | None, rule: Rule, name: str) -> Trace:
-        if (layer, rule) not in at_layers:
-            at_layers[layer, rule] = setting.at_layer(layer, rule, name)
-        return at_layers[layer, rule]
+    def trace_of(layer: str, rule: Rule, name: str) -> Trace:
+        if (layer, rule) not in traces_at_layers:
+            traces_at_layers[layer, rule] = trace_at_layer(layer, rule, name)
+        return traces_at_layers[layer, rule]
 
     def run(
-        inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor, at_once: tf.Tensor
+        inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor, batch_size: tf.Tensor
     ) -> Gradients:
         first = trace.run(inputs, targets, scale)
-        images = inputs[setting.explained]
+        images = inputs[subject.inputs.explained]
         every = tf.range(tf.shape(images)[0])
 
-        def run_at(trace: Trace, points: tf.Tensor, rows: tf.Tensor) -> Gradients:
-            k = tf.shape(points)[0]
-            if setting.batch:  # the model takes batches of one size only: the last fills it up
-                whole = tf.minimum(tf.range(setting.batch), k - 1)
-                points, rows = tf.gather(points, whole), tf.gather(rows, whole)
-            given = [tf.gather(array, rows) for array in inputs]
-            given[setting.explained] = points
-            found = trace.run(given, tf.gather(first.targets, rows), scale)
-            return tf.nest.map_structure(lambda t: t[:k], found) if setting.batch else found
+        def run_at(trace: Trace, points: tf.Tensor, image_index: tf.Tensor) -> Gradients:
+            return _run_at(trace, subject, inputs, first.targets, scale, points, image_index)
 
-        def gradients(place: int, points: tf.Tensor, rows: tf.Tensor) -> Explained:
-            asked_again = points is images and rows is every
-            found = first if asked_again else run_at(trace, points, rows)
-            return Explained(found.gradients[place], found.scores, {})
+        def gradients(place: int, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
+            repeated = points is images and image_index is every
+            result = first if repeated else run_at(trace, points, image_index)
+            return Attributions(result.gradients[place], result.scores, {})
 
-        def features(
-            method: Method, points: tf.Tensor, rows: tf.Tensor, layer: str | None, rule: Rule | None
-        ) -> Features:
-            found = run_at(trace_at(layer, rule or method.rule, method.name), points, rows)
+        def at_layer(
+            method: Method,
+            points: tf.Tensor,
+            image_index: tf.Tensor,
+            layer: str | None,
+            rule: Rule | None,
+        ) -> LayerOutputs:
+            name, rule = layer or DEFAULT_LAYER, rule or method.backward_rule
+            result = run_at(trace_of(name, rule, method.name), points, image_index)
             dtype = points.dtype if points.dtype.size > tf.float32.size else tf.float32
-            values, slopes = (tf.cast(t, dtype) for t in (found.features, found.gradients[0]))
-            return Features(values, slopes, found.scores)
+            values, slopes = (tf.cast(t, dtype) for t in (result.layer, result.gradients[0]))
+            return LayerOutputs(values, slopes, result.scores)
 
-        def explained(method: Method) -> Explained:
-            place = places[method.rule]
+        def attributions(method: Method) -> Attributions:
+            place = places[method.backward_rule]
             if method.composition is None:
-                return Explained(first.gradients[place], first.scores, {})
-            at, of_layer = functools.partial(gradients, place), functools.partial(features, method)
-            explain = Explain(at, at_once, method.rule is gradient, of_layer)
-            return method.composition(explain, images, every)
+                return Attributions(first.gradients[place], first.scores, {})
+            attribute = AttributionFunction(
+                functools.partial(gradients, place),
+                batch_size,
+                method.backward_rule is gradient,
+                functools.partial(at_layer, method),
+            )
+            return method.composition(attribute, images, every)
 
-        made = [explained(method) for method in methods]
+        results = [attributions(method) for method in methods]
         return first._replace(
-            gradients=tuple(found.values for found in made),
-            details=tuple(found.details for found in made),
+            gradients=tuple(result.values for result in results),
+            details=tuple(result.details for result in results),
         )
 
     targets, scale = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
     compiled: Any = tf.function(run, autograph=False).get_concrete_function(
-        list(setting.inputs), targets, scale, tf.TensorSpec((), tf.int32)
+        list(subject.specs), targets, scale, tf.TensorSpec((), tf.int32)
     )
-    others = with_other_weights(compiled, setting.weights)
-    return trace._replace(run=compiled, run_with=others, composed=True)
+    run_with = with_other_weights(compiled, weights_of(subject.model))
+    return trace._replace(run=compiled, run_with=run_with, composed=True)
+
+
+def _run_at(
+    trace: Trace,
+    subject: Subject,
+    inputs: Sequence[tf.Tensor],
+    targets: tf.Tensor,
+    scale: tf.Tensor,
+    points: tf.Tensor,
+    image_index: tf.Tensor,
+) -> Gradients:
+    """Run a trace at points (k, h, w, c), with the targets and other inputs of image_index (k,)."""
+    k, fixed = tf.shape(points)[0], subject.inputs.batch
+    if fixed:  # the model takes batches of one size only: the last point pads it
+        padded = tf.minimum(tf.range(fixed), k - 1)
+        points, image_index = tf.gather(points, padded), tf.gather(image_index, padded)
+    given = [tf.gather(array, image_index) for array in inputs]
+    given[subject.inputs.explained] = points
+    result = trace.run(given, tf.gather(targets, image_index), scale)
+    return tf.nest.map_structure(lambda t: t[:k], result) if fixed else result

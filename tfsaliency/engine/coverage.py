@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
-from .errors import NoReluError, UncoveredReluError
-from .nodes import Inner, Node, influenced_by, inside, of_operation
-from .patterns import GATE, RELU, SMOOTH, WRITTEN, kind, other_halves
+from ..errors import NoReluError, UncoveredReluError
+from .graph_nodes import Inner, Node, influenced_by, inside, of_operation
+from .relu_patterns import GATE, RELU, SMOOTH, WRITTEN, kind, other_halves
 
 # Every op of an AttributionReLU has this in its name, and so the census knows it; the second is
 # for one with a slope of its own below zero.
@@ -29,7 +29,10 @@ _SITE = re.compile(rf"(?:.*/)?(?:{SITE_SCOPE}|{LEAKY_SCOPE})(?:_\d+)?(?=/)")
 MARK, MARKED = "_gradient_op_type", b"TfsaliencyRelu"
 
 
-class Found(NamedTuple):
+EngineName = Literal["model", "clone", "graph"]
+
+
+class Census(NamedTuple):
     """The ReLUs between the images and the score of one traced model, by name.
 
     Parameters
@@ -93,7 +96,7 @@ class Coverage:
     rule: str
     relus: int
     reached: int
-    engine: str = "clone"
+    engine: EngineName = "clone"
     leaky: int = 0
     gates: tuple[str, ...] = ()
     smooth: tuple[str, ...] = ()
@@ -124,7 +127,7 @@ class Coverages(dict[str, Coverage]):
         return "\n".join(map(str, self.values()))
 
 
-def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Found:
+def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Census:
     """Find every ReLU on a path from images to scores in the graph being traced.
 
     Parameters
@@ -134,7 +137,7 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Fou
     marks
         Whether the rule acts on marked ops, and not on AttributionReLUs.
     """
-    found = _Finds()
+    found = _Findings()
     callers: list[Inner] = []
     influenced = influenced_by(images)
     for op in between(images, scores):
@@ -158,7 +161,7 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Fou
     return found.sorted()
 
 
-def check_coverage(found: Found, modified: Iterable[str]) -> None:
+def check_coverage(found: Census, modified: Iterable[str]) -> None:
     """Raise where a modified rule would leave a ReLU alone, or has none to act on.
 
     Parameters
@@ -193,7 +196,7 @@ def check_coverage(found: Found, modified: Iterable[str]) -> None:
         )
 
 
-def check_passed(found: Found, passed: Collection[str], method: str) -> None:
+def check_passed(found: Census, passed: Collection[str], method: str) -> None:
     """Raise UncoveredReluError where the backward pass of a rule left out a ReLU it should govern.
 
     Parameters
@@ -226,7 +229,7 @@ def is_marked(definition: Any) -> bool:
     return MARK in definition.attr and definition.attr[MARK].s == MARKED
 
 
-class _Finds:
+class _Findings:
     """What a census has found so far, in order."""
 
     def __init__(self) -> None:
@@ -263,12 +266,12 @@ class _Finds:
         elif what is not None:
             self.names[WRITTEN if what == RELU else what].append(name)
 
-    def sorted(self) -> Found:
+    def sorted(self) -> Census:
         """Return the census."""
         kept = set(self.names[WRITTEN])
         sites = tuple(name for name, gate in self.sites.items() if not gate and name not in kept)
         gates = [name for name, gate in self.sites.items() if gate]
-        return Found(
+        return Census(
             sites,
             tuple(self.names[WRITTEN]),
             (*gates, *self.names[GATE]),

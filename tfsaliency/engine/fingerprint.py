@@ -1,4 +1,4 @@
-"""What a trace has written into it of a model, to see when it is no longer that of the model.
+"""Fingerprints of a model's attributes, to detect when a cached trace is stale.
 
 Weights are variables, and those are read at every call. Everything else about a layer is written
 into a trace as it is: an activation, a slope, a statistic. The attributes of a Functional model
@@ -16,7 +16,7 @@ from weakref import ref
 import keras
 import numpy as np
 
-from .endpoints import Model, has_visible_layers
+from .model_io import Model, has_visible_layers
 
 _PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None)))
 
@@ -65,7 +65,7 @@ class _Attributes(NamedTuple):
         return _describe(attributes)[0] == self.described
 
 
-class Structure:
+class Fingerprint:
     """The attributes of all layers of a model. It keeps no model alive.
 
     They are looked at in every call, and so by their ids first. An id may come again, but not while
@@ -94,8 +94,8 @@ class Structure:
                 with suppress(TypeError):  # not everything can be referred to
                     self._objects.append(ref(each))
 
-    def is_of(self, model: Model) -> bool:
-        """Tell whether a model has it now."""
+    def matches(self, model: Model) -> bool:
+        """Tell whether a model has these attributes now."""
         layers = list(_layers_of(model))
         return (
             len(layers) == len(self._layers)

@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from .arrays import Array
-from .census import Found, check_coverage, check_passed, find_relus
-from .endpoints import Forward
-from .errors import ModelError
-from .injection import backward_rule
-from .nodes import captured_for
-from .rules import Rule, gradient
-from .scores import Score, choose_targets, describe_score, find_head, score_values, widened
-from .taps import TappedForward
-from .tracing import forget_custom_gradients, marked_gradients
+from ..arrays import Array
+from ..errors import ModelError
+from ..methods.rules import gradient
+from .clone import backward_rule
+from .coverage import Census, EngineName, check_coverage, check_passed, find_relus
+from .graph_nodes import captured_for
+from .graph_rewrite import forget_custom_gradients, marked_gradients
+from .layer_outputs import LayerForward
+from .model_io import Forward, weights_of
+from .scores import Head, choose_targets, describe_score, find_head, score_values, widened
+from .subject import Subject
 
 # The distance from 1 to the next number.
 _EPSILONS = {tf.float16: 2**-10, tf.bfloat16: 2**-7, tf.float32: 2**-23, tf.float64: 2**-52}
@@ -45,8 +46,8 @@ class Gradients(NamedTuple):
         composed trace its attributions.
     details
         Of a composed trace, what else is known of each method's: (n,) by name.
-    features
-        Of a trace at a layer, what the layer returned: gradients are with respect to that.
+    layer
+        Of a trace at a layer, the outputs of the layer: gradients are with respect to those.
 
     Scores and gradients are at least float32, whatever the model computes in.
     """
@@ -56,7 +57,7 @@ class Gradients(NamedTuple):
     outputs: tf.Tensor
     gradients: tuple[tf.Tensor, ...]
     details: tuple[Mapping[str, tf.Tensor], ...] = ()
-    features: tf.Tensor | tuple[()] = ()
+    layer: tf.Tensor | tuple[()] = ()
 
 
 class Trace(NamedTuple):
@@ -73,8 +74,8 @@ class Trace(NamedTuple):
         The indices of the weights that the scores depend on, in the order of their use.
     others
         How many variables they depend on that are no weights of the model.
-    found
-        The census of its ReLUs.
+    census
+        The ReLUs between the images and the score.
     engine
         "model", "clone" or "graph".
     score
@@ -97,8 +98,8 @@ class Trace(NamedTuple):
     run_with: Callable[..., Gradients]
     used: tuple[int, ...]
     others: int
-    found: Found
-    engine: str
+    census: Census
+    engine: EngineName
     score: str
     classes: int | None
     half: bool
@@ -107,52 +108,19 @@ class Trace(NamedTuple):
     composed: bool = False
 
 
-class Subject(NamedTuple):
-    """What is differentiated, and how.
-
-    Parameters
-    ----------
-    forward
-        Flat inputs -> outputs, or (outputs, features) if at_layer. For modified rules with an
-        AttributionReLU for each ReLU (engine "clone"), or with marked ReLU ops (engine "graph").
-    weights
-        The model's, for which other values may be given.
-    inputs
-        Shape, with n None, and dtype of each input.
-    explained
-        Which of the inputs gets a map.
-    score
-        A key of SCORES or a callable.
-    engine
-        "model", "clone" or "graph".
-    at_layer
-        Whether the gradient is with respect to a layer's outputs, and not to the images.
-    wide_head
-        Whether the logits are widened to float32, for a model told to compute in less.
-    jit_compile
-        Whether XLA compiles it.
-    """
-
-    forward: Forward | TappedForward
-    weights: Sequence[keras.Variable]
-    inputs: Sequence[tf.TensorSpec]
-    explained: int
-    score: str | Score
-    engine: str
-    at_layer: bool = False
-    wide_head: bool = False
-    jit_compile: bool = False
-
-
-def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
+def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: EngineName) -> Trace:
     """Trace the gradients of a model under several rules that share one forward pass.
 
     Parameters
     ----------
     subject
         What is differentiated.
-    rules
-        The rule of each method, by the method's name.
+    forward
+        Flat inputs -> outputs, or (outputs, layer outputs) if the subject has a layer. For modified
+        rules with an AttributionReLU for each ReLU (engine "clone"), or with marked ReLU ops
+        (engine "graph").
+    engine
+        "model", "clone" or "graph".
 
     Raises
     ------
@@ -161,58 +129,63 @@ def trace_gradients(subject: Subject, rules: Mapping[str, Rule]) -> Trace:
     ModelError
         If the score does not depend on the images.
     """
-    known: dict[str, Any] = {}
-    marks = subject.engine == "graph"
+    rules = subject.rules
+    marks = engine == "graph"
+    facts: dict[str, Any] = {}
 
     def run(inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor) -> Gradients:
-        images = inputs[subject.explained]
+        images = inputs[subject.inputs.explained]
         with tf.GradientTape(persistent=len(rules) > 1, watch_accessed_variables=False) as tape:
             tape.watch(images)
-            returned = subject.forward(inputs)
-            outputs, source = returned if subject.at_layer else (returned, images)
-            head = widened(find_head(outputs)) if subject.wide_head else find_head(outputs)
+            returned = forward(inputs)
+            outputs, source = (returned, images) if subject.layer is None else returned
+            head = find_head(outputs) if subject.precision is None else widened(find_head(outputs))
             targets = choose_targets(head, targets)
             scores = score_values(subject.score, head, targets)
-        found = find_relus(source, scores, marks)
-        check_coverage(found, [name for name, rule in rules.items() if rule is not gradient])
-        dtypes = _dtypes(images.graph)
-        half = tf.float16.as_datatype_enum in dtypes
-        captured = [tensor for tensor in captured_for(scores) if tensor.dtype == tf.resource]
-        used = _indices_of(captured, subject.weights)
-        known.update(
-            used=used,
-            others=len(captured) - len(used),
-            found=found,
-            score=describe_score(subject.score, head),
-            classes=head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
-            half=half,
-            low=half or tf.bfloat16.as_datatype_enum in dtypes,
-            epsilon=_EPSILONS.get(head.outputs.dtype, 0.0),
-        )
-        upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if half else 1)
-        slopes = []
+        census = find_relus(source, scores, marks)
+        check_coverage(census, [name for name, rule in rules.items() if rule is not gradient])
+        facts.update(_facts(subject, census, head, scores))
+        upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if facts["half"] else 1)
+        gradients = []
         for name, rule in rules.items():
-            with backward_rule(rule, found.gates) as passed:
+            with backward_rule(rule, census.gates) as passed:
                 if marks:
-                    slope = marked_gradients(scores, source, upstream)
+                    found = marked_gradients(scores, source, upstream)
                 else:
-                    slope = tape.gradient(scores, source, output_gradients=upstream)
-            slope = _wide(_connected(slope))
+                    found = tape.gradient(scores, source, output_gradients=upstream)
+            wide = _wide(_connected(found))
             if rule is not gradient:
-                check_passed(found, passed, name)
-            slopes.append(slope / tf.cast(scale, slope.dtype) if half else slope)
-        features = _wide(source) if subject.at_layer else ()
-        return Gradients(targets, _wide(scores), head.outputs, tuple(slopes), features=features)
+                check_passed(census, passed, name)
+            gradients.append(wide / tf.cast(scale, wide.dtype) if facts["half"] else wide)
+        values = () if subject.layer is None else _wide(source)
+        return Gradients(targets, _wide(scores), head.outputs, tuple(gradients), layer=values)
 
     # Keras does not use autograph either; without it errors come out as they were raised.
     function = tf.function(run, autograph=False, jit_compile=subject.jit_compile or None)
     compiled = function.get_concrete_function(
-        list(subject.inputs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
+        list(subject.specs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
     )
     forget_custom_gradients(compiled.graph)
-    return Trace(
-        compiled, with_other_weights(compiled, subject.weights), engine=subject.engine, **known
-    )
+    run_with = with_other_weights(compiled, weights_of(subject.model))
+    return Trace(compiled, run_with, engine=engine, **facts)
+
+
+def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> dict[str, Any]:
+    """Return the facts about a traced model that a Trace holds."""
+    dtypes = _dtypes(scores.graph)
+    half = tf.float16.as_datatype_enum in dtypes
+    captured = [tensor for tensor in captured_for(scores) if tensor.dtype == tf.resource]
+    used = _indices_of(captured, weights_of(subject.model))
+    return {
+        "used": used,
+        "others": len(captured) - len(used),
+        "census": census,
+        "score": describe_score(subject.score, head),
+        "classes": head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
+        "half": half,
+        "low": half or tf.bfloat16.as_datatype_enum in dtypes,
+        "epsilon": _EPSILONS.get(head.outputs.dtype, 0.0),
+    }
 
 
 def with_other_weights(

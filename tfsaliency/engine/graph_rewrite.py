@@ -17,14 +17,14 @@ import tensorflow as tf
 from tensorflow.python.framework import ops as _tf_ops
 from tensorflow.python.grappler import tf_optimizer as _grappler
 
-from .census import MARK, MARKED, site_of
-from .endpoints import Forward
-from .errors import ModelError
-from .injection import active_rule
-from .nodes import CONTROL_FLOW, Inner, inside, of_definitions
-from .patterns import RELU, kind
-from .rules import Site
-from .taps import TappedForward
+from ..errors import ModelError
+from ..methods.rules import Site
+from .clone import active_rule
+from .coverage import MARK, MARKED, site_of
+from .graph_nodes import CONTROL_FLOW, Inner, inside, of_definitions
+from .layer_outputs import LayerForward
+from .model_io import Forward
+from .relu_patterns import RELU, kind
 
 _CUSTOM = "CustomGradient-"  # how TensorFlow names the gradients of tf.custom_gradient
 # What keeps a function from being inlined: it is compiled as a whole, or is to stay as it is.
@@ -44,11 +44,11 @@ class Retraced(NamedTuple):
         operations inside are differentiated.
     """
 
-    forward: Forward | TappedForward
+    forward: Forward | LayerForward
     custom_gradients: bool
 
 
-def retrace(forward: Forward | TappedForward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
+def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
     """Trace a forward pass, inline what it calls and mark its ReLUs.
 
     Parameters

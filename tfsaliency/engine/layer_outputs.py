@@ -15,18 +15,19 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from .census import between
-from .endpoints import Forward, Model
-from .errors import ModelError, OptionError, unknown_option
-from .injection import layers_of
+from ..errors import ModelError, OptionError, unknown_option
+from .clone import layers_of
+from .coverage import between
+from .model_io import Forward, Model
+from .subject import DEFAULT_LAYER
 
 # Flat inputs -> (outputs, what a layer returned).
-TappedForward: TypeAlias = Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
+LayerForward: TypeAlias = Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
 _Seen: TypeAlias = list[tuple[keras.layers.Layer, Any]]
 _LISTED = 10
 
 
-def tapped(forward: Forward, callee: Model, layer: str | None, explained: int) -> TappedForward:
+def with_layer_outputs(forward: Forward, callee: Model, layer: str, explained: int) -> LayerForward:
     """Return a forward pass that also returns the outputs of a layer.
 
     Parameters
@@ -36,7 +37,7 @@ def tapped(forward: Forward, callee: Model, layer: str | None, explained: int) -
     callee
         The model or its clone.
     layer
-        The layer's name; None for the last one with spatial outputs.
+        The layer's name; DEFAULT_LAYER for the last one with spatial outputs.
     explained
         Which of the inputs are the images.
 
@@ -97,7 +98,7 @@ def _watched(layers: Iterable[keras.layers.Layer]) -> Iterator[_Seen]:
 def _chosen(
     seen: _Seen,
     layers: Sequence[keras.layers.Layer],
-    name: str | None,
+    name: str,
     images: tf.Tensor,
     outputs: tf.Tensor,
 ) -> tf.Tensor:
@@ -109,7 +110,7 @@ def _chosen(
     ]
     candidates = list(dict.fromkeys(layer.name for layer, _ in spatial))
     listed = ", ".join(reversed(candidates[-_LISTED:])) or "none"
-    if name is None:
+    if name == DEFAULT_LAYER:
         if not spatial:
             raise ModelError(
                 "Expected a layer that returns a grid of features on the way from the images to "

@@ -1,4 +1,4 @@
-"""What a model takes and returns: its inputs and outputs as flat tuples, with their names.
+"""Inputs and outputs of a model as flat tuples, with their names; and a checked Batch of inputs.
 
 A model may take one batch, several, or a dict of them, and return as much. Everything above this
 module sees a flat tuple of inputs, one of which is explained, and one output.
@@ -7,14 +7,16 @@ module sees a flat tuple of inputs, one of which is explained, and one output.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array, Shape, as_batch
-from .errors import ImageError, ModelError, OptionError, unknown_option
+from ..arrays import Array, Shape, as_batch
+from ..diagnostics import Problem
+from ..errors import ImageError, ModelError, OptionError, unknown_option
 
 Model: TypeAlias = keras.Model | Callable[..., Any]
 # Flat inputs -> outputs.
@@ -47,6 +49,64 @@ class Inputs(NamedTuple):
     dtypes: tuple[np.dtype[Any], ...]
     explained: int
     batch: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A batch of images and of all other inputs of a model, checked and preprocessed.
+
+    Parameters
+    ----------
+    images
+        The images to explain as they were given, with a batch axis.
+    arrays
+        All inputs of the model, preprocessed.
+    inputs
+        The inputs that the model expects.
+    problems
+        The problems of the images, such as an unusual range.
+    """
+
+    images: Array
+    arrays: tuple[Array, ...]
+    inputs: Inputs
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def preprocessed(self) -> Array:
+        """The images as the model gets them."""
+        return self.arrays[self.inputs.explained]
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """The part of a batch that a trace is made for: the names and shapes of the inputs."""
+        return self.inputs.names, self.specs
+
+    @property
+    def specs(self) -> tuple[tf.TensorSpec, ...]:
+        """Shape, with n None, and dtype of each input."""
+        return tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in self.arrays)
+
+    def with_images(self, images: Array) -> Batch:
+        """Return a batch of other preprocessed images, each beside the first's other inputs."""
+        arrays = [np.repeat(array[:1], len(images), axis=0) for array in self.arrays]
+        arrays[self.inputs.explained] = images
+        return replace(self, arrays=tuple(arrays))
+
+    def padded(self, part: slice) -> list[Array]:
+        """Return a part of all inputs, padded to the batch size that the model fixes."""
+        return [pad(array[part], self.inputs.batch) for array in self.arrays]
+
+
+def pad(array: Array, size: int | None) -> Array:
+    """Repeat the last entry of an array until it has a size; None leaves it as it is."""
+    missing = (size or len(array)) - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+def weights_of(model: Model) -> Sequence[keras.Variable]:
+    """Return the weights of a model for which other values may be given."""
+    return model.weights if isinstance(model, keras.Model) else []
 
 
 def has_visible_layers(model: Any) -> bool:

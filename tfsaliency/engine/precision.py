@@ -10,15 +10,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from .endpoints import Forward, Model, has_visible_layers
-from .errors import ModelError, TfSaliencyError
-from .injection import layers_of
+from ..errors import ModelError, TfSaliencyError
+from .clone import layers_of
+from .model_io import Forward, Model, has_visible_layers
 
-# What a model can be told to compute in.
+Precision = Literal["bfloat16"]
 PRECISIONS = ("bfloat16",)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .nodes import Node
+from .graph_nodes import Node
 
 # Ops that are ReLUs, with the ReLU's slope as their derivative.
 RELU_OPS = ("Relu", "Relu6", "LeakyRelu")

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array
-from .errors import ModelError, OpaqueModelError, OptionError, unknown_option
+from ..arrays import Array
+from ..errors import ModelError, OpaqueModelError, OptionError, unknown_option
+from ..tables import Table
 
 Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -70,6 +71,7 @@ def find_head(outputs: tf.Tensor) -> Head:
 
 
 def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    """Return the value before a final softmax or sigmoid, if there is one."""
     if head.activation == "hidden":
         raise OpaqueModelError(
             "Cannot tell whether the model ends in a softmax: its outputs come out of a "
@@ -80,17 +82,20 @@ def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
 
 
 def _probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    """Return the output of the final softmax or sigmoid."""
     _require_probabilities(head, "probability")
     return _take(head.outputs, targets)
 
 
 def _log_probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    """Return the logarithm of the probability, computed from the logits."""
     _require_probabilities(head, "log_probability")
     log = tf.nn.log_softmax if head.activation == "softmax" else tf.math.log_sigmoid
     return _take(log(head.logits), targets)
 
 
 def _margin(head: Head, targets: tf.Tensor) -> tf.Tensor:
+    """Return the logit minus the largest other logit."""
     if head.logits.shape[-1] < 2:
         raise OptionError(
             "score='margin' is the logit minus the largest other logit. Expected a model of at "
@@ -101,19 +106,22 @@ def _margin(head: Head, targets: tf.Tensor) -> tf.Tensor:
     return _logit(head, targets) - tf.reduce_max(others, axis=-1)
 
 
-SCORES: dict[str, Callable[[Head, tf.Tensor], tf.Tensor]] = {
-    "logit": _logit,
-    "probability": _probability,
-    "log_probability": _log_probability,
-    "margin": _margin,
-}
+ScoreName = Literal["logit", "probability", "log_probability", "margin"]
+SCORES: Table[Callable[[Head, tf.Tensor], tf.Tensor]] = Table(
+    "score",
+    {
+        "logit": _logit,
+        "probability": _probability,
+        "log_probability": _log_probability,
+        "margin": _margin,
+    },
+)
 
 
-def check_score(score: str | Score) -> str | Score:
-    """Return score if it is a known name or a callable, else raise OptionError."""
-    if callable(score) or (isinstance(score, str) and score in SCORES):
-        return score
-    raise unknown_option("score", score, SCORES)
+def check_score(score: str | Score) -> None:
+    """Raise OptionError unless score is a known name or a callable."""
+    if not callable(score):
+        SCORES.named(score)
 
 
 def score_values(score: str | Score, head: Head, targets: tf.Tensor) -> tf.Tensor:
@@ -162,7 +170,7 @@ def describe_score(score: str | Score, head: Head) -> str:
     return score
 
 
-def as_targets(targets: Any, n: int, labels: Sequence[str] | None = None) -> Array:
+def as_targets(targets: Any, n: int, class_names: Sequence[str] | None = None) -> Array:
     """Return one class index per image, (n,) int32, with TOP_CLASS where none was given.
 
     Parameters
@@ -171,7 +179,7 @@ def as_targets(targets: Any, n: int, labels: Sequence[str] | None = None) -> Arr
         None (each image's top class), an int, a class name, or one of these per image.
     n
         The number of images.
-    labels
+    class_names
         The class names in the order of the model's outputs; needed for names, which are found
         whatever their case, and with a space for an underscore.
 
@@ -190,18 +198,18 @@ def as_targets(targets: Any, n: int, labels: Sequence[str] | None = None) -> Arr
         raise OptionError(
             f"Expected one target, or one for each of {n} images. Received: {len(listed)}."
         )
-    return np.array([_class_index(target, labels) for target in listed], dtype=np.int32)
+    return np.array([_class_index(target, class_names) for target in listed], dtype=np.int32)
 
 
-def check_labels(labels: Sequence[str] | None, classes: int | None) -> None:
-    """Raise OptionError for labels that are not one name for each of the model's outputs."""
-    if labels is None or classes is None:
+def check_class_names(class_names: Sequence[str] | None, classes: int | None) -> None:
+    """Raise OptionError unless class names are one name for each of the model's outputs."""
+    if class_names is None or classes is None:
         return
-    listed = [] if isinstance(labels, (str, dict)) else list(labels)
-    if len(listed) != classes or not all(isinstance(label, str) for label in listed):
+    listed = [] if isinstance(class_names, (str, dict)) else list(class_names)
+    if len(listed) != classes or not all(isinstance(name, str) for name in listed):
         raise OptionError(
-            f"Expected labels as a list of {classes} names, one for each output of the model. "
-            f"Received: {type(labels).__name__} of {len(labels)}."
+            f"Expected class_names as a list of {classes} names, one for each output of the model. "
+            f"Received: {type(class_names).__name__} of {len(class_names)}."
         )
 
 
@@ -215,11 +223,11 @@ def check_targets_in_range(targets: Array, classes: int | None) -> None:
         )
 
 
-def _class_index(target: Any, labels: Sequence[str] | None) -> int:
+def _class_index(target: Any, class_names: Sequence[str] | None) -> int:
     if target is None:
         return TOP_CLASS
     if isinstance(target, str):
-        return _label_index(target, labels)
+        return _index_of_name(target, class_names)
     try:
         index = -1 if isinstance(target, (bool, np.bool_)) else operator.index(target)
     except TypeError:
@@ -232,22 +240,22 @@ def _class_index(target: Any, labels: Sequence[str] | None) -> int:
     )
 
 
-def _label_index(name: str, labels: Sequence[str] | None) -> int:
-    if labels is None:
+def _index_of_name(name: str, class_names: Sequence[str] | None) -> int:
+    if class_names is None:
         raise OptionError(
-            f"The target {name!r} is a class name. Expected labels=, the class names in the order "
+            f"The target {name!r} is a class name. Expected class_names=, the names in the order "
             "of the model's outputs, or the class index as an int."
         )
-    found = [index for index, label in enumerate(labels) if _plain(label) == _plain(name)]
+    found = [index for index, each in enumerate(class_names) if _plain(each) == _plain(name)]
     if not found:
-        raise unknown_option("class name", name, labels)
+        raise unknown_option("class name", name, class_names)
     if len(found) > 1:
         raise OptionError(f"The class name {name!r} stands for classes {found}. Pass the index.")
     return found[0]
 
 
-def _plain(label: str) -> str:
-    return str(label).replace("_", " ").casefold()
+def _plain(name: str) -> str:
+    return str(name).replace("_", " ").casefold()
 
 
 def _take(values: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""What may explain a map without any network: the CONTROLS table.
+"""Controls that may explain a map without any network: the CONTROLS table.
 
 Edges of the photo, the photo times noise, noise alone, a blob in the middle.
 """
@@ -6,20 +6,23 @@ Edges of the photo, the photo times noise, noise alone, a blob in the middle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Array, nanmean
-from .similarity import SIMILARITIES
+from ..arrays import Array
+from ..similarity import SIMILARITIES
+from ..statistics import nanmean
+from ..tables import Table
 
 _SPEARMAN = SIMILARITIES["spearman"]
 _BLOB = 0.25  # standard deviation of the blob, of the height and of the width
 _ALIKE = 0.02  # Spearman correlations that differ by no more are not told apart
 
 
-class ExplainedBy(NamedTuple):
-    """How near a method's maps come to what needs no network; Spearman correlations of abs maps.
+@dataclass(frozen=True)
+class ExplainedBy:
+    """Spearman correlations of a method's absolute maps with controls that need no network.
 
     Parameters
     ----------
@@ -65,7 +68,7 @@ def _times_noise(images: Array, rng: np.random.Generator) -> Array:
     return exact * rng.normal(size=exact.shape)
 
 
-def _centre_blob(images: Array) -> Array:
+def _center_blob(images: Array) -> Array:
     n, h, w = images.shape[:3]
     y, x = ((np.arange(side) - (side - 1) / 2) / (_BLOB * side) for side in (h, w))
     return np.broadcast_to(np.exp(-(y[:, np.newaxis] ** 2 + x**2) / 2), (n, h, w))
@@ -74,17 +77,19 @@ def _centre_blob(images: Array) -> Array:
 # Of images (n, h, w, c) as the network gets them, (n, h, w).
 Control = Callable[[Array, np.random.Generator], Array]
 
-# What needs no network.
-CONTROLS: dict[str, Control] = {
-    "random_map": lambda images, rng: rng.uniform(size=images.shape[:3]),
-    "edge_map": lambda images, rng: edge_map(images),
-    "x_times_noise": lambda images, rng: np.abs(_times_noise(images, rng)).sum(axis=-1),
-    "centre_blob": lambda images, rng: _centre_blob(images),
-}
+CONTROLS: Table[Control] = Table(
+    "control",
+    {
+        "random_map": lambda images, rng: rng.uniform(size=images.shape[:3]),
+        "edge_map": lambda images, rng: edge_map(images),
+        "x_times_noise": lambda images, rng: np.abs(_times_noise(images, rng)).sum(axis=-1),
+        "center_blob": lambda images, rng: _center_blob(images),
+    },
+)
 
 
-def explain(
-    maps: Mapping[str, Array], inputs: Array, spearman: Mapping[str, float]
+def compare_with_controls(
+    maps: Mapping[str, Array], images: Array, spearman: Mapping[str, float]
 ) -> dict[str, ExplainedBy]:
     """Compare the maps of each method with the controls, which are those of the photos alone.
 
@@ -92,14 +97,14 @@ def explain(
     ----------
     maps
         Attributions of the trained network, (n, h, w, c), by method.
-    inputs
+    images
         The images as the network gets them, (n, h, w, c).
     spearman
         The mean correlation of trained and randomized maps, by method.
     """
     rng = np.random.default_rng(0)
-    first, second = (_times_noise(inputs, rng) for _ in range(2))
-    edges, noise, other = (_features(m) for m in (edge_map(inputs), first, second))
+    first, second = (_times_noise(images, rng) for _ in range(2))
+    edges, noise, other = (_features(m) for m in (edge_map(images), first, second))
     between = _mean(noise, other)
     explained = {}
     for method, attributions in maps.items():

@@ -1,42 +1,47 @@
-"""Scores of a map against the mask of the pixels that matter: the LOCALISATION table.
+"""Metrics of a map against the mask of the pixels that matter: the METRICS table.
 
 With phi a map, M a mask of |M| of p pixels, and top_k(phi) the k largest values:
 
     pointing_game       1 if the largest value lies in M
     relevance_mass      sum of phi+ in M / sum of phi+,  phi+ = max(phi, 0)
     relevance_rank      |top_|M|(phi) & M| / |M|
-    localisation_auc    probability that a pixel in M has a larger value than one outside
+    localization_auc    probability that a pixel in M has a larger value than one outside
 
-By chance, which is to say for a map whose pixels were shuffled, the first three are |M| / p and
-the last is .5. Equal values share their places. A score is NaN where the mask is empty, and where
-a map is constant or not finite; relevance_mass where nothing is positive, and localisation_auc
-where the mask is full.
+By chance (for a map whose pixels were shuffled) the first three are |M| / p and the last is .5.
+Equal values share their places. A metric is NaN where the mask is empty, and where a map is
+constant or not finite; relevance_mass where nothing is positive, and localization_auc where the
+mask is full.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import ImageError
 from ..similarity.rank import average_ranks, top_shares
+from ..tables import Table, by_name
 
 
-class Localisation(NamedTuple):
-    """A score of maps against masks.
+@dataclass(frozen=True)
+class Metric:
+    """A metric of maps against masks.
 
     Parameters
     ----------
     name
-        The key of LOCALISATION.
+        The key of METRICS.
     of_one
         (values (p,), mask (p,)) -> float, for one map that varies and a mask that is not empty.
     chance
-        The share of the pixels that the masks hold -> the mean score of a map whose pixels were
+        The fraction of the pixels in the masks -> the mean value for a map whose pixels were
         shuffled.
+    description
+        One line about it.
 
     References
     ----------
@@ -45,20 +50,20 @@ class Localisation(NamedTuple):
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from tfsaliency import worlds
-    >>> score = worlds.LOCALISATION["relevance_mass"]
+    >>> import numpy as np, tfsaliency as tfs
+    >>> metric = tfs.METRICS["relevance_mass"]
     >>> maps, masks = np.array([[[3.0, 1.0]]]), np.array([[[True, False]]])
-    >>> score(maps, masks), score.chance_of(masks)
+    >>> metric(maps, masks), metric.chance_of(masks)
     (array([0.75]), array([0.5]))
     """
 
     name: str
     of_one: Callable[[Array, Array], float]
     chance: Callable[[Array], Array]
+    description: str = ""
 
     def __call__(self, maps: Any, masks: Any) -> Array:
-        """Return the score of each map, (n,).
+        """Return the value of each map, (n,).
 
         Parameters
         ----------
@@ -72,7 +77,7 @@ class Localisation(NamedTuple):
         ImageError
             For other shapes, or masks that are not bool.
         """
-        values, marked = _numbers(maps), checked_masks(masks)
+        values, marked = _numbers(maps), check_masks(masks)
         if values.shape != marked.shape:
             raise ImageError(
                 f"Expected maps of the masks' shape {marked.shape}. Received: {values.shape}."
@@ -82,8 +87,8 @@ class Localisation(NamedTuple):
         )
 
     def chance_of(self, masks: Any) -> Array:
-        """Return the mean score that the pixels of a map have in random order, (n,)."""
-        share = checked_masks(masks).mean(axis=(1, 2))
+        """Return the mean value for a map whose pixels are in random order, (n,)."""
+        share = check_masks(masks).mean(axis=(1, 2))
         return np.where(share > 0, self.chance(share), np.nan)
 
     def _one(self, values: Array, mask: Array) -> float:
@@ -107,7 +112,7 @@ def _relevance_rank(values: Array, mask: Array) -> float:
     return float(top_shares(values, size)[mask].sum() / size)
 
 
-def _localisation_auc(values: Array, mask: Array) -> float:
+def _localization_auc(values: Array, mask: Array) -> float:
     inside = int(mask.sum())
     outside = mask.size - inside
     if not outside:
@@ -125,18 +130,36 @@ def _half(share: Array) -> Array:
     return np.where(share < 1, 0.5, np.nan)
 
 
-LOCALISATION: dict[str, Localisation] = {
-    score.name: score
-    for score in (
-        Localisation("pointing_game", _pointing_game, _share),
-        Localisation("relevance_mass", _relevance_mass, _share),
-        Localisation("relevance_rank", _relevance_rank, _share),
-        Localisation("localisation_auc", _localisation_auc, _half),
-    )
-}
+MetricName = Literal["pointing_game", "relevance_mass", "relevance_rank", "localization_auc"]
+METRICS: Table[Metric] = Table(
+    "metric",
+    by_name(
+        (
+            Metric(
+                "pointing_game", _pointing_game, _share, "Whether the largest value is in the mask"
+            ),
+            Metric(
+                "relevance_mass", _relevance_mass, _share, "Fraction of the map's sum in the mask"
+            ),
+            Metric(
+                "relevance_rank",
+                _relevance_rank,
+                _share,
+                "Fraction of the largest values, as many as the mask has pixels, in the mask",
+            ),
+            Metric(
+                "localization_auc",
+                _localization_auc,
+                _half,
+                "Probability that a pixel inside has a larger value than one outside",
+            ),
+        )
+    ),
+    lambda metric: metric.description,
+)
 
 
-def checked_masks(masks: Any) -> Array:
+def check_masks(masks: Any) -> Array:
     """Return masks (n, h, w) of bool as an array, or raise ImageError."""
     marked = np.asarray(masks)
     if marked.ndim != 3 or marked.dtype != np.bool_:

@@ -1,40 +1,41 @@
-"""Class activation maps: the outputs of a layer, weighed by how the score depends on them."""
+"""Class activation maps: the outputs of a layer, weighted by how the score depends on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import tensorflow as tf
 
 from ..errors import OptionError, unknown_option
-from ..rules import Rule
-from .asking import Explain, Explained
+from .protocol import AttributionFunction, Attributions
+from .rules import Rule, RuleName, resolve_rule
 
 Weights = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def _places(values: tf.Tensor) -> list[int]:
+def _positions(values: tf.Tensor) -> list[int]:
     return list(range(1, values.shape.rank - 1))
 
 
-def _grad_cam(values: tf.Tensor, slopes: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(slopes, _places(slopes), keepdims=True)
+def _grad_cam(values: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(gradients, _positions(gradients), keepdims=True)
 
 
-def _grad_cam_plus_plus(values: tf.Tensor, slopes: tf.Tensor) -> tf.Tensor:
-    total = tf.reduce_sum(values, _places(values), keepdims=True)
-    square = slopes**2
-    alpha = tf.math.divide_no_nan(square, 2 * square + total * square * slopes)
-    return tf.reduce_sum(alpha * tf.nn.relu(slopes), _places(slopes), keepdims=True)
+def _grad_cam_plus_plus(values: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    total = tf.reduce_sum(values, _positions(values), keepdims=True)
+    square = gradients**2
+    alpha = tf.math.divide_no_nan(square, 2 * square + total * square * gradients)
+    return tf.reduce_sum(alpha * tf.nn.relu(gradients), _positions(gradients), keepdims=True)
 
 
-def _layer_cam(values: tf.Tensor, slopes: tf.Tensor) -> tf.Tensor:
-    return tf.nn.relu(slopes)
+def _layer_cam(values: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    return tf.nn.relu(gradients)
 
 
-# (outputs, slopes), both (k, h', w', channels) -> the weights of the outputs, as many or one for
-# all places.
+# (outputs, gradients), both (k, h', w', channels) -> the weights of the outputs: as many, or one
+# a channel.
 CAM_WEIGHTS: dict[str, Weights] = {
     "grad_cam": _grad_cam,
     "grad_cam_plus_plus": _grad_cam_plus_plus,
@@ -46,18 +47,18 @@ CAM_WEIGHTS: dict[str, Weights] = {
 class CAM:
     """A class activation map: ReLU(sum over channels of weights * outputs of a layer).
 
-    One channel, not negative, at the size of the image by bilinear interpolation.
+    It has one channel, is never negative, and has the size of the image by bilinear interpolation.
 
     Parameters
     ----------
     weights
-        "grad_cam" (the mean of the slopes over all places), "grad_cam_plus_plus" or "layer_cam"
-        (the positive part of the slope at each place).
+        "grad_cam" (the mean gradient over all positions), "grad_cam_plus_plus" or "layer_cam" (the
+        positive part of the gradient at each position).
     layer
-        The layer's name, of a nested model's too. By default the last with spatial outputs. Of a
-        layer that is called several times the last call counts.
+        The layer's name, of a nested model's too. By default the last layer with spatial outputs.
+        Of a layer that is called several times the last call counts.
     rule
-        The rule of the slopes; None for that of the method.
+        The rule of the gradients, a key of RULES or a function; None for that of the method.
 
     References
     ----------
@@ -67,40 +68,47 @@ class CAM:
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> method = tfs.Method("early", tfs.RULES["gradient"], tfs.CAM("layer_cam", "fire3-concat"))
-    >>> maps = tfs.gradient_map(worlds.shapes_model(), worlds.shapes(1, seed=0).images, method)
-    >>> maps["early"].shape
+    >>> from tfsaliency import synthetic
+    >>> images = synthetic.make_shapes(1, seed=0).images
+    >>> early = tfs.CAM("layer_cam", layer="fire3-concat")
+    >>> tfs.saliency_map(synthetic.shapes_model(), images, early)["layer_cam"].shape
     (1, 64, 64)
     """
 
-    weights: str = "grad_cam"
+    weights: Literal["grad_cam", "grad_cam_plus_plus", "layer_cam"] = "grad_cam"
     layer: str | None = None
-    rule: Rule | None = None
+    rule: RuleName | Rule | None = None
+
+    reduction = "sum"
+
+    @property
+    def name(self) -> str:
+        """The key of METHODS."""
+        return self.weights
 
     def __post_init__(self) -> None:
         if self.weights not in CAM_WEIGHTS:
             raise unknown_option("weights", self.weights, CAM_WEIGHTS)
         if self.layer is not None and not isinstance(self.layer, str):
             raise OptionError(f"Expected layer as a name, or None. Received: {self.layer!r}.")
-        if self.rule is not None and not callable(self.rule):
-            raise OptionError(
-                "Expected rule as a function (upstream, site) -> gradient, such as "
-                f"RULES['gradient'], or None. Received: {self.rule!r}."
-            )
+        if self.rule is not None:
+            resolve_rule(self.rule)
 
-    def __call__(self, explain: Explain, points: tf.Tensor, rows: tf.Tensor) -> Explained:
-        """Return the attributions at points (k, h, w, c) of the images with these rows (k,)."""
-        found = explain.features(points, rows, self.layer, self.rule)
-        weights = CAM_WEIGHTS[self.weights](found.values, found.slopes)
-        weighed = tf.reduce_sum(weights * found.values, axis=-1, keepdims=True)
-        maps = _resized(tf.nn.relu(weighed), tf.shape(points)[1:-1])
-        return Explained(tf.ensure_shape(maps, [*points.shape[:-1], 1]), found.scores, {})
+    def __call__(
+        self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
+    ) -> Attributions:
+        """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
+        rule = None if self.rule is None else resolve_rule(self.rule)
+        outputs = attribute.at_layer(points, image_index, self.layer, rule)
+        weights = CAM_WEIGHTS[self.weights](outputs.values, outputs.gradients)
+        weighted = tf.reduce_sum(weights * outputs.values, axis=-1, keepdims=True)
+        maps = _resize(tf.nn.relu(weighted), tf.shape(points)[1:-1])
+        return Attributions(tf.ensure_shape(maps, [*points.shape[:-1], 1]), outputs.scores, {})
 
 
-def _resized(maps: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
-    """Return maps (k, ..., 1) of other sizes, by linear interpolation along one axis at a time."""
-    for axis in _places(maps):
+def _resize(maps: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+    """Resize maps (k, ..., 1) by linear interpolation along one axis at a time."""
+    for axis in _positions(maps):
         shape = tf.shape(maps)
         before, after = tf.reduce_prod(shape[:axis]), tf.reduce_prod(shape[axis + 1 :])
         rows = tf.reshape(maps, [before, shape[axis], after, 1])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from .asking import Composition, Explain, Explained, check_of, largest
+from .protocol import AttributionFunction, Attributions, Composition, check_inner, largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,8 +15,8 @@ class InputXGradient:
 
     Parameters
     ----------
-    of
-        Of which attributions; by default of the gradient under the method's rule.
+    inner
+        The attributions to multiply; None for the gradient under the method's rule.
 
     References
     ----------
@@ -25,23 +25,27 @@ class InputXGradient:
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> method = tfs.Method("product", tfs.RULES["gradient"], tfs.InputXGradient())
-    >>> images = worlds.shapes(1, seed=0).images
-    >>> found = tfs.attributions(worlds.shapes_model(), images, ["gradient", method])
-    >>> bool(abs(found["product"] - images * found["gradient"]).max() < 1e-6)
+    >>> from tfsaliency import synthetic
+    >>> images = synthetic.make_shapes(1, seed=0).images
+    >>> methods = ["gradient", tfs.InputXGradient()]
+    >>> maps = tfs.attributions(synthetic.shapes_model(), images, methods)
+    >>> bool(abs(maps["input_x_gradient"] - images * maps["gradient"]).max() < 1e-6)
     True
     """
 
-    of: Composition | None = None
+    inner: Composition | None = None
+
+    name = "input_x_gradient"
 
     def __post_init__(self) -> None:
-        check_of(self.of)
+        check_inner(self.inner)
 
-    def __call__(self, explain: Explain, points: tf.Tensor, rows: tf.Tensor) -> Explained:
-        """Return the attributions at points (k, h, w, c) of the images with these rows (k,)."""
-        found = explain.within(self.of).at(points, rows)
-        return found._replace(values=tf.cast(points, found.values.dtype) * found.values)
+    def __call__(
+        self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
+    ) -> Attributions:
+        """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
+        inner = attribute.of(self.inner)(points, image_index)
+        return inner._replace(values=tf.cast(points, inner.values.dtype) * inner.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +54,8 @@ class Product:
 
     Parameters
     ----------
-    by, of
-        Which attributions; None for the gradient under the method's rule.
+    by, inner
+        The two attributions; None for the gradient under the method's rule.
 
     References
     ----------
@@ -60,28 +64,32 @@ class Product:
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> cam = tfs.CAM(rule=tfs.RULES["gradient"])
-    >>> guided = tfs.Method("guided", tfs.RULES["guided_backprop"], tfs.Product(by=cam))
-    >>> images = worlds.shapes(1, seed=0).images
+    >>> from tfsaliency import synthetic
+    >>> cam = tfs.CAM(rule="gradient")
+    >>> guided = tfs.Method("guided", "guided_backprop", tfs.Product(by=cam))
+    >>> images = synthetic.make_shapes(1, seed=0).images
     >>> methods = ["guided_backprop", "grad_cam", guided]
-    >>> found = tfs.attributions(worlds.shapes_model(), images, methods)
-    >>> product = found["guided_backprop"] * found["grad_cam"]
-    >>> bool(abs(found["guided"] - product).max() < 1e-6)
+    >>> maps = tfs.attributions(synthetic.shapes_model(), images, methods)
+    >>> product = maps["guided_backprop"] * maps["grad_cam"]
+    >>> bool(abs(maps["guided"] - product).max() < 1e-6)
     True
     """
 
     by: Composition | None
-    of: Composition | None = None
+    inner: Composition | None = None
+
+    name = "product"
 
     def __post_init__(self) -> None:
-        check_of(self.by, "by")
-        check_of(self.of)
+        check_inner(self.by, "by")
+        check_inner(self.inner)
 
-    def __call__(self, explain: Explain, points: tf.Tensor, rows: tf.Tensor) -> Explained:
-        """Return the attributions at points (k, h, w, c) of the images with these rows (k,)."""
-        one, other = (explain.within(each).at(points, rows) for each in (self.of, self.by))
-        told = {**one.details, **other.details}
-        both = one.details.keys() & other.details.keys()
-        told.update(largest([{name: each.details[name] for name in both} for each in (one, other)]))
-        return Explained(one.values * other.values, one.scores, told)
+    def __call__(
+        self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
+    ) -> Attributions:
+        """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
+        one, other = (attribute.of(each)(points, image_index) for each in (self.inner, self.by))
+        shared = one.details.keys() & other.details.keys()
+        joint = largest([{name: each.details[name] for name in shared} for each in (one, other)])
+        details = {**one.details, **other.details, **joint}
+        return Attributions(one.values * other.values, one.scores, details)

@@ -1,19 +1,26 @@
-"""What a composition asks for, what it returns, and how it asks for many: some at a time."""
+"""The protocol of compositions: attributions that are made of attributions at other images.
+
+A composition is called with an attribution function, the images to explain, and their indices. It
+evaluates the attribution function where it likes, and returns attributions. So compositions nest,
+and one of a user's own is an object that can be called with three arguments.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from ..errors import OptionError
-from ..rules import Rule
+from .rules import Rule
 
 
-class Explained(NamedTuple):
+# These two are NamedTuples, and not dataclasses, because tf.nest looks into NamedTuples alone.
+class Attributions(NamedTuple):
     """Attributions at k points.
 
     Parameters
@@ -23,7 +30,7 @@ class Explained(NamedTuple):
     scores
         The score at each point, (k,).
     details
-        What else is known of each, (k,) by name; of several points the largest counts.
+        Other numbers about each point, (k,) by name; over several samples the largest counts.
     """
 
     values: tf.Tensor
@@ -31,81 +38,93 @@ class Explained(NamedTuple):
     details: Mapping[str, tf.Tensor]
 
 
-class Features(NamedTuple):
-    """What a layer returned at k points, and how the score depends on it.
+class LayerOutputs(NamedTuple):
+    """The outputs of a layer at k points, and the score's derivative with respect to them.
 
     Parameters
     ----------
     values
         The layer's output, (k, h', w', channels).
-    slopes
+    gradients
         The score's derivative with respect to it, of the same shape.
     scores
         The score at each point, (k,).
     """
 
     values: tf.Tensor
-    slopes: tf.Tensor
+    gradients: tf.Tensor
     scores: tf.Tensor
 
 
-class Explain(NamedTuple):
-    """What a composition asks for attributions.
+@dataclass(frozen=True, eq=False)
+class AttributionFunction:
+    """The attribution function that a composition evaluates: attribute(points, image_index).
 
     Parameters
     ----------
     at
-        (points (k, h, w, c), rows (k,)) -> Explained; a row is the index of the image whose class
-        is explained, and whose other inputs are taken.
-    at_once
-        How many points to give at a time, a scalar tensor.
-    exact
+        (points (k, h, w, c), image_index (k,)) -> Attributions; image_index says whose class is
+        explained at each point, and whose other inputs are taken.
+    batch_size
+        The number of points to evaluate at a time, a scalar tensor.
+    is_gradient
         Whether the values are the derivatives of the scores.
-    features
-        (points, rows, layer, rule) -> Features: of a layer by name, or of the last one with
-        spatial outputs for None, under a rule, or that of the method for None.
+    at_layer
+        (points, image_index, layer, rule) -> LayerOutputs: of a layer by name, or of the last one
+        with spatial outputs for None; under a rule, or that of the method for None.
     """
 
-    at: Callable[[tf.Tensor, tf.Tensor], Explained]
-    at_once: tf.Tensor
-    exact: bool
-    features: Callable[[tf.Tensor, tf.Tensor, str | None, Rule | None], Features]
+    at: Callable[[tf.Tensor, tf.Tensor], Attributions]
+    batch_size: tf.Tensor
+    is_gradient: bool
+    at_layer: Callable[[tf.Tensor, tf.Tensor, str | None, Rule | None], LayerOutputs]
 
-    def within(self, composition: Composition | None) -> Explain:
-        """Return what asks a composition instead, for one sample at a time."""
-        if composition is None:
+    def __call__(self, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
+        """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
+        return self.at(points, image_index)
+
+    def of(self, inner: Composition | None) -> AttributionFunction:
+        """Return an attribution function that evaluates an inner composition, a sample at a time.
+
+        For None, the attribution function itself.
+        """
+        if inner is None:
             return self
-        at = functools.partial(composition, self)
-        return self._replace(at=at, at_once=tf.constant(1), exact=False)
+        at = functools.partial(inner, self)
+        return replace(self, at=at, batch_size=tf.constant(1), is_gradient=False)
 
 
 class Composition(Protocol):
-    """Attributions at images, out of attributions at others.
+    """Attributions at images, made of attributions at others.
 
-    An object with this one method may be the composition of a Method.
+    An object with this one method may be the composition of a Method. Where it is passed in the
+    place of a Method, its maps are called by its attribute `name`, or by the name of the function
+    or class; its attribute `reduction` says how channels are reduced, "sum_abs" without one.
     """
 
-    def __call__(self, explain: Explain, points: tf.Tensor, rows: tf.Tensor) -> Explained:
-        """Return the attributions at points (k, h, w, c) of the images with these rows (k,)."""
+    def __call__(
+        self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
+    ) -> Attributions:
+        """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
         ...
 
 
-def check_of(of: Any, name: str = "of") -> None:
-    """Raise OptionError for what is no composition, and not None."""
-    if of is not None and not callable(of):
+def check_inner(inner: Any, name: str = "inner") -> None:
+    """Raise OptionError unless a value is a composition or None."""
+    if inner is not None and not callable(inner):
         raise OptionError(
             f"Expected {name} as a composition, such as InputXGradient(), or None for the "
-            f"gradient. Received: {of!r}."
+            f"gradient. Received: {inner!r}."
         )
 
 
-def over(
+def fold(
     samples: int | tf.Tensor,
     draw: Callable[[tf.Tensor], tf.Tensor],
-    explain: Explain,
+    attribute: AttributionFunction,
     points: tf.Tensor,
-    rows: tf.Tensor,
-    first: Callable[[tf.Tensor, Explained], Any],
+    image_index: tf.Tensor,
+    first: Callable[[tf.Tensor, Attributions], Any],
     join: Callable[[Any, Any], Any],
 ) -> tuple[Any, dict[str, tf.Tensor]]:
     """Fold the attributions at draw(0), ... draw(samples - 1), each (k, h, w, c), some at a time.
@@ -113,57 +132,62 @@ def over(
     Parameters
     ----------
     draw
-        A sample's index -> its points.
+        The index of a sample -> its points.
+    attribute, points, image_index
+        As a composition gets them.
     first
-        (indices (m,), what was found at them (m, k, ...)) -> what is to be kept of it.
+        (indices (m,), attributions (m, k, ...) at these samples) -> the part of the result that
+        they make.
     join
-        Two of these -> one; zeros are what is kept of nothing.
+        Two such parts -> one; a part of zeros must change nothing.
 
     Returns
     -------
-    What is kept of all, and the largest of each detail, (k,).
+    All parts joined, and the largest of each detail, (k,).
     """
     k = tf.shape(points)[0]
-    count = tf.maximum(explain.at_once // k, 1)
+    count = tf.maximum(attribute.batch_size // k, 1)
 
-    def some(start: tf.Tensor) -> tuple[Any, dict[str, tf.Tensor]]:
+    def evaluate_from(start: tf.Tensor) -> tuple[Any, dict[str, tf.Tensor]]:
         indices = tf.range(start, tf.minimum(start + count, samples))
         m = tf.size(indices)
         drawn = tf.map_fn(draw, indices, fn_output_signature=points.dtype)
         flat = tf.reshape(drawn, tf.concat([[-1], tf.shape(points)[1:]], 0))
-        found = explain.at(tf.ensure_shape(flat, points.shape), tf.tile(rows, [m]))
+        result = attribute(tf.ensure_shape(flat, points.shape), tf.tile(image_index, [m]))
 
-        def apart(values: tf.Tensor) -> tf.Tensor:
+        def by_sample(values: tf.Tensor) -> tf.Tensor:
             shaped = tf.reshape(values, tf.concat([[m, k], tf.shape(values)[1:]], 0))
             return tf.ensure_shape(shaped, [None, None, *values.shape[1:]])
 
-        found = tf.nest.map_structure(apart, found)
-        details = {name: tf.reduce_max(each, axis=0) for name, each in found.details.items()}
-        return first(indices, found), details
+        result = tf.nest.map_structure(by_sample, result)
+        details = {name: tf.reduce_max(each, axis=0) for name, each in result.details.items()}
+        return first(indices, result), details
 
-    # A function, for its structure: what is kept of nothing must be known ahead of the loop, and
-    # a first step outside of it would be a second copy of the network, with memory of its own.
-    traced = tf.function(some, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int32))
+    # A function, for its structure: the loop needs to know the structure of a part before its
+    # first step, and a step outside of it would be a second copy of the network, with memory of
+    # its own.
+    traced = tf.function(evaluate_from, autograph=False).get_concrete_function(
+        tf.TensorSpec((), tf.int32)
+    )
 
-    def body(start: tf.Tensor, kept: Any, details: Any) -> tuple[tf.Tensor, Any, Any]:
+    def body(start: tf.Tensor, part: Any, details: Any) -> tuple[tf.Tensor, Any, Any]:
         new, others = traced(start)
-        return start + count, join(kept, new), largest([details, others])
+        return start + count, join(part, new), largest([details, others])
 
-    def nothing(spec: tf.TensorSpec, least: bool = False) -> tf.Tensor:
+    def filled(spec: tf.TensorSpec, value: float = 0) -> tf.Tensor:
         sides = [tf.shape(points)[i] if side is None else side for i, side in enumerate(spec.shape)]
-        none = tf.fill(sides, tf.constant(spec.dtype.min if least else 0, spec.dtype))
-        return tf.ensure_shape(none, spec.shape)
+        return tf.ensure_shape(tf.fill(sides, tf.constant(value, spec.dtype)), spec.shape)
 
-    kept, details = traced.structured_outputs
+    part, details = traced.structured_outputs
     state = (
         tf.constant(0),
-        tf.nest.map_structure(nothing, kept),
-        {name: nothing(spec, least=True) for name, spec in details.items()},
+        tf.nest.map_structure(filled, part),
+        {name: filled(spec, spec.dtype.min) for name, spec in details.items()},
     )
-    _, kept, details = tf.while_loop(
+    _, part, details = tf.while_loop(
         lambda start, *_: start < samples, body, state, parallel_iterations=1
     )
-    return kept, details
+    return part, details
 
 
 def largest(details: Sequence[Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:

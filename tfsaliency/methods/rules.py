@@ -24,14 +24,17 @@ A result's coverage counts each kind.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import tensorflow as tf
 
-from .errors import OptionError
+from ..errors import OptionError
+from ..tables import Table
 
 
-class Site(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Site:
     """One ReLU during a backward pass.
 
     Parameters
@@ -158,9 +161,19 @@ def _percentile(values: tf.Tensor, percentile: float) -> tf.Tensor:
     return low + share * (high - low)
 
 
-RULES: dict[str, Rule] = {
-    "gradient": gradient,
-    "guided_backprop": guided_backprop,
-    "zeiler_fergus": zeiler_fergus,
-    "rect_grad": rect_grad,
-}
+RuleName = Literal["gradient", "guided_backprop", "zeiler_fergus", "rect_grad"]
+RULES: Table[Rule] = Table(
+    "rule", {rule.__name__: rule for rule in (gradient, guided_backprop, zeiler_fergus, rect_grad)}
+)
+
+
+def resolve_rule(rule: str | Rule) -> Rule:
+    """Return a rule as it is, or that of a key of RULES, else raise OptionError."""
+    if callable(rule):
+        return rule
+    if not isinstance(rule, str):
+        raise OptionError(
+            "Expected a rule as a key of RULES or a function (upstream, site) -> gradient. "
+            f"Received: {rule!r}."
+        )
+    return RULES.named(rule)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from ..errors import check_int, unknown_option
-from .asking import Composition, Explain, Explained, check_number, check_of, over
+from .protocol import (
+    AttributionFunction,
+    Attributions,
+    Composition,
+    check_inner,
+    check_number,
+    fold,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +37,8 @@ class SmoothGrad:
         "mean", "mean_square" (SmoothGrad-squared) or "variance" (VarGrad).
     seed
         Draws the noise.
-    of
-        Of which attributions; by default of the gradient under the method's rule.
+    inner
+        The attributions of each noisy image; None for the gradient under the method's rule.
 
     References
     ----------
@@ -41,29 +48,41 @@ class SmoothGrad:
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> smooth = tfs.Method("smooth", tfs.RULES["guided_backprop"], tfs.SmoothGrad(samples=5))
-    >>> maps = tfs.gradient_map(worlds.shapes_model(), worlds.shapes(2, seed=0).images, smooth)
-    >>> maps["smooth"].shape
+    >>> from tfsaliency import synthetic
+    >>> images = synthetic.make_shapes(2, seed=0).images
+    >>> methods = ["gradient", tfs.SmoothGrad(samples=5)]
+    >>> tfs.saliency_map(synthetic.shapes_model(), images, methods)["smooth_grad"].shape
     (2, 64, 64)
     """
 
     samples: int = 50
     noise: float = 0.15
-    statistic: str = "mean"
+    statistic: Literal["mean", "mean_square", "variance"] = "mean"
     seed: int = 0
-    of: Composition | None = None
+    inner: Composition | None = None
+
+    @property
+    def name(self) -> str:
+        """The key of METHODS: "smooth_grad", "smooth_grad_squared" or "var_grad"."""
+        return _STATISTICS[self.statistic].name
+
+    @property
+    def reduction(self) -> str:
+        """How channels are reduced: "sum" for what is never negative, else "sum_abs"."""
+        return "sum_abs" if self.statistic == "mean" else "sum"
 
     def __post_init__(self) -> None:
-        check_of(self.of)
+        check_inner(self.inner)
         check_int("samples", self.samples, 1)
         check_int("seed", self.seed, 0)
-        if self.statistic not in _FOLDS:
-            raise unknown_option("statistic", self.statistic, _FOLDS)
+        if self.statistic not in _STATISTICS:
+            raise unknown_option("statistic", self.statistic, _STATISTICS)
         check_number("noise", self.noise, 0)
 
-    def __call__(self, explain: Explain, points: tf.Tensor, rows: tf.Tensor) -> Explained:
-        """Return the attributions at points (k, h, w, c) of the images with these rows (k,)."""
+    def __call__(
+        self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
+    ) -> Attributions:
+        """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
         axes = list(range(1, points.shape.rank))
         spread = tf.reduce_max(points, axes, True) - tf.reduce_min(points, axes, True)
         sigma = tf.cast(self.noise, points.dtype) * spread
@@ -72,13 +91,18 @@ class SmoothGrad:
         def draw(sample: tf.Tensor) -> tf.Tensor:
             return points + sigma * tf.cast(_normal(shape, [self.seed, sample]), points.dtype)
 
-        first, join, result = _FOLDS[self.statistic]
-        inner = explain.within(self.of)
-        kept, details = over(
-            self.samples, draw, inner, points, rows, lambda _, found: first(found.values), join
+        _, first, join, result = _STATISTICS[self.statistic]
+        total, details = fold(
+            self.samples,
+            draw,
+            attribute.of(self.inner),
+            points,
+            image_index,
+            lambda _, drawn: first(drawn.values),
+            join,
         )
-        values = result(kept, self.samples)
-        return Explained(values, explain.at(points, rows).scores, details)
+        values = result(total, self.samples)
+        return Attributions(values, attribute(points, image_index).scores, details)
 
 
 def _normal(shape: tf.Tensor, key: Sequence[Any]) -> tf.Tensor:
@@ -93,19 +117,22 @@ def _normal(shape: tf.Tensor, key: Sequence[Any]) -> tf.Tensor:
     return tf.reshape(noise[:size], shape)
 
 
-class _Fold(NamedTuple):
-    """How a statistic of many samples is made of some at a time.
+class _Statistic(NamedTuple):
+    """A statistic of many samples, made of some at a time.
 
     Parameters
     ----------
+    name
+        The default name of the maps.
     first
-        Attributions (m, k, ...) of m samples -> what is kept of them.
+        Attributions (m, k, ...) of m samples -> the part of the total that they make.
     join
-        Two of these -> one.
+        Two such parts -> one.
     result
-        (what is kept of all samples, their number) -> the statistic (k, ...).
+        (the total of all samples, their number) -> the statistic (k, ...).
     """
 
+    name: str
     first: Callable[[tf.Tensor], Any]
     join: Callable[[Any, Any], Any]
     result: Callable[[Any, int], tf.Tensor]
@@ -130,10 +157,15 @@ def _joined(a: _Moments, b: _Moments) -> _Moments:
     return _Moments(count, a.mean + gap * b.count / count, squares)
 
 
-_FOLDS: dict[str, _Fold] = {
-    "mean": _Fold(lambda v: tf.reduce_sum(v, axis=0), tf.add, lambda total, n: total / n),
-    "mean_square": _Fold(
-        lambda v: tf.reduce_sum(tf.square(v), axis=0), tf.add, lambda total, n: total / n
+_STATISTICS: dict[str, _Statistic] = {
+    "mean": _Statistic(
+        "smooth_grad", lambda v: tf.reduce_sum(v, axis=0), tf.add, lambda total, n: total / n
     ),
-    "variance": _Fold(_moments, _joined, lambda moments, n: moments.squares / n),
+    "mean_square": _Statistic(
+        "smooth_grad_squared",
+        lambda v: tf.reduce_sum(tf.square(v), axis=0),
+        tf.add,
+        lambda total, n: total / n,
+    ),
+    "variance": _Statistic("var_grad", _moments, _joined, lambda moments, n: moments.squares / n),
 }

@@ -1,110 +1,182 @@
-"""What a map is called and how it is made: the METHODS table.
+"""The METHODS table, and the record of one method.
 
-A method is a rule for the backward pass of the ReLUs, what is made of the gradients, and how the
-channels become one. Tests, the command line's choices and the README's table come from METHODS.
+A method is a rule for the backward pass of the ReLUs, a composition of the gradients, and a
+reduction of the channels. Tests and the choices of the command line come from METHODS.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeAlias
 
-from .arrays import reduction_named
-from .compositions import (
-    CAM,
-    BlurIG,
-    Composition,
-    ExpectedGradients,
-    GuidedIG,
-    InputXGradient,
-    IntegratedGradients,
-    Product,
-    SmoothGrad,
-)
-from .errors import OptionError, unknown_option
-from .rules import RULES, Rule, gradient, guided_backprop, rect_grad, zeiler_fergus
+from ..arrays import ReductionName, reduction_named
+from ..errors import OptionError
+from ..tables import Table, by_name, first_line
+from .blur_ig import BlurIG
+from .cam import CAM
+from .expected_gradients import ExpectedGradients
+from .guided_ig import GuidedIG
+from .integrated_gradients import IntegratedGradients
+from .product import InputXGradient, Product
+from .protocol import Composition
+from .rules import RULES, Rule, RuleName, Site, rect_grad_at, resolve_rule
+from .smooth_grad import SmoothGrad
+
+__all__ = [
+    "BlurIG",
+    "CAM",
+    "ExpectedGradients",
+    "GuidedIG",
+    "InputXGradient",
+    "IntegratedGradients",
+    "METHODS",
+    "Method",
+    "Product",
+    "RULES",
+    "Site",
+    "SmoothGrad",
+    "rect_grad_at",
+]
+
+MethodName = Literal[
+    "gradient",
+    "guided_backprop",
+    "zeiler_fergus",
+    "rect_grad",
+    "input_x_gradient",
+    "smooth_grad",
+    "smooth_grad_squared",
+    "var_grad",
+    "integrated_gradients",
+    "expected_gradients",
+    "blur_ig",
+    "guided_ig",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "layer_cam",
+    "guided_grad_cam",
+]
 
 
-class Method(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Method:
     """An attribution method: a rule for each ReLU, a composition of gradients, a reduction.
 
     Parameters
     ----------
-    name
-        The key of its maps in the result.
-    rule
-        (upstream, site) -> gradient; see RULES. On a model that computes in float16 it gets the
-        upstream gradient times a power of two, and should return its result times the same.
-    composition
-        What is made of the gradients under the rule, see tfsaliency.compositions; None for the
-        gradient at the image itself.
-    reduction
-        How gradient_map makes one channel of several, if it is not told: "sum_abs", "max_abs" or
-        "sum".
+    name : str
+        The name of its maps in the result.
+    rule : str or callable
+        A key of RULES, or a function (upstream, site) -> gradient. On a model that computes in
+        float16 it gets the upstream gradient times a power of two, and should return its result
+        times the same.
+    composition : callable or None
+        The composition of the gradients under the rule, such as SmoothGrad(); None for the gradient
+        at the image itself.
+    reduction : str or None
+        How saliency_map reduces the channels by default: "sum_abs", "max_abs" or "sum"; None for
+        that of the composition, which is "sum_abs" unless its values are never negative.
+
+    Raises
+    ------
+    OptionError
+        For an unknown rule or reduction, or a composition that cannot be called.
 
     Examples
     --------
-    A method of one's own is passed wherever a name is:
+    A method or a composition is passed wherever a name is:
 
     >>> import keras, numpy as np, tensorflow as tf, tfsaliency as tfs
     >>> blocked = tfs.Method("blocked", lambda upstream, site: tf.zeros_like(upstream))
+    >>> smooth = tfs.Method("smooth", "guided_backprop", tfs.SmoothGrad(samples=2))
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.ReLU(),
     ...                           keras.layers.Flatten(), keras.layers.Dense(2)])
-    >>> maps = tfs.gradient_map(model, np.ones((4, 4, 3)), ["gradient", blocked],
+    >>> maps = tfs.saliency_map(model, np.ones((4, 4, 3)), ["gradient", blocked, smooth],
     ...                         on_problem="ignore")
     >>> [name for name in maps if maps[name].any()]
-    ['gradient']
+    ['gradient', 'smooth']
     """
 
     name: str
-    rule: Rule
+    rule: RuleName | Rule = "gradient"
     composition: Composition | None = None
-    reduction: str = "sum_abs"
+    reduction: ReductionName | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise OptionError(f"Expected the name of a method as a text. Received: {self.name!r}.")
+        resolve_rule(self.rule)
+        if self.composition is not None and not callable(self.composition):
+            raise OptionError(
+                f"Expected the composition of {self.name!r} as a function (attribute, points, "
+                f"image_index) -> Attributions, such as SmoothGrad(). Received: "
+                f"{self.composition!r}."
+            )
+        reduction_named(self.channel_reduction)
+
+    @property
+    def backward_rule(self) -> Rule:
+        """The rule as a function."""
+        return resolve_rule(self.rule)
+
+    @property
+    def channel_reduction(self) -> str:
+        """The reduction by default."""
+        own: str = getattr(self.composition, "reduction", "sum_abs")
+        return self.reduction or own
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("gradient", gradient),
-        Method("guided_backprop", guided_backprop),
-        Method("zeiler_fergus", zeiler_fergus),
-        Method("rect_grad", rect_grad),
-        Method("input_x_gradient", gradient, InputXGradient()),
-        Method("smooth_grad", gradient, SmoothGrad()),
-        Method("smooth_grad_squared", gradient, SmoothGrad(statistic="mean_square"), "sum"),
-        Method("var_grad", gradient, SmoothGrad(statistic="variance"), "sum"),
-        Method("integrated_gradients", gradient, IntegratedGradients()),
-        Method("expected_gradients", gradient, ExpectedGradients()),
-        Method("blur_ig", gradient, BlurIG()),
-        Method("guided_ig", gradient, GuidedIG()),
-        Method("grad_cam", gradient, CAM("grad_cam"), "sum"),
-        Method("grad_cam_plus_plus", gradient, CAM("grad_cam_plus_plus"), "sum"),
-        Method("layer_cam", gradient, CAM("layer_cam"), "sum"),
-        Method("guided_grad_cam", guided_backprop, Product(CAM("grad_cam", rule=gradient))),
-    )
-}
+# What a function that explains takes as its methods: one, or several.
+Methods: TypeAlias = MethodName | str | Method | Composition
+MethodsArgument: TypeAlias = Methods | Sequence[Methods]
 
-# Compared where nobody says which: one backward pass each, and nothing to choose.
+METHODS: Table[Method] = Table(
+    "method",
+    by_name(
+        (
+            Method("gradient"),
+            Method("guided_backprop", "guided_backprop"),
+            Method("zeiler_fergus", "zeiler_fergus"),
+            Method("rect_grad", "rect_grad"),
+            Method("input_x_gradient", composition=InputXGradient()),
+            Method("smooth_grad", composition=SmoothGrad()),
+            Method("smooth_grad_squared", composition=SmoothGrad(statistic="mean_square")),
+            Method("var_grad", composition=SmoothGrad(statistic="variance")),
+            Method("integrated_gradients", composition=IntegratedGradients()),
+            Method("expected_gradients", composition=ExpectedGradients()),
+            Method("blur_ig", composition=BlurIG()),
+            Method("guided_ig", composition=GuidedIG()),
+            Method("grad_cam", composition=CAM("grad_cam")),
+            Method("grad_cam_plus_plus", composition=CAM("grad_cam_plus_plus")),
+            Method("layer_cam", composition=CAM("layer_cam")),
+            Method("guided_grad_cam", "guided_backprop", Product(CAM(rule="gradient"))),
+        )
+    ),
+    lambda method: _describe(method),  # noqa: PLW0108 - defined below
+)
+
+# The methods of evaluate and of the command line by default: one backward pass each.
 DEFAULT_METHODS = ("gradient", "guided_backprop", "zeiler_fergus")
 
 
-def resolve_methods(methods: str | Method | Sequence[str | Method]) -> tuple[Method, ...]:
+def resolve_methods(methods: MethodsArgument) -> tuple[Method, ...]:
     """Return the methods asked for.
 
     Parameters
     ----------
     methods
-        A key of METHODS, a Method, or a sequence of these.
+        A key of METHODS, a Method or a composition, or a sequence of these.
 
     Raises
     ------
     OptionError
         For an unknown name, none at all, or two methods of one name.
     """
-    single = isinstance(methods, (str, Method)) or not isinstance(methods, Iterable)
-    listed: list[Any] = [methods] if single else list(methods)
-    resolved = tuple(_resolve(method) for method in listed)
+    single = isinstance(methods, (str, bytes, Method)) or not isinstance(methods, Iterable)
+    listed: Iterable[Any] = [methods] if single else methods  # type: ignore[assignment]
+    resolved = tuple(map(_resolve, listed))
     names = [method.name for method in resolved]
     if not names or len(set(names)) < len(names):
         raise OptionError(
@@ -114,45 +186,61 @@ def resolve_methods(methods: str | Method | Sequence[str | Method]) -> tuple[Met
     return resolved
 
 
-_OWN = f"{__package__}.compositions."  # how the modules of this package's compositions begin
-
-
 def identity_of(method: Method) -> tuple[Any, ...] | None:
-    """Return what is equal for methods that compute the same, whatever their reduction.
+    """Return a key that is equal for methods that compute the same, whatever their reduction.
 
     None for a method with a part that may compute something else in the next call: a callable of
     the caller's own, or an array.
     """
     try:
-        return method.name, _known(method.rule), _known(method.composition)
+        return method.name, _identity(method.backward_rule), _identity(method.composition)
     except LookupError:
         return None
 
 
-def _known(part: Any) -> Any:
+def _identity(part: Any) -> Any:
     if part is None or isinstance(part, (str, int, float)):
         return part
     if any(part is rule for rule in RULES.values()):
         return part
-    if is_dataclass(part) and type(part).__module__.startswith(_OWN):
-        return type(part), *(_known(getattr(part, field.name)) for field in fields(part))
+    if is_dataclass(part) and type(part).__module__.startswith(f"{__package__}."):
+        return type(part), *(_identity(getattr(part, field.name)) for field in fields(part))
     raise LookupError
 
 
-def _resolve(method: str | Method) -> Method:
+def _resolve(method: Any) -> Method:
     if isinstance(method, Method):
-        if not callable(method.rule):
-            raise OptionError(
-                f"Expected the rule of {method.name!r} as a function (upstream, site) -> gradient. "
-                f"Received: {method.rule!r}."
-            )
-        if method.composition is not None and not callable(method.composition):
-            raise OptionError(
-                f"Expected the composition of {method.name!r} as a function (explain, points, "
-                f"rows) -> Explained, such as SmoothGrad(). Received: {method.composition!r}."
-            )
-        reduction_named(method.reduction)
         return method
-    if not isinstance(method, str) or method not in METHODS:
-        raise unknown_option("method", method, METHODS)
-    return METHODS[method]
+    if callable(method) and not isinstance(method, type):
+        return Method(_default_name(method), composition=method)
+    return METHODS.named(method)
+
+
+def _default_name(composition: Any) -> str:
+    """Return the name of the maps of a composition: its own, or that of its function or class."""
+    name = getattr(composition, "name", None) or getattr(composition, "__name__", None)
+    name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(composition).__name__).lower()
+    if not isinstance(name, str) or not name.isidentifier():
+        raise OptionError(
+            f"Expected a composition with a name. Received: {composition!r}. Give it one: "
+            "Method('name', 'gradient', composition)."
+        )
+    return name
+
+
+def _describe(method: Method) -> str:
+    """Return one line about a method: its expression, and what it computes."""
+    if method.composition is None:
+        return first_line(method.backward_rule)
+    rule = "" if method.rule == "gradient" else f" under {method.rule}"
+    return f"{_expression(method.composition)}{rule}: {first_line(method.composition)}"
+
+
+def _expression(part: Any) -> str:
+    """Return the expression that makes a composition, without options at their defaults."""
+    options = [
+        f"{field.name}={_expression(value) if is_dataclass(value) else repr(value)}"
+        for field in fields(part)
+        if (value := getattr(part, field.name)) != field.default
+    ]
+    return f"{type(part).__name__}({', '.join(options)})"

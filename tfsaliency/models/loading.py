@@ -98,7 +98,7 @@ def preprocess_mode(mode: str) -> Preprocess | None:
     )
 
 
-def imagenet_labels() -> list[str]:
+def imagenet_class_names() -> list[str]:
     """Return the 1000 ImageNet class names, with spaces; downloaded once, as by Keras.
 
     Raises
@@ -132,7 +132,7 @@ def _read_model(path: Path, weights: str | None) -> keras.Model:
         if unknown:
             raise ModelError(
                 f"{path}: needs {unknown.group(1)!r}, which is not part of Keras. Load the model "
-                "in Python with custom_objects, and call tfsaliency.gradient_map."
+                "in Python with custom_objects, and call tfsaliency.saliency_map."
             ) from error
         raise ModelError(
             f"{path}: cannot be loaded as a Keras model ({_one_line(error)}). "

@@ -6,24 +6,26 @@ variant, and every number goes into one array.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array, batches
-from .engines import Batch, run
-from .errors import OptionError
-from .gradients import Trace
-from .maps import SaliencyMaps
-from .methods import Method
-from .prepared import Prepared
-from .similarity import RESERVED, Similarity
-from .similarity.kinds import Mask, absolute
-from .verdicts import compare, unit_maps
+from ..arrays import Array, batches
+from ..engine.build import run
+from ..engine.gradients import Trace
+from ..engine.model_io import Batch
+from ..errors import OptionError
+from ..methods.table import Method
+from ..prepared import Prepared
+from ..saliency_maps import SaliencyMaps
+from ..similarity import RESERVED, Similarity
+from ..similarity.protocol import Mask, absolute
+from .verdict import compare_maps, unit_maps
 
 COSINE, SIGNED = RESERVED
 
@@ -33,8 +35,9 @@ _TABLE_AXES = 2
 _SHOWN = 12  # maps of a method in a figure, that of the trained network included
 
 
-class Variant(NamedTuple):
-    """What is run beside the trained network.
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One network and its targets, beside the trained network.
 
     Parameters
     ----------
@@ -52,34 +55,18 @@ class Variant(NamedTuple):
     targets: Array
 
 
-class Smoothing(NamedTuple):
-    """Averages maps over noisy images.
-
-    Parameters
-    ----------
-    samples
-        How many.
-    noise
-        The standard deviation, as a fraction of an image's max - min.
-    """
-
-    samples: int
-    noise: float
-
-
-class Subject(NamedTuple):
-    """What is checked.
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Inputs of a sanity check: the model, its methods, the images and their maps.
 
     Parameters
     ----------
     prepared, methods, batch, trace
-        The model, its methods, what it gets, and the trace that all of them share.
+        The model, its methods, the checked images, and the trace that all variants share.
     trained
-        The maps of the trained network, which say what is explained.
+        The maps of the trained network, with the classes that are explained.
     batch_size
-        How many images go through the model at a time.
-    smoothing
-        Whether maps are averaged over noisy images.
+        The number of images that go through the model at a time.
     """
 
     prepared: Prepared
@@ -88,29 +75,19 @@ class Subject(NamedTuple):
     trace: Trace
     trained: SaliencyMaps
     batch_size: int
-    smoothing: Smoothing | None = None
 
-    def maps(self, weights: Sequence[Array | None] | None, targets: Array) -> list[Array]:
+    def attributions(self, weights: Sequence[Array | None] | None, targets: Array) -> list[Array]:
         """Return the attributions of each method, (n, h, w, c)."""
-        if self.smoothing is None:
-            return self._maps(self.batch, weights, targets)
-        total: list[Array] = []
-        for noisy in _noisy(self.batch, self.smoothing):
-            maps = self._maps(noisy, weights, targets)
-            total = [a + b for a, b in zip(total, maps, strict=True)] if total else maps
-        return [maps / self.smoothing.samples for maps in total]
-
-    def _maps(
-        self, batch: Batch, weights: Sequence[Array | None] | None, targets: Array
-    ) -> list[Array]:
         parts = []
-        for part in batches(len(batch.images), batch.inputs.batch or self.batch_size):
-            result = run(self.trace, batch, part, targets[part], weights, self.batch_size)
+        batch, size = self.batch, self.batch_size
+        for part in batches(len(batch.images), batch.inputs.batch or size):
+            result = run(self.trace, batch, part, targets[part], weights, size)
             parts.append([gradient.numpy() for gradient in result.gradients])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Comparison:
     """The numbers of a check, with the axes method, step, similarity, image, seed.
 
     Parameters
@@ -119,10 +96,8 @@ class Measured(NamedTuple):
         The names along the third axis.
     values
         Of maps of the same photo.
-    floors
+    chance
         Of maps of different photos.
-    trained
-        The trained network's attributions of each method, (n, h, w, c).
     steps, maps
         For the figures: some steps, and (methods, 1 + steps, h, w) maps of the first photo, of the
         trained network and of the first seed's at each of them, float16, rescaled to [0, 1].
@@ -130,68 +105,80 @@ class Measured(NamedTuple):
 
     similarities: tuple[str, ...]
     values: Array
-    floors: Array
-    trained: list[Array]
+    chance: Array
     steps: tuple[int, ...]
     maps: Array
 
 
-def measure(
-    subject: Subject,
+def compare(
+    inputs: Inputs,
     steps: int,
     seeds: int,
     variants: Iterable[Variant],
     similarities: Sequence[Similarity],
     baseline: float,
     verbose: int,
-) -> Measured:
+) -> Comparison:
     """Run all variants and compare their maps with those of the trained network.
 
     Parameters
     ----------
-    subject
-        What is checked.
+    inputs
+        The inputs of the check.
     steps, seeds
-        How many of each there are.
+        The numbers of steps and seeds.
     variants
         Made one after the other, as they are needed.
     similarities
-        Which are computed beside what the verdict rests on.
+        Those to compute beside the two that the verdict rests on.
     baseline
         Similarities are also computed over the pixels that differ from it.
     verbose
         Whether there is a progress bar.
     """
-    differs = np.any(subject.batch.images_in != baseline, axis=-1)
+    differs = np.any(inputs.batch.preprocessed != baseline, axis=-1)
     # Where all pixels differ, the numbers over those are the numbers over all.
     masks: tuple[Mask, ...] = (None,) if differs.all() else (None, differs)
-    off = f" (x != {baseline:g})"
-    names = (COSINE, SIGNED, *(s.name for s in similarities))
-    names += tuple(s.name + off for s in similarities)
-    trained = list(subject.trained.maps.values())
-    if subject.smoothing is not None:
-        trained = subject.maps(None, subject.trained.targets)
+    plain = tuple(similarity.name for similarity in similarities)
+    names = (COSINE, SIGNED, *plain, *(f"{name} (x != {baseline:g})" for name in plain))
+    trained = list(inputs.trained.maps.values())
     meters = [_meter(maps, similarities, masks) for maps in trained]
     shape = (len(meters), steps, len(names), len(trained[0]), seeds)
-    values, floors = np.full(shape, np.nan), np.full(shape, np.nan)
-    spaced = np.linspace(0, steps - 1, _SHOWN - 2).round().astype(int).tolist()
-    kept = tuple(sorted({*spaced, min(1, steps - 1)}))
+    values, chance = np.full(shape, np.nan), np.full(shape, np.nan)
+    kept = _steps_shown(steps)
     pictures = np.full((len(meters), 1 + len(kept), *trained[0].shape[1:3]), np.nan, np.float16)
     pictures[:, 0] = [absolute(maps[:1])[0] for maps in trained]
-    bar = keras.utils.Progbar(steps * seeds, unit_name="network") if verbose else None
 
     def record(variant: Variant, every: Sequence[Array]) -> None:
         for m, (meter, maps) in enumerate(zip(meters, every, strict=True)):
             at = m, variant.step, slice(None), slice(None), variant.seed
-            values[at], floors[at] = meter(maps)
+            values[at], chance[at] = meter(maps)
             if variant.seed == 0 and variant.step in kept:
                 pictures[m, 1 + kept.index(variant.step)] = absolute(maps[:1])[0]
 
+    _run_variants(inputs, variants, record, steps * seeds if verbose else 0)
+    return Comparison(names, values, chance, kept, pictures)
+
+
+def _steps_shown(steps: int) -> tuple[int, ...]:
+    """Return the indices of the steps in a figure: evenly spaced, and the one often quoted."""
+    spaced = np.linspace(0, steps - 1, _SHOWN - 2).round().astype(int).tolist()
+    return tuple(sorted({*spaced, min(1, steps - 1)}))
+
+
+def _run_variants(
+    inputs: Inputs,
+    variants: Iterable[Variant],
+    record: Callable[[Variant, Sequence[Array]], None],
+    total: int,
+) -> None:
+    """Run all variants and record their maps, with a progress bar of a total, if there is one."""
+    bar = keras.utils.Progbar(total, unit_name="network") if total else None
     # Maps are compared while TensorFlow makes the next ones; no more than two sets wait.
     with ThreadPoolExecutor(1) as background:
         recording: Future[None] | None = None
         for done, variant in enumerate(variants, start=1):
-            every = subject.maps(variant.weights, variant.targets)
+            every = inputs.attributions(variant.weights, variant.targets)
             if recording:
                 recording.result()
             recording = background.submit(record, variant, every)
@@ -199,7 +186,6 @@ def measure(
                 bar.update(done)
         if recording:
             recording.result()
-    return Measured(names, values, floors, trained, kept, pictures)
 
 
 def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[Mask]) -> Meter:
@@ -214,19 +200,19 @@ def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[M
     before = tf.nest.map_structure(lambda part: np.roll(part, 1, axis=0), own)
 
     def meter(maps: Array) -> tuple[Array, Array]:
-        cells = compare(units, unit_maps(maps))
+        cells = compare_maps(units, unit_maps(maps))
         other = _features(maps, similarities, masks)
         values = _compared(similarities, own, other)
-        floors = np.roll(_compared(similarities, before, other), -1, axis=-1)
+        chance = np.roll(_compared(similarities, before, other), -1, axis=-1)
         if len(masks) == 1:
-            values, floors = (np.repeat(table, 2, axis=1) for table in (values, floors))
-        floors[:, 1:] = np.nan  # the next photo has other pixels to look at
+            values, chance = (np.repeat(table, 2, axis=1) for table in (values, chance))
+        chance[:, 1:] = np.nan  # the next photo has other pixels to look at
         if len(maps) == 1:
-            floors[:] = np.nan
+            chance[:] = np.nan
         undefined = np.full(len(maps), np.nan)
         return (
             np.stack([cells.same, cells.signed, *_by_mask(values)]),
-            np.stack([cells.other, undefined, *_by_mask(floors)]),
+            np.stack([cells.other, undefined, *_by_mask(chance)]),
         )
 
     return meter
@@ -255,16 +241,3 @@ def _compared(similarities: Sequence[Similarity], a: list[Any], b: list[Any]) ->
             )
         tables.append(table.T)
     return np.stack(tables)
-
-
-def _noisy(batch: Batch, smoothing: Smoothing) -> Iterator[Batch]:
-    """Yield batches with noise in the images as the model gets them; always the same noise."""
-    images = batch.images_in.astype(np.float64)
-    axes = tuple(range(1, images.ndim))
-    sigma = smoothing.noise * np.ptp(images, axis=axes, keepdims=True)
-    for sample in range(smoothing.samples):
-        noise = np.random.default_rng(sample).normal(size=images.shape)
-        noisy = (images + sigma * noise).astype(batch.images_in.dtype)
-        arrays = list(batch.arrays)
-        arrays[batch.inputs.explained] = noisy
-        yield batch._replace(arrays=tuple(arrays))

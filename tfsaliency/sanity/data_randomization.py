@@ -1,4 +1,4 @@
-"""Data randomization: whether maps tell a network that learned something from one that did not.
+"""Data randomization: whether maps depend on what the network learned.
 
 The second network has the same architecture and learned permuted labels by heart.
 """
@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
-from .arrays import Array
-from .checks import Options, fingerprint, measured_by, result_of, seeds_of, subject_of
-from .engines import outputs_differ
-from .errors import ModelError, OptionError, check_int
-from .gradients import Trace
-from .measuring import Subject, Variant
-from .methods import METHODS, Method, resolve_methods
-from .prepared import Prepared, Preprocess, prepare
-from .problems import check_on_problem, tell
-from .results import SanityResult, StepRecord
-from .scores import Score
-from .similarity import Similarity, resolve_similarities
+from ..arrays import Array
+from ..diagnostics import OnProblem, check_on_problem, report
+from ..engine.build import outputs_differ
+from ..engine.gradients import Trace
+from ..engine.scores import Score, ScoreName
+from ..errors import ModelError, OptionError, check_int
+from ..methods.table import METHODS, MethodsArgument, resolve_methods
+from ..prepared import Prepared, Preprocess, prepare
+from ..similarity import SimilaritiesArgument, resolve_similarities
+from .comparison import Inputs, Variant
+from .result import SanityResult, StepRecord
+from .run import (
+    Settings,
+    check_inputs,
+    compare_variants,
+    make_result,
+    seeds_of,
+    weights_digest,
+)
 
 LEARNED = 0.95  # training accuracy below which a network has not learned its labels
 _DONE = 0.99  # above it training ends
@@ -32,7 +40,8 @@ _SAME = 1e-2  # of the largest output, which rounding does not reach
 _METRIC = "accuracy"
 
 
-class Twins(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PermutedLabelModels:
     """A trained network, and networks like it that learned permuted labels.
 
     Parameters
@@ -47,8 +56,8 @@ class Twins(NamedTuple):
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> tfs.train_twins.__name__  # returns them
-    'train_twins'
+    >>> tfs.train_permuted_label_models.__name__  # returns them
+    'train_permuted_label_models'
     """
 
     model: keras.Model
@@ -56,7 +65,7 @@ class Twins(NamedTuple):
     accuracies: tuple[float, ...]
 
 
-def train_twins(
+def train_permuted_label_models(
     build: Callable[[], keras.Model],
     images: Any,
     labels: Any,
@@ -65,7 +74,7 @@ def train_twins(
     epochs: int = 100,
     batch_size: int = 32,
     verbose: int = 1,
-) -> Twins:
+) -> PermutedLabelModels:
     """Train a network on labels, and others like it on permuted labels.
 
     Training ends at a training accuracy of 99 %, measured after each epoch as the network will be
@@ -91,7 +100,7 @@ def train_twins(
 
     Returns
     -------
-    Twins
+    PermutedLabelModels
 
     Raises
     ------
@@ -120,8 +129,8 @@ def train_twins(
     ...     return model
     >>> images = np.random.default_rng(0).normal(size=(24, 6, 6, 1))
     >>> labels = (images.mean(axis=(1, 2, 3)) > 0).astype(int)
-    >>> twins = tfs.train_twins(build, images, labels, seeds=2, verbose=0)
-    >>> min(twins.accuracies) > .95
+    >>> models = tfs.train_permuted_label_models(build, images, labels, seeds=2, verbose=0)
+    >>> min(models.accuracies) > .95
     True
     """
     numbers = seeds_of(seeds)
@@ -153,22 +162,22 @@ def train_twins(
             )
         accuracies.append(_learned(model, x, own, name, epochs, batch_size, verbose))
         models.append(model)
-    return Twins(models[0], tuple(models[1:]), tuple(accuracies))
+    return PermutedLabelModels(models[0], tuple(models[1:]), tuple(accuracies))
 
 
 def data_randomization_check(
     model: Any,
     images: Any,
-    methods: str | Method | Sequence[str | Method] = "gradient",
+    methods: MethodsArgument = "gradient",
     *,
-    permuted: keras.Model | Sequence[keras.Model] | Twins | None = None,
+    permuted: keras.Model | Sequence[keras.Model] | PermutedLabelModels | None = None,
     data: tuple[Any, Any] | None = None,
-    similarities: str | Similarity | Sequence[str | Similarity] = ("spearman", "ssim"),
+    similarities: SimilaritiesArgument = ("spearman", "ssim"),
     targets: Any = None,
-    score: str | Score | None = None,
+    score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
     batch_size: int = 32,
-    on_problem: str = "warn",
+    on_problem: OnProblem = "warn",
     verbose: int = 1,
 ) -> SanityResult:
     """Check whether maps depend on what the network learned.
@@ -179,14 +188,14 @@ def data_randomization_check(
     Parameters
     ----------
     model
-        The trained network; or with data, the function build of train_twins, and all of its
-        networks are trained first, at the defaults of train_twins. To choose others, or to keep the
-        networks, call train_twins yourself.
+        The trained network; or with data, the function build of train_permuted_label_models,
+        which then trains all networks first, with its defaults. To choose other options, or to keep
+        the networks, call train_permuted_label_models yourself.
     images, methods, targets, score, preprocess, batch_size, on_problem
-        As for gradient_map; images (n, h, w, c), 8 or more of different things.
+        As for saliency_map; images (n, h, w, c), 8 or more of different things.
     permuted
-        The networks that learned permuted labels, two or more for a verdict: what train_twins
-        returns, or your own.
+        The networks that learned permuted labels, two or more for a verdict: what
+        train_permuted_label_models returns, or your own.
     data
         (images, labels) to train on, instead of permuted, as the network takes them: preprocess is
         applied to images alone.
@@ -203,7 +212,8 @@ def data_randomization_check(
     Raises
     ------
     ImageError, ModelError, OptionError
-        As for gradient_map, and for train_twins; and for networks of another architecture.
+        As for saliency_map and train_permuted_label_models; and for networks of another
+        architecture.
 
     References
     ----------
@@ -212,53 +222,63 @@ def data_randomization_check(
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> images = worlds.shapes(8, seed=3).images
+    >>> from tfsaliency import synthetic
+    >>> images = synthetic.make_shapes(8, seed=3).images
+    >>> others = synthetic.permuted_label_models()
     >>> result = tfs.data_randomization_check(
-    ...     worlds.shapes_model(), images, permuted=worlds.shapes_twins(), verbose=0)
+    ...     synthetic.shapes_model(), images, permuted=others, verbose=0)
     >>> print(result.verdicts["gradient"][0].verdict)
     depends on the labels
     """
     check_on_problem(on_problem)
     methods, similarities = resolve_methods(methods), resolve_similarities(similarities)
+    _check_choice(model, permuted, data)
+    words = {"check": "data randomization: networks that learned permuted labels"}
+    if data is not None:
+        permuted = train_permuted_label_models(model, *_pair(data), verbose=verbose)
+        model = permuted.model
+        words["training accuracy"] = ", ".join(f"{share:.1%}" for share in permuted.accuracies)
+    if isinstance(permuted, PermutedLabelModels):
+        permuted = permuted.permuted
+    others = (permuted,) if isinstance(permuted, keras.Model) else tuple(permuted or ())
+    inputs = check_inputs(
+        model, images, methods, targets, score, preprocess, batch_size, on_problem
+    )
+    _check_models(inputs, others)
+
+    def variants() -> Iterator[Variant]:
+        for r, each in enumerate(others):
+            weights = [weight.numpy() for weight in each.weights]
+            yield Variant(0, r, weights, inputs.trained.targets)
+
+    settings = Settings(similarities, 0.0, verbose, dependence="the labels")
+    numbers = tuple(range(len(others)))
+    comparison = compare_variants(inputs, 1, numbers, variants(), settings)
+    steps = (StepRecord("permuted labels", (), 0, ()),)
+    result = make_result(inputs, comparison, steps, numbers, 0, settings, words)
+    report(result.problems, on_problem, stacklevel=2)
+    return result
+
+
+def _check_choice(model: Any, permuted: Any, data: Any) -> None:
+    """Raise for a wrong combination of the model, permuted and data."""
     if (permuted is None) == (data is None):
         raise OptionError(
             "Expected either permuted, networks that learned permuted labels, or data, (images, "
             "labels) to train on. Received: " + ("none." if data is None else "both.")
         )
-    if permuted is not None and not isinstance(permuted, (keras.Model, list, tuple)):
+    known = (keras.Model, list, tuple, PermutedLabelModels)
+    if permuted is not None and not isinstance(permuted, known):
         raise OptionError(
-            "Expected permuted as a keras.Model, a list of them, or what train_twins returns. "
+            "Expected permuted as a keras.Model, a list of them, or what "
+            "train_permuted_label_models returns. "
             f"Received: {type(permuted).__name__}."
         )
-    settings = {"check": "data randomization: networks that learned permuted labels"}
-    if data is not None:
-        twins = train_twins(model, *_pair(data), verbose=verbose)
-        model, permuted = twins.model, twins.permuted
-        reached = ", ".join(f"{accuracy:.1%}" for accuracy in twins.accuracies)
-        settings["training accuracy"] = reached
-    if isinstance(permuted, Twins):
-        permuted = permuted.permuted
-    others = (permuted,) if isinstance(permuted, keras.Model) else tuple(permuted or ())
     if data is None and not isinstance(model, (keras.Model, Prepared)):
         raise ModelError(
             "Expected a trained keras.Model, or with data=(images, labels) a function that builds "
             f"one. Received: {type(model).__name__}, without data."
         )
-    subject = subject_of(model, images, methods, targets, score, preprocess, batch_size)
-    _check_twins(subject, others)
-
-    def variants() -> Iterator[Variant]:
-        for r, twin in enumerate(others):
-            yield Variant(0, r, _weights(twin), subject.trained.targets)
-
-    options = Options(similarities, 0.0, verbose)
-    numbers = tuple(range(len(others)))
-    measured = measured_by(subject, 1, numbers, variants(), options)
-    steps = (StepRecord("permuted labels", (), 0, ()),)
-    result = result_of(subject, measured, steps, numbers, 0, "the labels", settings)
-    tell(result.problems, on_problem, stacklevel=2)
-    return result
 
 
 def _array(what: str, value: Any) -> Array:
@@ -340,42 +360,38 @@ def _pair(data: Any) -> tuple[Any, Any]:
     return data[0], data[1]
 
 
-def _check_twins(subject: Subject, others: Sequence[Any]) -> None:
-    """See that all networks are like the trained one, and that no two are the same."""
-    model = subject.prepared.model
-    every = (model, *others)
+def _check_models(inputs: Inputs, others: Sequence[Any]) -> None:
+    """Raise OptionError unless all networks are like the trained one, and no two are the same."""
+    prepared, batch = inputs.prepared, inputs.batch
+    every = (prepared.model, *others)
     if not others or not all(isinstance(each, keras.Model) for each in every):
         raise OptionError(
-            "Expected permuted as keras.Models of the trained one's architecture. "
-            f"Received: {[type(each).__name__ for each in others]} beside {type(model).__name__}."
+            "Expected permuted as keras.Models of the trained one's architecture. Received: "
+            f"{[type(each).__name__ for each in others]} beside {type(every[0]).__name__}."
         )
     shapes = [[tuple(weight.shape) for weight in each.weights] for each in every]
-    trace = _exact(subject)
-    for index, twin in enumerate(others):
+    trace = _exact_trace(inputs)
+    for index, each in enumerate(others):
         if shapes[index + 1] != shapes[0] or not (
-            outputs_differ(trace, twin, subject.prepared.output, subject.batch) <= _SAME
+            outputs_differ(trace, each, prepared.output, batch) <= _SAME
         ):
             raise OptionError(
                 f"Expected networks of the trained one's architecture. permuted[{index}] "
-                f"({twin.name!r}) has other weights, or computes something else with them."
+                f"({each.name!r}) has other weights, or computes something else with them."
             )
-    if len({fingerprint(each) for each in every}) < len(every):
+    if len(set(map(weights_digest, every))) < len(every):
         raise OptionError(
             "Expected networks that differ. Received: some with the same weights, as when a "
             "network is given twice or is the trained one."
         )
 
 
-def _exact(subject: Subject) -> Trace:
-    """Return a trace in the precision of the model, which others are compared with."""
-    prepared = subject.prepared
+def _exact_trace(inputs: Inputs) -> Trace:
+    """Return a trace in the precision of the model, for comparisons with other models."""
+    prepared = inputs.prepared
     if prepared.precision is None:
-        return subject.trace
+        return inputs.trace
     own = prepare(
         prepared.model, score=prepared.score, input=prepared.input, output=prepared.output
     )
-    return own.trace((METHODS["gradient"],), subject.batch)
-
-
-def _weights(model: keras.Model) -> list[Array]:
-    return [weight.numpy() for weight in model.weights]
+    return own.trace((METHODS["gradient"],), inputs.batch)

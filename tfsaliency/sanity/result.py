@@ -1,44 +1,45 @@
-"""SanityResult: what a sanity check measured, as one array with named axes, and its verdicts."""
+"""SanityResult: the numbers of a sanity check in one array with named axes, and its verdicts."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
-import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .arrays import Array
-from .census import Coverage, Coverages
-from .controls import ExplainedBy
-from .errors import OptionError, unknown_option
-from .maps import read_coverage, read_problem
-from .problems import Problems
-from .tables import lines_of
-from .verdicts import Verdict
+from .. import storage
+from ..arrays import Array
+from ..diagnostics import Problem, Problems
+from ..engine.coverage import Coverage, Coverages
+from ..errors import ResultError, unknown_option
+from ..evaluation.controls import ExplainedBy
+from .text import lines_of
+from .verdict import Verdict
 
-_FORMAT = "tfsaliency.SanityResult 1"
 AXES = ("method", "step", "similarity", "image", "seed")
+# The fields that a file keeps in its header; the others are arrays.
+_ARRAYS = ("values", "chance", "targets", "scores", "shown")
 
 
-class StepRecord(NamedTuple):
+@dataclass(frozen=True)
+class StepRecord:
     """One step of a check.
 
     Parameters
     ----------
     name
-        Of the step: of the layer that it adds, or of the layers that it consists of.
+        The name of the step: of the layer that it adds, or of the layers that it consists of.
     layers
         The layers that were randomized, from input to output.
     tensors
-        How many weights were drawn anew. Each was found to differ from the trained one, but:
+        The number of weights that were drawn anew. Each was found to differ from the trained one,
+        except:
     unchanged
-        Those for which the draw has one value only, which they had already.
+        Those for which the randomizer has one value only, which they had already.
 
     Examples
     --------
@@ -53,7 +54,8 @@ class StepRecord(NamedTuple):
     unchanged: tuple[str, ...]
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Shown:
     """One photo and its maps, kept for the figures.
 
     Parameters
@@ -74,20 +76,20 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SanityResult:
-    """What a sanity check measured, and its verdicts.
+    """The numbers of a sanity check, and its verdicts.
 
     Parameters
     ----------
     values : array
         Likeness of the trained and the randomized networks' maps of the same photo, with the axes
         method, step, similarity, image, seed; NaN where undefined.
-    floors : array
-        The same for maps of different photos: what a similarity is by chance.
+    chance : array
+        The same for maps of different photos: the value of a similarity by chance.
     methods, similarities, images : tuple of str
         The names along these axes. "cosine" is what the verdict rests on, "cosine_signed" the
         same with its sign; "spearman (x != 0)" is over the pixels that differ from the baseline.
     steps : tuple of StepRecord
-        What was randomized at each step.
+        The layers that were randomized at each step.
     seeds : tuple of int
         The seeds.
     targets, scores : array
@@ -97,11 +99,11 @@ class SanityResult:
     headline : int or None
         The index of the step that the verdict is quoted of; None if no step stands out.
     explained_by : dict
-        For each method, how near its maps come to what needs no network.
+        For each method, how near its maps come to controls that need no network.
     coverage : dict
         For each method, how many ReLUs its rule governs.
     settings : dict
-        What was asked for, in words.
+        The settings of the check in words.
     problems : Problems
         The causes for which maps of the trained network mean nothing.
     shown : Shown or None
@@ -115,18 +117,18 @@ class SanityResult:
     ...                           keras.layers.Conv2D(4, 3, activation="relu"),
     ...                           keras.layers.Flatten(), keras.layers.Dense(3, name="top")])
     >>> photos = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
-    >>> result = tfs.sanity_check(model, photos, "gradient", draw="matched", verbose=0)
+    >>> result = tfs.sanity_check(model, photos, "gradient", randomizer="matched", verbose=0)
     >>> result.values.shape
     (1, 2, 6, 3, 4)
     >>> result.select(method="gradient", step="top", similarity="spearman").shape
     (3, 4)
-    >>> result.to_json("result.json")
-    >>> tfs.SanityResult.load("result.json") == result
+    >>> result.save("result.npz")
+    >>> tfs.SanityResult.load("result.npz") == result
     True
     """
 
     values: Array
-    floors: Array
+    chance: Array
     methods: tuple[str, ...]
     steps: tuple[StepRecord, ...]
     similarities: tuple[str, ...]
@@ -156,18 +158,18 @@ class SanityResult:
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
-        """The labels along each axis of values and floors."""
+        """The labels along each axis of values and chance."""
         steps = tuple(step.name for step in self.steps)
         labels = (self.methods, steps, self.similarities, self.images, self.seeds)
         return dict(zip(AXES, labels, strict=True))
 
-    def select(self, *, floors: bool = False, **labels: Any) -> Array:
-        """Return the values (or floors) of some labels; an axis that is named is gone.
+    def select(self, *, chance: bool = False, **labels: Any) -> Array:
+        """Return the values of some labels, without the axes that are named.
 
         Parameters
         ----------
-        floors
-            Whether to return the floors.
+        chance
+            Whether to return the values by chance instead.
         labels
             By axis: method, step, similarity, image, seed.
 
@@ -184,154 +186,130 @@ class SanityResult:
             if axis in labels and labels[axis] not in known:
                 raise unknown_option(axis, labels[axis], map(str, known))
             index.append(known.index(labels[axis]) if axis in labels else slice(None))
-        return (self.floors if floors else self.values)[tuple(index)]
+        return (self.chance if chance else self.values)[tuple(index)]
 
-    def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write one row for each number: the labels of the axes, value, floor.
-
-        Parameters
-        ----------
-        path
-            Where to write; an existing file is replaced.
-        """
-        labels = list(self.axes.values())
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*AXES, "value", "floor"])
-            for place in np.ndindex(self.values.shape):
-                row = [names[i] for names, i in zip(labels, place, strict=True)]
-                writer.writerow([*row, float(self.values[place]), float(self.floors[place])])
-
-    def to_json(self, path: str | PathLike[str]) -> None:
-        """Write everything; NaN is written as null.
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to a NumPy .npz file; the path is taken as it is.
 
         Parameters
         ----------
         path
-            Where to write; an existing file is replaced.
+            Where to write; an existing file is replaced once all is written.
         """
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(_plain(self), file, allow_nan=False)
+        arrays = {name: getattr(self, name) for name in _ARRAYS if name != "shown"}
+        header = {
+            f.name: storage.to_plain(getattr(self, f.name))
+            for f in fields(self)
+            if f.name not in _ARRAYS
+        }
+        if self.shown is not None:
+            arrays |= {"shown_image": self.shown.image, "shown_maps": self.shown.maps}
+            header["shown_steps"] = list(self.shown.steps)
+        storage.save(path, "SanityResult", arrays, header)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SanityResult:
-        """Read what to_json wrote.
+        """Read what save wrote.
 
         Raises
         ------
-        OptionError
-            If the file is not one that to_json wrote.
+        ResultError
+            If the file is damaged, or not one that save wrote.
         FileNotFoundError
             If there is none.
         """
-        try:
-            with open(path, encoding="utf-8") as file:
-                return _read(json.load(file))
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-            raise OptionError(
-                f"Expected a file that SanityResult.to_json wrote. Received: {path} ({error})."
-            ) from error
+        arrays, header = storage.load(path, "SanityResult")
+        with storage.refusing(path, "SanityResult"):
+            return _from_file(arrays, header)
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write one row for each number: the labels of the axes, value, chance.
+
+        Parameters
+        ----------
+        path
+            Where to write; an existing file is replaced once all is written.
+        """
+        labels = list(self.axes.values())
+        with storage.replacing(path, newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*AXES, "value", "chance"])
+            for place in np.ndindex(self.values.shape):
+                row = [names[i] for names, i in zip(labels, place, strict=True)]
+                writer.writerow([*row, float(self.values[place]), float(self.chance[place])])
+
+    def to_json(self, path: str | PathLike[str]) -> None:
+        """Write everything but the photo and maps of the figures; NaN is written as null.
+
+        Parameters
+        ----------
+        path
+            Where to write; an existing file is replaced once all is written.
+        """
+        with storage.replacing(path) as file:
+            json.dump(_plain(self), file, allow_nan=False)
 
 
 def _plain(result: SanityResult) -> dict[str, Any]:
-    """Return a result as what JSON can say."""
-    shown = result.shown
-    return {
-        "format": _FORMAT,
-        "settings": dict(result.settings),
-        "verdicts": {
-            name: [_null(asdict(verdict)) for verdict in verdicts]
-            for name, verdicts in result.verdicts.items()
-        },
-        "headline": result.headline,
-        "explained_by": {name: _null(e._asdict()) for name, e in result.explained_by.items()},
-        "coverage": {name: asdict(coverage) for name, coverage in result.coverage.items()},
-        "problems": [list(problem) for problem in result.problems],
-        "methods": list(result.methods),
-        "steps": [step._asdict() for step in result.steps],
-        "similarities": list(result.similarities),
-        "images": list(result.images),
-        "seeds": list(result.seeds),
-        "targets": result.targets.tolist(),
-        "scores": _null(result.scores.astype(np.float64).tolist()),
-        "values": _null(result.values.tolist()),
-        "floors": _null(result.floors.tolist()),
-        "shown": None
-        if shown is None
-        else {
-            "image": _packed(shown.image),
-            "steps": list(shown.steps),
-            "maps": _packed(shown.maps),
-        },
-    }
+    """Return a result in terms of JSON, without the photo and maps of the figures."""
+    names = (f.name for f in fields(result) if f.name != "shown")
+    return {name: storage.to_plain(getattr(result, name)) for name in names}
 
 
-def _read(stored: dict[str, Any]) -> SanityResult:
-    if stored["format"] != _FORMAT:
-        raise ValueError(f"format {stored['format']!r} instead of {_FORMAT!r}")
-    verdicts = {
-        name: tuple(Verdict(**_nan(verdict)) for verdict in listed)
-        for name, listed in stored["verdicts"].items()
+def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SanityResult:
+    """Return the result of a file whose arrays and header agree, else raise ResultError."""
+
+    def read(name: str, kind: Any) -> Any:
+        return storage.from_plain(kind, header[name])
+
+    names = tuple[str, ...]
+    methods, steps = read("methods", names), read("steps", tuple[StepRecord, ...])
+    similarities, images = read("similarities", names), read("images", names)
+    seeds, headline = read("seeds", tuple[int, ...]), read("headline", int | None)
+    shape = tuple(map(len, (methods, steps, similarities, images, seeds)))
+    n = len(images)
+    verdicts = read("verdicts", Mapping[str, tuple[Verdict, ...]])
+    by_method = {
+        "explained_by": read("explained_by", Mapping[str, ExplainedBy]),
+        "coverage": read("coverage", Mapping[str, Coverage]),
     }
-    steps = tuple(
-        StepRecord(s["name"], tuple(s["layers"]), s["tensors"], tuple(s["unchanged"]))
-        for s in stored["steps"]
-    )
-    shown = stored["shown"]
-    labels = (stored[key] for key in ("methods", "steps", "similarities", "images", "seeds"))
-    shape = tuple(map(len, labels))
-    values, floors = (np.array(_nan(stored[key]), np.float64) for key in ("values", "floors"))
-    headline = stored["headline"]
-    if values.shape != shape or floors.shape != shape:
-        raise ValueError(f"values of shape {values.shape} for labels of {shape}")
-    if set(verdicts) != set(stored["methods"]) or {len(v) for v in verdicts.values()} != {shape[1]}:
-        raise ValueError("verdicts of other methods or steps than its values have")
-    if headline is not None and not 0 <= headline < shape[1]:
-        raise ValueError(f"headline {headline} of {shape[1]} steps")
+    problems = read("problems", tuple[Problem, ...])
+    if any(set(each) != set(methods) for each in (verdicts, *by_method.values())):
+        raise ResultError(f"verdicts, controls or coverage of other methods than {list(methods)}")
+    if any(len(each) != len(steps) for each in verdicts.values()):
+        raise ResultError(f"verdicts of other steps than {len(steps)}")
+    if headline is not None and not 0 <= headline < len(steps):
+        raise ResultError(f"headline {headline} of {len(steps)} steps")
+    if any(not 0 <= i < n for problem in problems for i in problem.images):
+        raise ResultError(f"problems of other images than {n}")
     return SanityResult(
-        values,
-        floors,
-        tuple(stored["methods"]),
+        storage.checked_array(arrays, "values", "f", shape),
+        storage.checked_array(arrays, "chance", "f", shape),
+        methods,
         steps,
-        tuple(stored["similarities"]),
-        tuple(stored["images"]),
-        tuple(stored["seeds"]),
-        np.array(stored["targets"], np.int32),
-        np.array(_nan(stored["scores"]), np.float64),
+        similarities,
+        images,
+        seeds,
+        storage.checked_array(arrays, "targets", "i", (n,)),
+        storage.checked_array(arrays, "scores", "f", (n,)),
         verdicts,
         headline,
-        {name: ExplainedBy(**_nan(e)) for name, e in stored["explained_by"].items()},
-        Coverages({name: read_coverage(c) for name, c in stored["coverage"].items()}),
-        stored["settings"],
-        Problems(map(read_problem, stored["problems"])),
-        shown and Shown(_unpacked(shown["image"]), tuple(shown["steps"]), _unpacked(shown["maps"])),
+        by_method["explained_by"],
+        Coverages(by_method["coverage"]),
+        read("settings", Mapping[str, str]),
+        Problems(problems),
+        _shown_from_file(arrays, header, len(methods), len(steps)),
     )
 
 
-def _null(value: Any) -> Any:
-    """Replace what is not finite by None, in lists and dicts too."""
-    if isinstance(value, dict):
-        return {key: _null(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_null(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_nan(item) for item in value]
-    return float("nan") if value is None else value
-
-
-def _packed(array: Array) -> dict[str, Any]:
-    data = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes())).decode()
-    return {"dtype": array.dtype.str, "shape": list(array.shape), "zlib_base64": data}
-
-
-def _unpacked(stored: dict[str, Any]) -> Array:
-    data = zlib.decompress(base64.b64decode(stored["zlib_base64"]))
-    return np.frombuffer(data, stored["dtype"]).reshape(stored["shape"]).copy()
+def _shown_from_file(
+    arrays: Mapping[str, Array], header: Mapping[str, Any], methods: int, steps: int
+) -> Shown | None:
+    if "shown_steps" not in header:
+        return None
+    shown = storage.from_plain(tuple[int, ...], header["shown_steps"])
+    if any(not 0 <= step < steps for step in shown):
+        raise ResultError(f"maps of steps {shown} of {steps}")
+    image = storage.checked_array(arrays, "shown_image", "buif", (None, None, None))
+    shape = (methods, 1 + len(shown), None, None)
+    return Shown(image, shown, storage.checked_array(arrays, "shown_maps", "f", shape))

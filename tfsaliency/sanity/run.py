@@ -1,56 +1,69 @@
-"""What all checks share: what is checked, what is run beside it, and the result with verdicts."""
+"""The run of a sanity check: its inputs, its variants, and the result with verdicts."""
 
 from __future__ import annotations
 
 import hashlib
 import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from .arrays import Array, nanmean, storable
-from .controls import explain
-from .draws import Draw, Drawn, Unit, draw_weights, units_of
-from .endpoints import Model
-from .errors import ModelError, OptionError
-from .maps import attributions
-from .measuring import COSINE, SIGNED, Measured, Subject, Variant, measure
-from .methods import Method, resolve_methods
-from .prepared import Prepared, Preprocess, as_prepared
-from .problems import Problem, Problems
-from .randomization import Plan, Step, new_weights, order_of_use, plan_steps
-from .results import SanityResult, Shown, StepRecord
-from .scores import TOP_CLASS, Score
-from .similarity import SIMILARITIES, resolve_similarities
-from .verdicts import CHANCE_LIMIT, INCONCLUSIVE, PARAMETERS, Verdict, verdict_of
-from .version import __version__
+from ..arrays import Array, storable
+from ..diagnostics import Problem, Problems, check_on_problem, raise_problems
+from ..engine.model_io import Model
+from ..engine.scores import TOP_CLASS, Score, ScoreName
+from ..errors import ModelError, OptionError
+from ..evaluation.controls import compare_with_controls
+from ..maps import Options, explain
+from ..methods.table import MethodsArgument, resolve_methods
+from ..prepared import Prepared, Preprocess, as_prepared
+from ..similarity import SIMILARITIES, resolve_similarities
+from ..statistics import nanmean
+from .comparison import COSINE, SIGNED, Comparison, Inputs, Variant, compare
+from .plans import Plan, Step, new_weights, order_of_use, plan_steps
+from .randomizers import Drawn, Randomizer, draw_weights
+from .result import SanityResult, Shown, StepRecord
+from .units import Unit, list_units
+from .verdict import CHANCE_LIMIT, INCONCLUSIVE, PARAMETERS, Verdict, verdict_of
 
 _IMAGE_AXES = 4
 
 
-class Options(NamedTuple):
-    """What a check is called, and how maps are compared; see sanity_check."""
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """The settings of a comparison, and the words for them in a result; see sanity_check.
+
+    Parameters
+    ----------
+    similarities, baseline, verbose
+        As for sanity_check.
+    check
+        The name of the check.
+    dependence
+        What maps should depend on, in a verdict: "the parameters".
+    """
 
     similarities: Any
     baseline: float
     verbose: int
-    name: str = "parameter randomization"
+    check: str = "parameter randomization"
+    dependence: str = PARAMETERS
 
 
-def subject_of(
+def check_inputs(
     model: Model | Prepared,
     images: Any,
-    methods: str | Method | Sequence[str | Method],
+    methods: MethodsArgument,
     targets: Any,
-    score: str | Score | None,
+    score: ScoreName | Score | None,
     preprocess: Preprocess | None,
     batch_size: int,
-) -> Subject:
-    """Return what is checked, with the maps of the trained network; see sanity_check."""
+    on_problem: str,
+) -> Inputs:
+    """Return the inputs of a check, with the maps of the trained network; see sanity_check."""
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
     batch = prepared.check(images)
@@ -59,27 +72,26 @@ def subject_of(
             "Expected images (n, h, w, c) to check, as the similarities are of images. "
             f"Received: {batch.images.shape}."
         )
-    trained = attributions(
-        prepared, images, resolved, targets=targets, batch_size=batch_size, on_problem="ignore"
-    )
-    trace = prepared.trace(resolved, batch)
-    return Subject(prepared, resolved, batch, trace, trained, batch_size)
+    raise_problems(batch.problems, check_on_problem(on_problem))
+    options = Options(targets, None, batch_size, "ignore")  # reported with those of the check
+    trained = explain(prepared, batch, resolved, None, options)
+    return Inputs(prepared, resolved, batch, prepared.trace(resolved, batch), trained, batch_size)
 
 
 def check_parameters(
-    subject: Subject,
+    inputs: Inputs,
     plan: Plan,
-    draw: Draw,
+    randomizer: Randomizer,
     seeds: int | Sequence[int],
     retarget: bool,
-    options: Options,
+    settings: Settings,
 ) -> SanityResult:
     """Return the result of parameter randomization; see sanity_check."""
-    model = subject.prepared.model
+    model = inputs.prepared.model
     order: tuple[int, ...] = ()
     if isinstance(model, keras.Model):
-        units = units_of(model)
-        order = order_of_use(model, units, subject.trace.used)
+        units = list_units(model)
+        order = order_of_use(model, units, inputs.trace.used)
     if not isinstance(model, keras.Model) or not order:
         raise ModelError(
             "Expected a keras.Model whose score depends on weights of its layers, to draw them "
@@ -87,131 +99,127 @@ def check_parameters(
         )
     steps = plan_steps(plan, units, order)
     numbers = seeds_of(seeds)
-    targets = subject.trained.targets
+    targets = inputs.trained.targets
     if retarget:
         targets = np.full_like(targets, TOP_CLASS)
-    record: dict[int, Drawn] = {}
-    digests: dict[int, set[bytes]] = {position: set() for position in order}
-    before = fingerprint(model)
+    draws = _Draws(model, units, randomizer)
+    variants = draws.variants(steps, numbers, targets)
+    comparison = compare_variants(inputs, len(steps), numbers, variants, settings)
+    words = {
+        "check": f"{settings.check}, {_plan_text(plan, steps)}",
+        "randomizer": randomizer.name,
+        "moving statistics": _statistics(units, draws.last),
+        "target": "each network's own top class" if retarget else "fixed on the trained network",
+    }
+    others = inputs.trace.others
+    if others:
+        words["not randomized"] = f"{others} variables that are no weights of layers"
+    records = tuple(_record(step, units, draws.last) for step in steps)
+    at = _headline(plan, len(steps))
+    repeated = {k for k, step in enumerate(steps) if draws.are_repeated(step, len(numbers))}
+    return make_result(inputs, comparison, records, numbers, at, settings, words, repeated)
 
-    def variants() -> Iterator[Variant]:
-        for r, seed in enumerate(numbers):
+
+class _Draws:
+    """The new weights of a model, drawn as they are needed, and a record of them."""
+
+    def __init__(self, model: keras.Model, units: Sequence[Unit], randomizer: Randomizer) -> None:
+        self._model, self._units, self._randomizer = model, units, randomizer
+        self.last: dict[int, Drawn] = {}  # by position, of the last seed
+        self._digests: dict[int, set[bytes]] = {}
+
+    def variants(
+        self, steps: Sequence[Step], seeds: Sequence[int], targets: Array
+    ) -> Iterator[Variant]:
+        """Yield the model with the weights of each step, one seed after the other."""
+        model, units = self._model, self._units
+        before = weights_digest(model)
+        for r, seed in enumerate(seeds):
             drawn: dict[int, Drawn] = {}
             for k, step in enumerate(steps):
                 for position in step.units:
                     if position not in drawn:
-                        drawn[position] = draw_weights(units[position], draw, seed, position)
-                weights = new_weights(units, step, drawn, model.weights)
-                yield Variant(k, r, weights, targets)
-            record.update(drawn)
-            for position, found in drawn.items():
-                digests[position].add(_digest(found.arrays))
-        if fingerprint(model) != before:
+                        unit = units[position]
+                        drawn[position] = draw_weights(unit, self._randomizer, seed, position)
+                yield Variant(k, r, new_weights(units, step, drawn, model.weights), targets)
+            self.last.update(drawn)
+            for position, each in drawn.items():
+                self._digests.setdefault(position, set()).add(_digest(each.arrays))
+        if weights_digest(model) != before:
             raise ModelError(
                 "The model's weights changed while it was checked. Expected a model that nothing "
                 "else trains or assigns to meanwhile."
             )
 
-    measured = measured_by(subject, len(steps), numbers, variants(), options)
-    records = tuple(_record(step, units, record) for step in steps)
-    repeated = {
-        k
-        for k, step in enumerate(steps)
-        if len(numbers) > 1 and all(len(digests[position]) == 1 for position in step.units)
-    }
-    settings = {
-        "check": f"{options.name}, {_plan_text(plan, steps)}",
-        "draw": draw.name,
-        "moving statistics": _statistics(units, record),
-        "target": "each network's own top class" if retarget else "fixed on the trained network",
-    }
-    others = subject.trace.others
-    if others:
-        settings["not randomized"] = f"{others} variables that are no weights of layers"
-    at = _headline(plan, len(steps))
-    return result_of(subject, measured, records, numbers, at, PARAMETERS, settings, repeated)
+    def are_repeated(self, step: Step, seeds: int) -> bool:
+        """Tell whether all of several seeds gave the same network at a step."""
+        return seeds > 1 and all(len(self._digests[position]) == 1 for position in step.units)
 
 
-def measured_by(
-    subject: Subject,
+def compare_variants(
+    inputs: Inputs,
     steps: int,
     seeds: Sequence[int],
     variants: Iterator[Variant],
-    options: Options,
-) -> Measured:
-    """Measure variants by the similarities that were asked for, and by Spearman's in any case."""
-    wanted = resolve_similarities(options.similarities)
-    if isinstance(options.baseline, bool) or not isinstance(options.baseline, (int, float)):
-        raise OptionError(f"Expected baseline as a number. Received: {options.baseline!r}.")
+    settings: Settings,
+) -> Comparison:
+    """Compare variants by the similarities that were asked for, and by Spearman's in any case."""
+    wanted = resolve_similarities(settings.similarities)
+    baseline = settings.baseline
+    if isinstance(baseline, bool) or not isinstance(baseline, (int, float)):
+        raise OptionError(f"Expected baseline as a number. Received: {baseline!r}.")
     if all(similarity.name != "spearman" for similarity in wanted):
         wanted = (SIMILARITIES["spearman"], *wanted)  # controls need it
-    return measure(subject, steps, len(seeds), variants, wanted, options.baseline, options.verbose)
+    return compare(inputs, steps, len(seeds), variants, wanted, baseline, settings.verbose)
 
 
-def result_of(
-    subject: Subject,
-    measured: Measured,
+def make_result(
+    inputs: Inputs,
+    comparison: Comparison,
     steps: tuple[StepRecord, ...],
     seeds: tuple[int, ...],
     headline: int | None,
-    of: str,
-    settings: Mapping[str, str],
+    settings: Settings,
+    words: Mapping[str, str],
     repeated: Collection[int] = (),
 ) -> SanityResult:
-    """Return the result of what was measured: verdicts, controls, and what was asked for.
+    """Return the result of a comparison: verdicts, controls, and the settings in words.
 
     Parameters
     ----------
-    subject, measured
-        What was checked, and its numbers.
+    inputs, comparison
+        The inputs of the check, and its numbers.
     steps, seeds
-        What was randomized, and by which seeds.
+        The layers that were randomized, and the seeds.
     headline
         The index of the step to quote.
-    of
-        What was randomized, in words.
-    settings
-        What was asked for.
+    settings, words
+        The settings, and more of them in words.
     repeated
         The indices of steps at which all seeds gave the same network.
     """
-    trained, methods = subject.trained, tuple(method.name for method in subject.methods)
+    trained, methods = inputs.trained, tuple(method.name for method in inputs.methods)
     verdicts = {
         method: tuple(
-            _verdict(measured, m, k, step, of, k in repeated) for k, step in enumerate(steps)
+            _verdict(comparison, m, k, step, settings.dependence, k in repeated)
+            for k, step in enumerate(steps)
         )
         for m, method in enumerate(methods)
     }
     at = len(steps) - 1 if headline is None else headline
-    quoted = measured.values[:, at, measured.similarities.index("spearman")]
-    inputs = subject.batch.images_in
-    explained_by = explain(
-        dict(zip(methods, measured.trained, strict=True)),
-        inputs,
-        {method: nanmean(quoted[m]) for m, method in enumerate(methods)},
+    quoted = comparison.values[:, at, comparison.similarities.index("spearman")]
+    images = inputs.batch.preprocessed
+    explained_by = compare_with_controls(
+        trained, images, {method: nanmean(quoted[m]) for m, method in enumerate(methods)}
     )
-    alike = tuple(name for name in methods if verdicts[name][at].other >= CHANCE_LIMIT)
-    problems = trained.problems
-    twins = _twins(inputs)
-    if twins:
-        problems = Problems((*problems, Problem("same_image", twins)))
-    if alike:
-        largest = max(verdicts[name][at].other for name in alike)
-        everywhere = tuple(range(len(inputs)))
-        found = Problem("alike_maps", everywhere, alike, f"on average {largest:.2f}")
-        problems = Problems((*problems, found))
-    n = len(inputs)
+    n = len(images)
     counts = {"photos": str(n), "seeds": ", ".join(map(str, seeds))}
-    said = {**settings, **described(subject.prepared, trained.score, counts)}
-    if subject.smoothing is not None:
-        samples, noise = subject.smoothing
-        said["maps"] = f"averaged over {samples} images with noise of {noise:g} of max - min"
     return SanityResult(
-        measured.values,
-        measured.floors,
+        comparison.values,
+        comparison.chance,
         methods,
         steps,
-        measured.similarities,
+        comparison.similarities,
         trained.names or tuple(map(str, range(n))),
         seeds,
         trained.targets,
@@ -220,44 +228,44 @@ def result_of(
         headline,
         explained_by,
         trained.coverage,
-        said,
-        problems,
-        Shown(storable(trained.images[0]), measured.steps, measured.maps),
+        {**words, **inputs.prepared.describe(trained.score, counts)},
+        _problems(inputs, {name: verdicts[name][at] for name in methods}),
+        Shown(storable(trained.images[0]), comparison.steps, comparison.maps),
     )
 
 
-def _twins(images: Array) -> tuple[int, ...]:
+def _problems(inputs: Inputs, verdicts: Mapping[str, Verdict]) -> Problems:
+    """Return the problems of the trained maps, and of photos or maps that are too much alike."""
+    images = inputs.batch.preprocessed
+    problems = list(inputs.trained.problems)
+    repeated = _repeated_images(images)
+    if repeated:
+        problems.append(Problem("same_image", repeated))
+    alike = tuple(name for name, verdict in verdicts.items() if verdict.other >= CHANCE_LIMIT)
+    if alike:
+        largest = max(verdicts[name].other for name in alike)
+        every = tuple(range(len(images)))
+        problems.append(Problem("alike_maps", every, alike, f"on average {largest:.2f}"))
+    return Problems(problems)
+
+
+def _repeated_images(images: Array) -> tuple[int, ...]:
     """Return the indices of images that are given more than once."""
     keys = [image.tobytes() for image in images]
     return tuple(i for i, key in enumerate(keys) if keys.count(key) > 1)
 
 
-def described(prepared: Prepared, score: str, counts: Mapping[str, str]) -> dict[str, str]:
-    """Return what a result says of the model, with how much was run, and of the score."""
-    preprocess = prepared.preprocess
-    return {
-        "model": str(getattr(prepared.model, "name", "a function")),
-        **counts,
-        "score": score,
-        "preprocess": "none"
-        if preprocess is None
-        else getattr(preprocess, "__qualname__", repr(preprocess)),
-        "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
-        f"Keras {keras.__version__}",
-    }
-
-
 def _verdict(
-    measured: Measured, m: int, k: int, step: StepRecord, of: str, repeated: bool
+    comparison: Comparison, m: int, k: int, step: StepRecord, dependence: str, repeated: bool
 ) -> Verdict:
-    cosine, signed = map(measured.similarities.index, (COSINE, SIGNED))
-    values, floors = measured.values[m, k], measured.floors[m, k]
-    verdict = verdict_of(values[cosine].T, floors[cosine].T, values[signed].T, of)
+    cosine, signed = map(comparison.similarities.index, (COSINE, SIGNED))
+    values, chance = comparison.values[m, k], comparison.chance[m, k]
+    verdict = verdict_of(values[cosine].T, chance[cosine].T, values[signed].T, dependence)
     if step.layers and len(step.unchanged) == step.tensors:
-        reason = "no weight changed: the draw returned none, or what they were"
+        reason = "no weight changed: the randomizer returned none, or what they were"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     if repeated:
-        reason = "the draw gave every seed the same weights, as good as 1 seed"
+        reason = "the randomizer gave every seed the same weights, as good as 1 seed"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     return verdict
 
@@ -309,8 +317,8 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
     return numbers
 
 
-def fingerprint(model: keras.Model) -> bytes:
-    """Return what tells the weights of a model from others."""
+def weights_digest(model: keras.Model) -> bytes:
+    """Return a digest of the weights of a model."""
     return _digest(weight.numpy() for weight in model.weights)
 
 

@@ -1,29 +1,30 @@
-"""The tables that a SanityResult prints."""
+"""The text of a SanityResult."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .arrays import nanmean
-from .measuring import COSINE, SIGNED
-from .verdicts import (
+from ..similarity import RESERVED
+from ..statistics import nanmean
+from ..tables import align, short
+from .verdict import (
     CHANCE_LIMIT,
     DEPENDS_BELOW,
     DOES_NOT_DEPEND,
     DOES_NOT_DEPEND_ABOVE,
     INCONCLUSIVE,
     Verdict,
-    short,
 )
+
+COSINE, SIGNED = RESERVED
 
 _SAME = 0.01  # what is shown twice looks like the same
 _LEGEND = (
     "alike: likeness of maps of the same photo; in brackets of different photos, as for the other\n"
-    "similarities. index: (alike - different) / (1 - different), with different at most "
+    "similarities. invariance: (alike - different) / (1 - different), with different at most "
     f"{CHANCE_LIMIT:g}:\nabout the share of the maps that survives. Its interval below "
     f"{DEPENDS_BELOW:g}: depends; above {DOES_NOT_DEPEND_ABOVE:g}:\ndoes not depend. edges: "
     "Spearman correlation of the trained maps with the edges of the photos."
@@ -35,7 +36,7 @@ def lines_of(result: Any) -> list[str]:
     lines = [f"{key}: {value}" for key, value in result.settings.items() if key != "versions"]
     at = result.headline
     if at is not None:
-        lines += ["", _heading(result, at), "", *aligned(_headline_rows(result, at))]
+        lines += ["", _heading(result, at), "", *align(_headline_rows(result, at))]
         lines += ["", _LEGEND]
         lines += [
             f"{name}: a Spearman correlation of {short(e.spearman)} is what x * noise has, "
@@ -48,10 +49,10 @@ def lines_of(result: Any) -> list[str]:
         how = adds if is_cumulative(result) else "each step by itself, all other layers trained"
         lines += [
             "",
-            f"Index at each step ({how});",
+            f"Invariance at each step ({how});",
             "D depends, N does not depend, I inconclusive:",
         ]
-        lines += ["", *aligned(_step_rows(result))]
+        lines += ["", *align(_step_rows(result))]
     reasons = _reasons(result)
     if reasons:
         lines += ["", *reasons]
@@ -60,7 +61,7 @@ def lines_of(result: Any) -> list[str]:
         named = ", ".join(unchanged[:3]) + (", ..." if len(unchanged) > 3 else "")
         lines += [
             "",
-            f"{len(unchanged)} weights stayed as they are, for the draw has one value for "
+            f"{len(unchanged)} weights stayed as they are, for the randomizer has one value for "
             f"them: {named}",
         ]
     cells = result.values[:, :, result.similarities.index(COSINE)]
@@ -93,19 +94,19 @@ def _heading(result: Any, at: int) -> str:
 
 def _headline_rows(result: Any, at: int) -> list[list[str]]:
     compared = [s for s in result.similarities if is_worth_showing(result, s)]
-    rows = [["method", "verdict", "index", "95 %", "alike", *compared, "edges", "defined"]]
+    rows = [["method", "verdict", "invariance", "95 %", "alike", *compared, "edges", "defined"]]
     for m, (name, verdicts) in enumerate(result.verdicts.items()):
         v = verdicts[at]
         cells = [f"{short(v.same)} ({short(v.other)})"]
         for similarity in compared:
             s = result.similarities.index(similarity)
-            value, floor = (nanmean(t[m, at, s]) for t in (result.values, result.floors))
-            cells.append(short(value) + (f" ({short(floor)})" if np.isfinite(floor) else ""))
+            value, chance = (nanmean(t[m, at, s]) for t in (result.values, result.chance))
+            cells.append(short(value) + (f" ({short(chance)})" if np.isfinite(chance) else ""))
         rows.append(
             [
                 name,
                 v.verdict,
-                short(v.index),
+                short(v.invariance),
                 f"{short(v.low)} to {short(v.high)}",
                 *cells,
                 short(result.explained_by[name].edges),
@@ -116,7 +117,7 @@ def _headline_rows(result: Any, at: int) -> list[list[str]]:
 
 
 def is_worth_showing(result: Any, name: str) -> bool:
-    """Return whether a similarity is no part of the index and no repetition of another."""
+    """Return whether a similarity is no part of the invariance and no repetition of another."""
     if name in (COSINE, SIGNED):
         return False
     plain = name.partition(" (x != ")[0]
@@ -145,18 +146,9 @@ def _step_rows(result: Any) -> list[list[str]]:
     rows = [["step", *result.methods]]
     for at, step in enumerate(result.steps):
         cells = [result.verdicts[name][at] for name in result.methods]
-        rows.append([step.name, *(f"{short(v.index)} {_letter(v)}" for v in cells)])
+        rows.append([step.name, *(f"{short(v.invariance)} {_letter(v)}" for v in cells)])
     return rows
 
 
 def _letter(verdict: Verdict) -> str:
     return {INCONCLUSIVE: "I", DOES_NOT_DEPEND: "N"}.get(verdict.verdict, "D")
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table whose columns stand below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

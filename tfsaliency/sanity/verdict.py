@@ -5,7 +5,7 @@ network f on the photo x, and r a randomized copy of it:
 
     s[r, i] = |prep E(f, x_i) . prep E(r, x_i)|    how alike on the same photo
     c[r, i] = mean of |prep E(f, x_i) . prep E(r, x_j)| over other photos j
-    index   = (mean s - C) / (1 - C), C = mean c, at most .5, clipped to [0, 1]
+    invariance = (mean s - C) / (1 - C), C = mean c, at most .5, clipped to [0, 1]
 
 which is about the share of the map's variance that survives the randomization. How the constants
 were found, and what was tried instead: CONTRIBUTING.md, "The verdict".
@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, nanmean, upper_percentile
-from .errors import OptionError
+from ..arrays import Array
+from ..errors import OptionError
+from ..statistics import bootstrap, interval, nanmean, upper_percentile
+from ..tables import short
 
 INCONCLUSIVE = "inconclusive"
 DOES_NOT_DEPEND = "does not depend"
@@ -31,7 +33,6 @@ _CLIPPED = 99.0  # percentile of the non-zero sizes
 _FLAT = 1e-6  # of the root of the number of values: a norm up to it is that of a constant map
 _OTHERS = 8  # photos that a map is compared with, at most
 CHANCE_LIMIT = 0.5
-_RESAMPLES, _TAIL = 2000, 2.5  # percent on each side
 _ENOUGH = 0.5  # of the cells are defined
 _FEWEST = 2  # photos, and seeds
 
@@ -62,7 +63,7 @@ class Verdict:
     ----------
     verdict
         "depends on the parameters", "does not depend" or "inconclusive".
-    index
+    invariance
         About the share of the maps' variance that survives, 0 to 1; NaN where nothing is defined.
     low, high
         Its 95 % interval, over photos and seeds.
@@ -81,13 +82,13 @@ class Verdict:
     >>> rng = np.random.default_rng(0)
     >>> trained = rng.normal(size=(8, 32, 32, 3))
     >>> print(tfs.judge(trained, rng.normal(size=(4, 8, 32, 32, 3))))
-    depends on the parameters: index .00 [.00, .01]
+    depends on the parameters: invariance .00 [.00, .01]
     >>> print(tfs.judge(trained, np.stack([trained] * 4)))
-    does not depend: index 1.00 [1.00, 1.00]
+    does not depend: invariance 1.00 [1.00, 1.00]
     """
 
     verdict: str
-    index: float
+    invariance: float
     low: float
     high: float
     same: float
@@ -98,7 +99,7 @@ class Verdict:
     reason: str = ""
 
     def __str__(self) -> str:
-        numbers = f"index {short(self.index)} [{short(self.low)}, {short(self.high)}]"
+        numbers = f"invariance {short(self.invariance)} [{short(self.low)}, {short(self.high)}]"
         return f"{self.verdict}: {numbers}" + (f" ({self.reason})" if self.reason else "")
 
 
@@ -140,7 +141,7 @@ def judge(trained: Any, randomized: Any) -> Verdict:
             f"Received: shapes {first.shape} and {others.shape}."
         )
     units = unit_maps(first)
-    cells = [compare(units, unit_maps(maps)) for maps in others]
+    cells = [compare_maps(units, unit_maps(maps)) for maps in others]
     same, other, signed = (np.stack(table) for table in zip(*cells, strict=True))
     return verdict_of(same, other, signed)
 
@@ -172,7 +173,7 @@ def unit_maps(maps: Array) -> Array:
     return result
 
 
-def compare(trained: Array, randomized: Array) -> Cells:
+def compare_maps(trained: Array, randomized: Array) -> Cells:
     """Compare maps of the trained network with those of a randomized one, both by unit_maps.
 
     Parameters
@@ -203,7 +204,7 @@ def verdict_of(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -
     seeds, photos = same.shape
     count = int(np.isfinite(same).sum())
     alike, chance = nanmean(same), nanmean(other)
-    index = float(index_of(alike, chance))
+    invariance = float(invariance_of(alike, chance))
     low, high = _interval(same, other)
     reason = _reason(photos, seeds, count, same.size)
     verdict = INCONCLUSIVE
@@ -213,60 +214,22 @@ def verdict_of(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -
         elif low > DOES_NOT_DEPEND_ABOVE:
             verdict = DOES_NOT_DEPEND
         else:
-            reason = _undecided(index, low, high)
+            reason = _undecided(low, high)
         if chance >= CHANCE_LIMIT:
             warning = f"maps of different photos are alike, {short(chance)}: the photos tell little"
             reason = f"{reason}; {warning}" if reason else warning
     signs = nanmean(signed)
-    return Verdict(verdict, index, low, high, alike, chance, signs, count, same.size, reason)
+    return Verdict(verdict, invariance, low, high, alike, chance, signs, count, same.size, reason)
 
 
-def index_of(same: Any, other: Any) -> Any:
+def invariance_of(same: Any, other: Any) -> Any:
     """Return the share that survives, of mean likenesses on the same and on different photos."""
     chance = np.minimum(other, CHANCE_LIMIT)
     return np.clip((same - chance) / (1 - chance), 0.0, 1.0)
 
 
-def bootstrap(*tables: Array) -> list[Array]:
-    """Return resampled means of tables (R, n), photos and seeds drawn independently.
-
-    All tables are resampled alike; undefined cells are left out. The draws are always the same.
-    """
-    seeds, photos = tables[0].shape
-    rng = np.random.default_rng(0)
-    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), _RESAMPLES)
-    by_photo = rng.multinomial(photos, np.full(photos, 1 / photos), _RESAMPLES)
-    means = []
-    for table in tables:
-        defined = np.isfinite(table)
-        total = ((by_seed @ np.where(defined, table, 0.0)) * by_photo).sum(axis=1)
-        weight = ((by_seed @ defined) * by_photo).sum(axis=1)
-        means.append(np.where(weight > 0, total / np.maximum(weight, 1), np.nan))
-    return means
-
-
-def interval(values: Array) -> tuple[float, float]:
-    """Return the 95 % percentile interval of resampled values; NaN where none is defined."""
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return np.nan, np.nan
-    low, high = np.percentile(values, (_TAIL, 100 - _TAIL))
-    return float(low), float(high)
-
-
-def short(value: float) -> str:
-    """Write a number as .47, 1.00 or -.20.
-
-    >>> short(0.468), short(1.0), short(-0.2), short(float("nan"))
-    ('.47', '1.00', '-.20', 'undefined')
-    """
-    if not np.isfinite(value):
-        return "undefined"
-    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.2f}"
-
-
 def _interval(same: Array, other: Array) -> tuple[float, float]:
-    return interval(index_of(*bootstrap(same, other)))
+    return interval(invariance_of(*bootstrap(same, other)))
 
 
 def _reason(photos: int, seeds: int, defined: int, cells: int) -> str:
@@ -282,7 +245,7 @@ def _reason(photos: int, seeds: int, defined: int, cells: int) -> str:
     return ""
 
 
-def _undecided(index: float, low: float, high: float) -> str:
+def _undecided(low: float, high: float) -> str:
     if low > DEPENDS_BELOW and high < DOES_NOT_DEPEND_ABOVE:
         return "the maps depend in part"
     return "the interval holds a threshold; more photos or seeds narrow it"

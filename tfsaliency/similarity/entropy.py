@@ -1,4 +1,8 @@
-"""How much the complexity of a map rises: what eMPRT compares (Hedstroem et al. 2023)."""
+"""The relative rise of the complexity of a map: eMPRT (Hedstroem et al. 2023).
+
+The complexity is the entropy of the histogram of the map, in 100 equal bins between its minimum and
+maximum. A map of a random network should be more complex.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..arrays import Array
-from .kinds import Mask, Similarity
+from .protocol import Mask, Similarity
 
 _BINS = 100
 
@@ -34,4 +38,10 @@ def _rise(trained: Array, randomized: Array) -> Array:
         return np.where(trained > 0, (randomized - trained) / trained, np.nan)
 
 
-emprt = Similarity("emprt", _summed, _entropies, _rise)
+emprt = Similarity(
+    "emprt",
+    _summed,
+    _entropies,
+    _rise,
+    "Relative rise of the entropy of the map's histogram (eMPRT)",
+)

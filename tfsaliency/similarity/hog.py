@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import OptionError
-from .kinds import Mask, Similarity, absolute, centred, dot
+from .protocol import Mask, Similarity, absolute, centered, dot
 
 _CELL, _CELLS, _ORIENTATIONS = 16, 3, 9  # pixels a cell, cells a block
 
@@ -18,7 +18,7 @@ def _histograms() -> Any:
     try:
         from skimage.feature import hog as histograms  # noqa: PLC0415
     except ImportError as error:
-        raise OptionError(
+        raise ImportError(
             "The similarity 'hog' needs scikit-image. Install it with: "
             "pip install scikit-image, or pip install tfsaliency[hog]."
         ) from error
@@ -34,7 +34,7 @@ def _features(maps: Array, masks: Sequence[Mask]) -> Array:
             f"Received: {maps.shape[1]} x {maps.shape[2]}. Use other similarities, as 'ssim'."
         )
     vectors = [
-        centred(
+        centered(
             histograms(
                 np.nan_to_num(values),
                 orientations=_ORIENTATIONS,
@@ -52,4 +52,10 @@ def _features(maps: Array, masks: Sequence[Mask]) -> Array:
     return result
 
 
-hog = Similarity("hog", absolute, _features, dot)
+hog = Similarity(
+    "hog",
+    absolute,
+    _features,
+    dot,
+    "Correlation of histograms of oriented gradients (scikit-image)",
+)

@@ -1,15 +1,17 @@
-"""What a similarity is, and how maps are prepared for it."""
+"""The protocol of similarities, and the preparation of maps for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, upper_percentile
+from ..arrays import Array
 from ..errors import OptionError
+from ..statistics import upper_percentile
 
 _CLIPPED = 99.0  # percentile of a map's values, above which they count alike
 
@@ -18,7 +20,8 @@ Mask = Array | None
 Vectors = Callable[[Array, Sequence[slice | Array]], Iterable[Array]]
 
 
-class Similarity(NamedTuple):
+@dataclass(frozen=True)
+class Similarity:
     """A similarity of maps, in two halves: what is compared often is prepared once.
 
     Parameters
@@ -31,7 +34,9 @@ class Similarity(NamedTuple):
         (prepared maps (n, h, w), masks) -> what is compared: an array, or a tuple of arrays, with
         the axis of maps first. Each of masks is (n, h, w), the pixels to look at, or None for all.
     compare
-        (features, features) -> (n, masks); NaN where a map is like nothing.
+        (features, features) -> (n, masks); NaN where a map has no similarity.
+    description
+        One line about it.
 
     Examples
     --------
@@ -45,6 +50,7 @@ class Similarity(NamedTuple):
     preparation: Callable[[Array], Array]
     features: Callable[[Array, Sequence[Mask]], Any]
     compare: Callable[[Any, Any], Array]
+    description: str = ""
 
     def __call__(self, a: Array, b: Array, mask: Mask = None) -> Array:
         """Return how alike each map of a is to the map of b beside it, (n,)."""
@@ -134,7 +140,7 @@ def _percentile(maps: Array) -> Array:
     return np.array(found, maps.dtype)[:, np.newaxis, np.newaxis]
 
 
-def centred(values: Array) -> Array:
+def centered(values: Array) -> Array:
     """Return the vector of mean 0 and length 1, float64; NaN for a constant one."""
     if not values.size:
         return np.full(0, np.nan)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ..arrays import Array
-from .kinds import Similarity, absolute, by_map, centred, diverging, dot
+from .protocol import Similarity, absolute, by_map, centered, diverging, dot
 
 _TOP = 0.1  # of the pixels
 
@@ -67,18 +67,34 @@ def _ranks(values: Array, chosen: Sequence[slice | Array]) -> Iterator[Array]:
     for where in chosen:
         # What is sorted stays so when some of it is left out.
         kept = order if isinstance(where, slice) else order[where[order]]
-        yield centred(average_ranks(values, kept)[where] if kept.size else kept)
+        yield centered(average_ranks(values, kept)[where] if kept.size else kept)
 
 
 def _values(values: Array, chosen: Sequence[slice | Array]) -> Iterator[Array]:
-    yield from (centred(values[where]) for where in chosen)
+    yield from (centered(values[where]) for where in chosen)
 
 
 def _memberships(values: Array, chosen: Sequence[slice | Array]) -> Iterator[Array]:
     yield from (membership(values[where]) for where in chosen)
 
 
-spearman = Similarity("spearman", absolute, partial(by_map, vectors=_ranks), dot)
-spearman_signed = Similarity("spearman_signed", diverging, partial(by_map, vectors=_ranks), dot)
-pearson = Similarity("pearson", diverging, partial(by_map, vectors=_values), dot)
-top_k_overlap = Similarity("top_k_overlap", absolute, partial(by_map, vectors=_memberships), dot)
+spearman = Similarity(
+    "spearman", absolute, partial(by_map, vectors=_ranks), dot, "Rank correlation of absolute maps"
+)
+spearman_signed = Similarity(
+    "spearman_signed",
+    diverging,
+    partial(by_map, vectors=_ranks),
+    dot,
+    "Rank correlation of signed maps",
+)
+pearson = Similarity(
+    "pearson", diverging, partial(by_map, vectors=_values), dot, "Correlation of signed maps"
+)
+top_k_overlap = Similarity(
+    "top_k_overlap",
+    absolute,
+    partial(by_map, vectors=_memberships),
+    dot,
+    "Fraction of the strongest tenth of the pixels that both maps share",
+)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import OptionError
-from .kinds import Mask, Similarity, absolute, diverging
+from .protocol import Mask, Similarity, absolute, diverging
 
 _K1, _K2 = 0.01, 0.03
 
@@ -61,7 +61,9 @@ def _along(one: Array, taps: Array) -> Array:
     return total
 
 
-def _similarity(name: str, preparation: Callable[[Array], Array], window: _Window) -> Similarity:
+def _similarity(
+    name: str, preparation: Callable[[Array], Array], window: _Window, description: str
+) -> Similarity:
     size = len(window.weights)
     c1, c2 = (_K1 * window.range) ** 2, (_K2 * window.range) ** 2
 
@@ -101,7 +103,7 @@ def _similarity(name: str, preparation: Callable[[Array], Array], window: _Windo
         places = a.counts.sum(axis=-1)
         return np.where(places > 0, total / np.maximum(places, 1), np.nan)
 
-    return Similarity(name, preparation, features, compare)
+    return Similarity(name, preparation, features, compare, description)
 
 
 def _gaussian(size: int, sigma: float) -> Array:
@@ -111,8 +113,16 @@ def _gaussian(size: int, sigma: float) -> Array:
 
 # The default looks at maps in [0, 1] through a Gaussian window; that of Adebayo et al. at maps in
 # [-1, 1] through a uniform one, with sample covariances. With a mask, the index is averaged over
-# the places whose centre is in it.
-ssim = _similarity("ssim", absolute, _Window(_gaussian(11, 1.5), 1.0, 1.0))
+# the places whose center is in it.
+ssim = _similarity(
+    "ssim",
+    absolute,
+    _Window(_gaussian(11, 1.5), 1.0, 1.0),
+    "Structural similarity of absolute maps, Gaussian window",
+)
 ssim_adebayo = _similarity(
-    "ssim_adebayo", diverging, _Window(np.full(5, 1 / 5), 2.0, 5 * 5 / (5 * 5 - 1))
+    "ssim_adebayo",
+    diverging,
+    _Window(np.full(5, 1 / 5), 2.0, 5 * 5 / (5 * 5 - 1)),
+    "Structural similarity of signed maps, uniform window, as Adebayo et al.",
 )

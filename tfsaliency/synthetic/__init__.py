@@ -1,25 +1,17 @@
-"""Tasks with a known answer: pictures, networks, and the scores of maps against what matters."""
+"""Synthetic tasks with a known answer: pictures, and networks that are trained on them or made."""
 
 from .closed_form import CLOSED_FORM, KnownModel, closed_form_model
-from .evaluation import CHANCE, Difference, Evaluation, evaluate
-from .localisation import LOCALISATION, Localisation
-from .network import shapes_model, shapes_twins
-from .pictures import CLASSES, VARIANTS, World, shapes
+from .networks import permuted_label_models, shapes_model
+from .shapes import CLASSES, VARIANTS, GroundTruth, make_shapes
 
 __all__ = [
-    "CHANCE",
     "CLASSES",
     "CLOSED_FORM",
-    "Difference",
-    "Evaluation",
+    "GroundTruth",
     "KnownModel",
-    "LOCALISATION",
-    "Localisation",
     "VARIANTS",
-    "World",
     "closed_form_model",
-    "evaluate",
-    "shapes",
+    "make_shapes",
+    "permuted_label_models",
     "shapes_model",
-    "shapes_twins",
 ]

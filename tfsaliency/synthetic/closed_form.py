@@ -13,19 +13,23 @@ depends on at an image x, and whether it rises or falls with each value, can be 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from ..arrays import Array, as_batch
-from ..errors import check_int, unknown_option
-from .pictures import World
+from ..errors import check_int
+from ..tables import Table
+from .shapes import GroundTruth
 
+ClosedFormName = Literal["linear", "additive", "masked", "xor", "null_patch"]
 _SMALLEST_SIZE = 9
 
 
-class KnownModel(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class KnownModel:
     """A network with a known answer.
 
     Parameters
@@ -39,8 +43,8 @@ class KnownModel(NamedTuple):
     Examples
     --------
     >>> import numpy as np
-    >>> from tfsaliency import worlds
-    >>> known = worlds.closed_form_model("linear", size=9)
+    >>> from tfsaliency import synthetic
+    >>> known = synthetic.closed_form_model("linear", size=9)
     >>> int(known.masks(np.zeros((1, 9, 9, 3))).sum())  # a patch of 3 x 3
     9
     """
@@ -53,16 +57,16 @@ class KnownModel(NamedTuple):
         batch = as_batch(images, self.model.input_shape[1:])
         return np.abs(self.signs(batch)).max(axis=-1) > 0
 
-    def world(self, n: int, seed: int) -> World:
+    def ground_truth(self, n: int, seed: int) -> GroundTruth:
         """Return n images of noise in 0..1, with labels 0 and their masks."""
         check_int("n", n, 1)
         check_int("seed", seed, 0)
         shape = (n, *self.model.input_shape[1:])
         images = np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
-        return World(images, np.zeros(n, int), self.masks(images))
+        return GroundTruth(images, np.zeros(n, int), self.masks(images))
 
 
-def closed_form_model(name: str, size: int = 16, seed: int = 0) -> KnownModel:
+def closed_form_model(name: ClosedFormName, size: int = 16, seed: int = 0) -> KnownModel:
     """Return a network whose answer follows from its weights.
 
     Parameters
@@ -94,21 +98,21 @@ def closed_form_model(name: str, size: int = 16, seed: int = 0) -> KnownModel:
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> known = worlds.closed_form_model("null_patch")
-    >>> world = known.world(4, seed=0)
-    >>> maps = tfs.gradient_map(known.model, world.images, ["gradient", "guided_backprop"])
-    >>> [bool(maps[name][~world.masks].any()) for name in maps]  # outside of what matters
+    >>> from tfsaliency import synthetic
+    >>> known = synthetic.closed_form_model("null_patch")
+    >>> data = known.ground_truth(4, seed=0)
+    >>> maps = tfs.saliency_map(known.model, data.images, ["gradient", "guided_backprop"])
+    >>> [bool(maps[name][~data.masks].any()) for name in maps]  # outside of what matters
     [False, True]
     """
-    if not isinstance(name, str) or name not in CLOSED_FORM:
-        raise unknown_option("closed-form model", name, CLOSED_FORM)
+    build = CLOSED_FORM.named(name)
     check_int("size", size, _SMALLEST_SIZE)
     check_int("seed", seed, 0)
-    return CLOSED_FORM[name](int(size), np.random.default_rng(seed))
+    return build(int(size), np.random.default_rng(seed))
 
 
 def _linear(size: int, rng: np.random.Generator) -> KnownModel:
+    """Sum the weighted pixels of a patch; no ReLU."""
     (patch,) = _patches(size, rng, 1)
     weights = np.where(patch, rng.normal(size=patch.shape), 0.0)
     model = _model("linear", size, [_flat(), _dense("sum", 1)], [weights.reshape(-1, 1)])
@@ -116,6 +120,7 @@ def _linear(size: int, rng: np.random.Generator) -> KnownModel:
 
 
 def _additive(size: int, rng: np.random.Generator) -> KnownModel:
+    """Sum a function of each value by itself."""
     threshold = 0.3
     weights = rng.normal(size=(size, size, 3)) * (rng.uniform(size=(size, size, 1)) < 0.2)
     layers = [_conv("shift", 3, 1), keras.layers.ReLU(name="relu"), _flat(), _dense("sum", 1)]
@@ -125,6 +130,7 @@ def _additive(size: int, rng: np.random.Generator) -> KnownModel:
 
 
 def _masked(size: int, rng: np.random.Generator) -> KnownModel:
+    """See a patch alone, through ReLUs."""
     ((row, column),) = _corners(size, rng, 1)
     side = _side(size)
     seen = np.zeros((size, size, 1))
@@ -138,6 +144,7 @@ def _masked(size: int, rng: np.random.Generator) -> KnownModel:
 
 
 def _xor(size: int, rng: np.random.Generator) -> KnownModel:
+    """Tell whether one of two patches is brighter."""
     first, second = (patch / patch.sum() for patch in _patches(size, rng, 2))
     difference = first - second
     column = difference.reshape(-1, 1)
@@ -152,6 +159,7 @@ def _xor(size: int, rng: np.random.Generator) -> KnownModel:
 
 
 def _null_patch(size: int, rng: np.random.Generator) -> KnownModel:
+    """See a patch by two ReLUs whose effects cancel out."""
     counts, null = (patch / patch.sum() for patch in _patches(size, rng, 2))
     layers = [_flat(), _dense("means", 3, activation="relu"), _dense("sum", 1)]
     kernel = np.stack([counts, null, null], axis=-1).reshape(-1, 3)
@@ -159,13 +167,16 @@ def _null_patch(size: int, rng: np.random.Generator) -> KnownModel:
     return KnownModel(model, lambda x: np.broadcast_to(np.sign(counts), x.shape))
 
 
-CLOSED_FORM: dict[str, Callable[[int, np.random.Generator], KnownModel]] = {
-    "linear": _linear,
-    "additive": _additive,
-    "masked": _masked,
-    "xor": _xor,
-    "null_patch": _null_patch,
-}
+CLOSED_FORM: Table[Callable[[int, np.random.Generator], KnownModel]] = Table(
+    "closed-form model",
+    {
+        "linear": _linear,
+        "additive": _additive,
+        "masked": _masked,
+        "xor": _xor,
+        "null_patch": _null_patch,
+    },
+)
 
 
 def _side(size: int) -> int:

@@ -1,6 +1,6 @@
 """What stands around the objects and says nothing of them: backgrounds and distractors.
 
-All of it is drawn for many pictures at once, with the axes n, h, w and colour. Lengths are
+All of it is drawn for many pictures at once, with the axes n, h, w and color. Lengths are
 fractions of a picture's side; positions are of row and column, in pixels.
 """
 
@@ -16,14 +16,14 @@ Rng = np.random.Generator
 
 _DARKEST, _LIGHTEST = 55.0, 200.0  # of a background's mean
 _SLOPE = 40.0  # by which it changes from one side to the other
-_TEXTURE, _TINT = 13.0, 5.0  # standard deviations of its 1/f noise, in grey and in each colour
+_TEXTURE, _TINT = 13.0, 5.0  # standard deviations of its 1/f noise, in gray and in each color
 _CANDIDATES = 24
-_LOUD = 330.0  # a distractor's contrast, summed over colours
+_LOUD = 330.0  # a distractor's contrast, summed over colors
 
 
 def backgrounds(rng: Rng, n: int, size: int) -> tuple[Array, Array]:
-    """Return backgrounds (n, size, size, 3), and their mean colours (n, 3)."""
-    colours = rng.uniform(_DARKEST, _LIGHTEST, (n, 3))
+    """Return backgrounds (n, size, size, 3), and their mean colors (n, 3)."""
+    colors = rng.uniform(_DARKEST, _LIGHTEST, (n, 3))
     angle = rng.uniform(0, 2 * np.pi, n)
     slope = rng.uniform(-_SLOPE, _SLOPE, (n, 1, 1, 3))
     along = np.linspace(-1, 1, size)
@@ -32,7 +32,7 @@ def backgrounds(rng: Rng, n: int, size: int) -> tuple[Array, Array]:
     ]
     noise = _pink(rng, n, size)
     texture = _TEXTURE * noise[..., :1] + _TINT * noise[..., 1:]
-    return colours[:, None, None] + slope * ramp + texture, colours
+    return colors[:, None, None] + slope * ramp + texture, colors
 
 
 def _pink(rng: Rng, n: int, size: int) -> Array:
@@ -45,16 +45,16 @@ def _pink(rng: Rng, n: int, size: int) -> Array:
     return noise / noise.std(axis=(1, 2), keepdims=True)
 
 
-def contrasting(rng: Rng, colours: Array, least: float) -> Array:
-    """Return random colours (n, 3) that differ from those given by at least that much.
+def contrasting(rng: Rng, colors: Array, least: float) -> Array:
+    """Return random colors (n, 3) that differ from those given by at least that much.
 
-    The difference is summed over the three colours; where no candidate has it, the most different
+    The difference is summed over the three colors; where no candidate has it, the most different
     one is taken.
     """
-    drawn = rng.uniform(0, 255, (len(colours), _CANDIDATES, 3))
-    difference = np.abs(drawn - colours[:, None]).sum(axis=-1)
+    drawn = rng.uniform(0, 255, (len(colors), _CANDIDATES, 3))
+    difference = np.abs(drawn - colors[:, None]).sum(axis=-1)
     best = np.minimum(difference, least).argmax(axis=1)
-    return drawn[np.arange(len(colours)), best]
+    return drawn[np.arange(len(colors)), best]
 
 
 def apart(rng: Rng, taken: Array, distance: Array, margin: Array, size: int) -> Array:
@@ -78,35 +78,35 @@ def apart(rng: Rng, taken: Array, distance: Array, margin: Array, size: int) -> 
     return drawn[np.arange(n), best]
 
 
-def add_distractors(rng: Rng, images: Array, colours: Array, taken: Array, radii: Array) -> None:
+def add_distractors(rng: Rng, images: Array, colors: Array, taken: Array, radii: Array) -> None:
     """Draw striped patches, blobs and lines into images (n, h, w, 3), in place.
 
     Parameters
     ----------
-    colours
-        The mean colours of the backgrounds, (n, 3).
+    colors
+        The mean colors of the backgrounds, (n, 3).
     taken, radii
         Where objects will stand, (n, k, 2), and how far they reach, (n, k).
     """
     n, size = images.shape[:2]
     for chance in (1.0, 0.5):  # that there is one, and another
         for draw in (_patch, _blob, _line):
-            alpha, colour = draw(rng, n, size, colours, taken, radii)
+            alpha, color = draw(rng, n, size, colors, taken, radii)
             alpha[rng.uniform(size=n) >= chance] = 0
-            images += alpha[..., None] * (colour - images)
+            images += alpha[..., None] * (color - images)
 
 
-def wobbly(rng: Rng, centres: Array, radii: Array, edge: float, size: int) -> Array:
+def wobbly(rng: Rng, centers: Array, radii: Array, edge: float, size: int) -> Array:
     """Return how much irregular round areas cover of each pixel, (n, size, size).
 
     Parameters
     ----------
-    centres, radii
+    centers, radii
         (n, 2) and (n,), in pixels.
     edge
         The width of the border, in pixels.
     """
-    y, x = _offsets(centres, size)
+    y, x = _offsets(centers, size)
     angle = np.arctan2(y, x)
     outline = np.ones_like(angle)
     for waves in (2, 3, 5):
@@ -118,48 +118,48 @@ def wobbly(rng: Rng, centres: Array, radii: Array, edge: float, size: int) -> Ar
 
 
 def _patch(
-    rng: Rng, n: int, size: int, colours: Array, taken: Array, radii: Array
+    rng: Rng, n: int, size: int, colors: Array, taken: Array, radii: Array
 ) -> tuple[Array, Array]:
     own = rng.uniform(0.08, 0.14, n) * size
-    centres = apart(rng, taken, radii + own[:, None], 0.6 * own, size)
-    y, x = _offsets(centres, size)
+    centers = apart(rng, taken, radii + own[:, None], 0.6 * own, size)
+    y, x = _offsets(centers, size)
     angle, phase = rng.uniform(0, 2 * np.pi, (2, n, 1, 1))
     period = rng.uniform(4.0, 7.0, (n, 1, 1)) * size / 64
     waves = np.sin(2 * np.pi / period * (np.cos(angle) * x + np.sin(angle) * y) + phase)
-    first = contrasting(rng, colours, _LOUD)
+    first = contrasting(rng, colors, _LOUD)
     second = contrasting(rng, first, _LOUD)
     share = np.clip(0.5 + waves, 0.0, 1.0)[..., None]
-    colour = share * first[:, None, None] + (1 - share) * second[:, None, None]
-    return wobbly(rng, centres, own, 2.0, size), colour
+    color = share * first[:, None, None] + (1 - share) * second[:, None, None]
+    return wobbly(rng, centers, own, 2.0, size), color
 
 
 def _blob(
-    rng: Rng, n: int, size: int, colours: Array, taken: Array, radii: Array
+    rng: Rng, n: int, size: int, colors: Array, taken: Array, radii: Array
 ) -> tuple[Array, Array]:
     own = rng.uniform(0.06, 0.12, n) * size
-    centres = apart(rng, taken, radii + own[:, None], 0.6 * own, size)
-    colour = contrasting(rng, colours, _LOUD)[:, None, None]
-    return wobbly(rng, centres, own, 1.0, size), colour
+    centers = apart(rng, taken, radii + own[:, None], 0.6 * own, size)
+    color = contrasting(rng, colors, _LOUD)[:, None, None]
+    return wobbly(rng, centers, own, 1.0, size), color
 
 
 def _line(
-    rng: Rng, n: int, size: int, colours: Array, _taken: Array, _radii: Array
+    rng: Rng, n: int, size: int, colors: Array, _taken: Array, _radii: Array
 ) -> tuple[Array, Array]:
-    centres = rng.uniform(0, size, (n, 2))
-    y, x = _offsets(centres, size)
+    centers = rng.uniform(0, size, (n, 2))
+    y, x = _offsets(centers, size)
     angle = rng.uniform(0, 2 * np.pi, (n, 1, 1))
     length = rng.uniform(0.2, 0.5, (n, 1, 1)) * size
     width = rng.uniform(0.6, 1.6, (n, 1, 1))
     along = np.abs(np.cos(angle) * x + np.sin(angle) * y)
     across = np.abs(np.cos(angle) * y - np.sin(angle) * x)
     alpha = np.clip(width - across + 0.5, 0, 1) * np.clip(length - along + 0.5, 0, 1)
-    return alpha, contrasting(rng, colours, _LOUD)[:, None, None]
+    return alpha, contrasting(rng, colors, _LOUD)[:, None, None]
 
 
-def _offsets(centres: Array, size: int) -> tuple[Any, Any]:
-    """Return the rows and columns of pixels from centres, (n, size, 1) and (n, 1, size)."""
+def _offsets(centers: Array, size: int) -> tuple[Any, Any]:
+    """Return the rows and columns of pixels from centers, (n, size, 1) and (n, 1, size)."""
     middle = np.arange(size) + 0.5
     return (
-        middle[:, None] - centres[:, 0, None, None],
-        middle - centres[:, 1, None, None],
+        middle[:, None] - centers[:, 0, None, None],
+        middle - centers[:, 1, None, None],
     )

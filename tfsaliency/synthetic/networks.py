@@ -1,6 +1,6 @@
-"""The small network that is trained on shapes, and its twins; their weights ship with the package.
+"""The small network that is trained on shapes, and those that learned permuted labels.
 
-benchmarks/train_shapes_model.py trains them.
+Their weights ship with the package; benchmarks/train_shapes_model.py trains them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .pictures import CLASSES
+from .shapes import CLASSES
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 TRAINED, PERMUTED = "shapes", tuple(f"shapes_permuted_{i}" for i in range(4))
@@ -39,7 +39,7 @@ def shapes_model() -> keras.Model:
     Returns
     -------
     keras.Model, images (n, 64, 64, 3) of 0..255 as they are -> probabilities (n, 8), in the order
-    of worlds.CLASSES.
+    of synthetic.CLASSES.
 
     Raises
     ------
@@ -52,16 +52,16 @@ def shapes_model() -> keras.Model:
 
     Examples
     --------
-    >>> from tfsaliency import worlds
-    >>> world = worlds.shapes(64, seed=3)
-    >>> outputs = worlds.shapes_model().predict(world.images, verbose=0)
-    >>> int((outputs.argmax(axis=-1) == world.labels).sum())
+    >>> from tfsaliency import synthetic
+    >>> data = synthetic.make_shapes(64, seed=3)
+    >>> outputs = synthetic.shapes_model().predict(data.images, verbose=0)
+    >>> int((outputs.argmax(axis=-1) == data.labels).sum())
     64
     """
     return _loaded(TRAINED)
 
 
-def shapes_twins() -> tuple[keras.Model, ...]:
+def permuted_label_models() -> tuple[keras.Model, ...]:
     """Return four networks like shapes_model that learned permuted labels by heart.
 
     Each was trained on pictures of which every one had the label of another, and so knows nothing
@@ -82,8 +82,8 @@ def shapes_twins() -> tuple[keras.Model, ...]:
 
     Examples
     --------
-    >>> from tfsaliency import worlds
-    >>> len(worlds.shapes_twins())
+    >>> from tfsaliency import synthetic
+    >>> len(synthetic.permuted_label_models())
     4
     """
     return tuple(map(_loaded, PERMUTED))

@@ -1,6 +1,6 @@
 """The outlines of the objects: eight classes that differ in shape alone.
 
-An outline is a function of coordinates (u, v) in units of its own, centred, that says what is
+An outline is a function of coordinates (u, v) in units of its own, centerd, that says what is
 inside, with the area that it has in these units. All can be recognised in any rotation.
 """
 
@@ -39,7 +39,7 @@ def _bar(u: Array, v: Array) -> Array:
 
 
 def _triangle(u: Array, v: Array) -> Array:
-    # Each side of the equilateral triangle in the unit circle is half a radius from the centre.
+    # Each side of the equilateral triangle in the unit circle is half a radius from the center.
     angles = (pi / 2, pi / 2 + 2 * pi / 3, pi / 2 - 2 * pi / 3)
     return np.logical_and.reduce([-(cos(a) * u + sin(a) * v) < 0.5 for a in angles])
 
@@ -63,7 +63,7 @@ def _crescent(u: Array, v: Array) -> Array:
 
 
 def _lens(r: float, d: float) -> float:
-    """Return what a circle of radius r, d from its centre, has in common with the unit circle."""
+    """Return what a circle of radius r, d from its center, has in common with the unit circle."""
     first = r * r * acos((d * d + r * r - 1) / (2 * d * r))
     second = acos((d * d + 1 - r * r) / (2 * d))
     kite = sqrt((-d + r + 1) * (d + r - 1) * (d - r + 1) * (d + r + 1))
@@ -89,14 +89,14 @@ REACH = 0.88
 _SUBPIXELS = 3  # along each side
 
 
-def cover(labels: Array, centres: Array, areas: Array, angles: Array, size: int) -> Array:
+def cover(labels: Array, centers: Array, areas: Array, angles: Array, size: int) -> Array:
     """Return how much of each pixel objects cover, (n, size, size), 0 to 1.
 
     Parameters
     ----------
     labels
         Indices into OUTLINES, (n,).
-    centres
+    centers
         (n, 2), row and column, in pixels.
     areas
         In pixels, (n,).
@@ -108,8 +108,8 @@ def cover(labels: Array, centres: Array, areas: Array, angles: Array, size: int)
     for label, outline in enumerate(OUTLINES.values()):
         where = np.flatnonzero(labels == label)
         unit = np.sqrt(outline.area / areas[where])[:, None, None]
-        y = unit * (fine[:, None] - centres[where, 0, None, None])
-        x = unit * (fine - centres[where, 1, None, None])
+        y = unit * (fine[:, None] - centers[where, 0, None, None])
+        x = unit * (fine - centers[where, 1, None, None])
         c, s = (f(angles[where])[:, None, None] for f in (np.cos, np.sin))
         inside = outline.inside(c * x + s * y, c * y - s * x)
         blocks = inside.reshape(len(where), size, _SUBPIXELS, size, _SUBPIXELS)

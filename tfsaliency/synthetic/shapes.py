@@ -1,30 +1,33 @@
-"""shapes(n, seed): generated pictures of which it is known what matters."""
+"""make_shapes(n, seed): generated pictures and the masks of the pixels that matter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..arrays import Array
-from ..errors import check_int, unknown_option
+from ..errors import check_int
+from ..tables import Table
 from .clutter import Rng, add_distractors, apart, backgrounds, contrasting, wobbly
 from .outlines import OUTLINES, REACH, cover
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
+VariantName = Literal["plain", "colored_distractor", "two_objects", "null_patch"]
 
 _SMALLEST_SIZE = 32
 _CHUNK = 64  # pictures drawn at a time, from a seed of their own
-_CONTRAST = 170.0  # of the object, summed over colours
+_CONTRAST = 170.0  # of the object, summed over colors
 _HALF = 0.5  # a pixel that is covered by so much belongs to the mask
 _GRAIN = 2.5  # standard deviation of the noise over all
 _ALL = 0.045, 0.09  # of the picture that an object covers
 _SMALL = 0.045, 0.075  # where another object or a patch stands beside it
 _MARK, _PATCH = 7 / 64, 16 / 64  # sides of the corner mark and of the null patch
-_MARK_COLOUR = (255.0, 0.0, 255.0)
-# A colour for each class, for the variant in which they have one.
-_COLOURS = np.array(
+_MARK_COLOR = (255.0, 0.0, 255.0)
+# A color for each class, for the variant in which they have one.
+_COLORS = np.array(
     [
         (230, 30, 30), (30, 200, 40), (40, 70, 235), (235, 220, 30),
         (30, 215, 220), (215, 40, 215), (245, 130, 20), (245, 245, 245),
@@ -33,23 +36,24 @@ _COLOURS = np.array(
 )  # fmt: skip
 
 
-class World(NamedTuple):
-    """Pictures with a known answer.
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Images with a known answer.
 
     Parameters
     ----------
     images
-        (n, h, w, 3), float32, whole numbers of 0..255.
+        (n, h, w, c); of make_shapes float32, whole numbers of 0..255.
     labels
-        The class of each, (n,): an index into worlds.CLASSES.
+        The class of each, (n,); of make_shapes an index into synthetic.CLASSES.
     masks
         The pixels that make it that class, (n, h, w), bool.
 
     Examples
     --------
-    >>> from tfsaliency import worlds
-    >>> world = worlds.shapes(2, seed=0)
-    >>> [worlds.CLASSES[label] for label in world.labels]
+    >>> from tfsaliency import synthetic
+    >>> data = synthetic.make_shapes(2, seed=0)
+    >>> [synthetic.CLASSES[label] for label in data.labels]
     ['triangle', 'ring']
     """
 
@@ -67,9 +71,9 @@ class Scene(NamedTuple):
         (n, h, w, 3), not rounded yet.
     labels, areas, angles
         Of the objects, (n, objects); areas in pixels.
-    centres
+    centers
         Row and column of the objects, in pixels, (n, objects, 2).
-    colours
+    colors
         Of the objects, (n, objects, 3).
     """
 
@@ -77,15 +81,15 @@ class Scene(NamedTuple):
     labels: Array
     areas: Array
     angles: Array
-    centres: Array
-    colours: Array
+    centers: Array
+    colors: Array
 
 
-def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
+def make_shapes(n: int, seed: int, size: int = 64, variant: VariantName = "plain") -> GroundTruth:
     """Generate pictures of one object on a cluttered background, whose shape is the class.
 
-    Position and rotation of the object say nothing of its class, nor does its colour unless the
-    variant says so; and neither does what stands around it: 1/f textures, slopes of colour, and
+    Position and rotation of the object say nothing of its class, nor does its color unless the
+    variant says so; and neither does what stands around it: 1/f textures, slopes of color, and
     striped patches, blobs and lines with stronger edges than the object's. The mask is the whole
     object, though its contour alone tells the class.
 
@@ -99,7 +103,7 @@ def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
         Height and width in pixels, 32 or more. 64 pictures are drawn at a time, in float64.
     variant
         "plain": one object covers 4 to 10 % of the picture.
-        "coloured_distractor": every class has a colour of its own, and a blob has the colour of
+        "colored_distractor": every class has a color of its own, and a blob has the color of
         another class.
         "two_objects": two of different classes, left and right, and a mark in an upper corner says
         which counts; the mask holds it and the mark.
@@ -107,7 +111,7 @@ def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
 
     Returns
     -------
-    World: images (n, size, size, 3), labels (n,), masks (n, size, size).
+    GroundTruth: images (n, size, size, 3), labels (n,), masks (n, size, size).
 
     Raises
     ------
@@ -122,20 +126,21 @@ def shapes(n: int, seed: int, size: int = 64, variant: str = "plain") -> World:
 
     Examples
     --------
-    >>> from tfsaliency import worlds
-    >>> worlds.shapes(3, seed=0).images.shape
+    >>> from tfsaliency import synthetic
+    >>> synthetic.make_shapes(3, seed=0).images.shape
     (3, 64, 64, 3)
     """
-    if not isinstance(variant, str) or variant not in VARIANTS:
-        raise unknown_option("variant", variant, VARIANTS)
+    VARIANTS.named(variant)
     check_int("n", n, 1)
     check_int("seed", seed, 0)
     check_int("size", size, _SMALLEST_SIZE)
     parts = list(_chunks(n, seed, size, variant))
-    return World(*(np.concatenate(column)[:n] for column in zip(*parts, strict=True)))
+    names = [field.name for field in fields(GroundTruth)]
+    columns = (np.concatenate([getattr(part, name) for part in parts])[:n] for name in names)
+    return GroundTruth(*columns)
 
 
-def _chunks(n: int, seed: int, size: int, variant: str) -> Iterator[World]:
+def _chunks(n: int, seed: int, size: int, variant: str) -> Iterator[GroundTruth]:
     # Each chunk is drawn in full, so that its pictures do not depend on how many are wanted.
     for chunk in range(-(-n // _CHUNK)):
         rng = np.random.default_rng([seed, chunk, list(VARIANTS).index(variant)])
@@ -145,7 +150,7 @@ def _chunks(n: int, seed: int, size: int, variant: str) -> Iterator[World]:
 def scene(rng: Rng, size: int, share: tuple[float, float], pair: bool = False) -> Scene:
     """Draw what is behind the objects, and draw by lot what they will be.
 
-    Nothing but the outline depends on an object's class: not its area, its place or its colour, and
+    Nothing but the outline depends on an object's class: not its area, its place or its color, and
     not what stands around it.
 
     Parameters
@@ -166,21 +171,21 @@ def scene(rng: Rng, size: int, share: tuple[float, float], pair: bool = False) -
     start = np.array([[0.0, i * size / count] for i in range(count)])
     free = np.maximum(room - 2 * radii[..., None], 0.0)
     # More of them near the border, or else the middle would be a good guess.
-    off_centre = 0.5 * np.sin(np.pi * rng.uniform(-0.5, 0.5, (_CHUNK, count, 2)))
-    centres = start + room / 2 + free * off_centre
-    colours = np.stack([contrasting(rng, behind, _CONTRAST) for _ in range(count)], axis=1)
+    off_center = 0.5 * np.sin(np.pi * rng.uniform(-0.5, 0.5, (_CHUNK, count, 2)))
+    centers = start + room / 2 + free * off_center
+    colors = np.stack([contrasting(rng, behind, _CONTRAST) for _ in range(count)], axis=1)
     angles = rng.uniform(0, 2 * np.pi, (_CHUNK, count))
-    add_distractors(rng, images, behind, centres, radii)
-    return Scene(images, labels, areas, angles, centres, colours)
+    add_distractors(rng, images, behind, centers, radii)
+    return Scene(images, labels, areas, angles, centers, colors)
 
 
 def finished(rng: Rng, drawn: Scene) -> tuple[Array, Array]:
-    """Put the objects into a scene: images as in World, and (n, objects, h, w) what they cover."""
+    """Put the objects into a scene; return images, and the (n, objects, h, w) pixels they cover."""
     images, masks = drawn.images.copy(), []
     for i in range(drawn.labels.shape[1]):
-        labels, centres = drawn.labels[:, i], drawn.centres[:, i]
-        alpha = cover(labels, centres, drawn.areas[:, i], drawn.angles[:, i], images.shape[1])
-        images += alpha[..., None] * (drawn.colours[:, i, None, None] - images)
+        labels, centers = drawn.labels[:, i], drawn.centers[:, i]
+        alpha = cover(labels, centers, drawn.areas[:, i], drawn.angles[:, i], images.shape[1])
+        images += alpha[..., None] * (drawn.colors[:, i, None, None] - images)
         masks.append(alpha >= _HALF)
     return pixels(rng, images), np.stack(masks, axis=1)
 
@@ -191,26 +196,29 @@ def pixels(rng: Rng, images: Array) -> Array:
     return np.round(np.clip(grainy, 0, 255)).astype(np.float32)
 
 
-def _plain(rng: Rng, size: int) -> World:
+def _plain(rng: Rng, size: int) -> GroundTruth:
+    """Draw one object."""
     drawn = scene(rng, size, _ALL)
     images, masks = finished(rng, drawn)
-    return World(images, drawn.labels[:, 0], masks[:, 0])
+    return GroundTruth(images, drawn.labels[:, 0], masks[:, 0])
 
 
-def _coloured_distractor(rng: Rng, size: int) -> World:
+def _colored_distractor(rng: Rng, size: int) -> GroundTruth:
+    """Give every class a color of its own, and a blob that of another class."""
     drawn = scene(rng, size, _SMALL)
     labels = drawn.labels[:, 0]
     others = (labels + rng.integers(1, len(CLASSES), _CHUNK)) % len(CLASSES)
     radii = np.sqrt(drawn.areas[:, 0] / np.pi)
     distance = REACH * np.sqrt(drawn.areas) + 1.3 * radii[:, None]
-    places = apart(rng, drawn.centres, distance, radii, size)
+    places = apart(rng, drawn.centers, distance, radii, size)
     alpha = wobbly(rng, places, radii, 1.0, size)[..., None]
-    drawn.images[:] += alpha * (_COLOURS[others][:, None, None] - drawn.images)
-    images, masks = finished(rng, drawn._replace(colours=_COLOURS[drawn.labels]))
-    return World(images, labels, masks[:, 0])
+    drawn.images[:] += alpha * (_COLORS[others][:, None, None] - drawn.images)
+    images, masks = finished(rng, drawn._replace(colors=_COLORS[drawn.labels]))
+    return GroundTruth(images, labels, masks[:, 0])
 
 
-def _two_objects(rng: Rng, size: int) -> World:
+def _two_objects(rng: Rng, size: int) -> GroundTruth:
+    """Draw two objects, and a mark in an upper corner that says which one counts."""
     drawn = scene(rng, size, _SMALL, pair=True)
     images, masks = finished(rng, drawn)
     which = rng.integers(0, 2, _CHUNK)
@@ -219,21 +227,22 @@ def _two_objects(rng: Rng, size: int) -> World:
     marks = np.zeros((_CHUNK, size, size), bool)
     marks[which == 0, :side, :side] = True
     marks[which == 1, :side, -side:] = True
-    images[marks] = _MARK_COLOUR
-    return World(images, drawn.labels[every, which], masks[every, which] | marks)
+    images[marks] = _MARK_COLOR
+    return GroundTruth(images, drawn.labels[every, which], masks[every, which] | marks)
 
 
-def _null_patch(rng: Rng, size: int) -> World:
+def _null_patch(rng: Rng, size: int) -> GroundTruth:
+    """Put the same patch of strong edges into every picture."""
     drawn = scene(rng, size, _SMALL)
     side = round(_PATCH * size)
     patch = _rings(side)
     reach = REACH * np.sqrt(drawn.areas) + side * np.sqrt(0.5)
-    places = apart(rng, drawn.centres, reach, np.full(_CHUNK, side / 2), size)
+    places = apart(rng, drawn.centers, reach, np.full(_CHUNK, side / 2), size)
     corners = np.round(places - side / 2).astype(int)
     for image, (row, column) in zip(drawn.images, corners, strict=True):
         image[row : row + side, column : column + side] = patch
     images, masks = finished(rng, drawn)
-    return World(images, drawn.labels[:, 0], masks[:, 0])
+    return GroundTruth(images, drawn.labels[:, 0], masks[:, 0])
 
 
 def _rings(side: int) -> Array:
@@ -243,9 +252,12 @@ def _rings(side: int) -> Array:
     return np.where(ring[..., None] == 0, (0.0, 0.0, 0.0), (255.0, 230.0, 0.0))
 
 
-VARIANTS: dict[str, Callable[[Rng, int], World]] = {
-    "plain": _plain,
-    "coloured_distractor": _coloured_distractor,
-    "two_objects": _two_objects,
-    "null_patch": _null_patch,
-}
+VARIANTS: Table[Callable[[Rng, int], GroundTruth]] = Table(
+    "variant",
+    {
+        "plain": _plain,
+        "colored_distractor": _colored_distractor,
+        "two_objects": _two_objects,
+        "null_patch": _null_patch,
+    },
+)

@@ -1,8 +1,14 @@
-"""Figures and pages; nothing below this package imports Matplotlib."""
+"""Figures; nothing below this package imports Matplotlib, and that only when a figure is made."""
 
-from .answers import plot_evaluation, tile_world
-from .curves import plot_similarities, tile_cascade
-from .tiles import RED, overlay, tile_input_and_maps
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .evaluation_figures import plot_evaluation, tile_ground_truth
+    from .sanity_figures import plot_similarities, tile_cascade
+    from .tiles import RED, overlay, tile_input_and_maps
 
 __all__ = [
     "RED",
@@ -10,6 +16,18 @@ __all__ = [
     "plot_evaluation",
     "plot_similarities",
     "tile_cascade",
+    "tile_ground_truth",
     "tile_input_and_maps",
-    "tile_world",
 ]
+
+# Matplotlib takes longer to import than all of this package: only who draws waits for it.
+_MODULES = ("tiles", "sanity_figures", "evaluation_figures")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = vars(import_module(f"{__name__}.{module}")).get(name)
+            if found is not None:
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,7 @@ _COLUMNS = 6
 _TILE_INCHES = 2.4
 _LINE_INCHES = 0.32  # of a label or title
 _LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # about, at their sizes
-_FULL_COLOUR = 99.0  # percentile of a map's values that gets the full colour
+_FULL_COLOR = 99.0  # percentile of a map's values that gets the full color
 
 
 class InlineFigure(Figure):
@@ -42,7 +42,7 @@ def tile_input_and_maps(
     cmap: str | Colormap = RED,
     title: str = "",
     *,
-    percentile: float = _FULL_COLOUR,
+    percentile: float = _FULL_COLOR,
 ) -> Figure:
     """Draw an image and its maps in one row, or in rows of six.
 
@@ -51,18 +51,18 @@ def tile_input_and_maps(
     image
         (h, w, 3) or (h, w, 1), or a batch of one: 0..255, or 0..1 if nothing in it is above 1.
     maps
-        Maps (h, w), or batches of one, or a mapping of names to these, as gradient_map returns
+        Maps (h, w), or batches of one, or a mapping of names to these, as saliency_map returns
         for one image; each drawn on a scale of its own, from its minimum up. A
         map with negative values is drawn from blue over white to red, with white at zero. A map
         that is constant stays grey, and so do pixels that are not finite.
     labels
         1 + number of maps: over the image, and over each map; long ones are wrapped.
     cmap
-        The colours of a map without negative values; a Matplotlib colormap or its name.
+        The colors of a map without negative values; a Matplotlib colormap or its name.
     title
         Over all of it.
     percentile
-        Which percentile of a map's values (of their size, if signed) gets the full colour, and
+        Which percentile of a map's values (of their size, if signed) gets the full color, and
         all above it. Gradients have few very large values: with 100, as in the original's
         figures, the rest of the map is hardly visible.
 
@@ -113,9 +113,9 @@ def tile_input_and_maps(
     axes = [figure.add_subplot(rows, columns, 1 + i) for i in range(1 + len(drawn))]
     axes[0].imshow(picture)
     for axis, values in zip(axes[1:], drawn, strict=True):
-        low, high, colours = colour_scale(values, positive, percentile)
+        low, high, colors = color_scale(values, positive, percentile)
         axis.set_facecolor("lightgrey")
-        axis.imshow(values, cmap=colours, vmin=low, vmax=high)
+        axis.imshow(values, cmap=colors, vmin=low, vmax=high)
     for axis, label in zip(axes, wrapped, strict=True):
         axis.set_title(label, fontsize=11)
         axis.set_xticks([])
@@ -131,7 +131,7 @@ def overlay(
     cmap: str | Colormap = RED,
     *,
     strength: float = 0.9,
-    percentile: float = _FULL_COLOUR,
+    percentile: float = _FULL_COLOR,
 ) -> Array:
     """Lay a map over its image, which stays visible in grey.
 
@@ -142,9 +142,9 @@ def overlay(
     saliency_map
         (h, w), or a batch of one.
     cmap
-        The colours of a map without negative values.
+        The colors of a map without negative values.
     strength
-        How much of a pixel in full colour is colour, 0 to 1; in proportion below.
+        How much of a pixel in full color is color, 0 to 1; in proportion below.
     percentile
         As for tile_input_and_maps.
 
@@ -167,7 +167,7 @@ def overlay(
         raise OptionError(f"Expected strength from 0 to 1. Received: {strength}.")
     picture = picture_of(image)
     values = _one_map(saliency_map, picture.shape[:2])
-    low, high, colours = colour_scale(values, _colormap(cmap), percentile)
+    low, high, colors = color_scale(values, _colormap(cmap), percentile)
     position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
     signed = low < 0
     if np.nanmin(position) == np.nanmax(position):  # a constant map shows nothing
@@ -175,7 +175,7 @@ def overlay(
     share = strength * (np.abs(2 * position - 1) if signed else position)[..., np.newaxis]
     grey = picture.mean(axis=-1, keepdims=True)
     share = np.where(np.isfinite(values)[..., np.newaxis], share, 0.0)
-    blended = (1 - share) * grey + share * colours(position)[..., :3]
+    blended = (1 - share) * grey + share * colors(position)[..., :3]
     return np.round(255 * blended).astype(np.uint8)
 
 
@@ -207,15 +207,15 @@ def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
     if values.shape != size:
         raise ImageError(
             f"Expected a map of the image's size {size}. Received: shape {values.shape}. "
-            "Take one map of a batch by its index; attributions are reduced by gradient_map."
+            "Take one map of a batch by its index; attributions are reduced by saliency_map."
         )
     return values
 
 
-def colour_scale(
+def color_scale(
     values: Array, positive: Colormap, percentile: float
 ) -> tuple[float, float, Colormap]:
-    """Return what gets the first and the last colour, and the colours."""
+    """Return what gets the first and the last color, and the colors."""
     if not 0.0 < percentile <= 100.0:
         raise OptionError(f"Expected a percentile above 0 and up to 100. Received: {percentile}.")
     finite = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""Figures of pictures with a known answer: maps with the true mask, and the scores of methods."""
+"""Figures of images with a known answer: maps with the true mask, and the metrics of methods."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from ..arrays import Array
 from ..errors import ImageError, OptionError
-from ..worlds import CHANCE, Evaluation, World
-from ..worlds.localisation import checked_masks
-from .tiles import RED, InlineFigure, colour_scale, picture_of
+from ..evaluation.localization import check_masks
+from ..evaluation.result import CHANCE, Evaluation
+from ..synthetic import GroundTruth
+from .tiles import RED, InlineFigure, color_scale, picture_of
 
 _TILE_INCHES, _LABEL_INCHES = 1.6, 0.5
 _OUTLINE = "#0050ff"
@@ -22,17 +23,17 @@ _PANEL_INCHES, _ROW_INCHES, _FRAME_INCHES = 3.0, 0.3, 1.3
 _NAME_INCHES = 1.5
 
 
-def tile_world(
-    world: World, maps: Mapping[str, Array], labels: Sequence[str] = (), title: str = ""
+def tile_ground_truth(
+    data: GroundTruth, maps: Mapping[str, Array], labels: Sequence[str] = (), title: str = ""
 ) -> Figure:
     """Draw pictures and their maps, a row each, with the outline of what matters in all of them.
 
     Parameters
     ----------
-    world
+    data
         Images (n, h, w, 3) or (n, h, w, 1), and masks (n, h, w).
     maps
-        Maps (n, h, w) by name, as gradient_map returns them; each drawn on a scale of its own, as
+        Maps (n, h, w) by name, as saliency_map returns them; each drawn on a scale of its own, as
         by tile_input_and_maps.
     labels
         What to call each picture, n of them; none by default.
@@ -57,20 +58,20 @@ def tile_world(
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> world = worlds.shapes(2, seed=0)
-    >>> maps = tfs.gradient_map(worlds.shapes_model(), world.images)
-    >>> [axes.get_title() for axes in tfs.tile_world(world, maps).axes[:2]]
+    >>> from tfsaliency import synthetic
+    >>> data = synthetic.make_shapes(2, seed=0)
+    >>> maps = tfs.saliency_map(synthetic.shapes_model(), data.images)
+    >>> [axes.get_title() for axes in tfs.tile_ground_truth(data, maps).axes[:2]]
     ['picture', 'gradient']
     """
-    masks = checked_masks(world.masks)
+    masks = check_masks(data.masks)
     n, h, w = masks.shape
     if not isinstance(maps, Mapping):
         raise OptionError(
-            "Expected maps by name, as gradient_map returns them, or {'name': maps}. "
+            "Expected maps by name, as saliency_map returns them, or {'name': maps}. "
             f"Received: {type(maps).__name__}."
         )
-    sizes = [np.shape(world.images)[:3], *(np.shape(array) for array in maps.values())]
+    sizes = [np.shape(data.images)[:3], *(np.shape(array) for array in maps.values())]
     if any(size != (n, h, w) for size in sizes):
         raise ImageError(
             f"Expected images and maps of the masks' shape {(n, h, w)}. Received: images "
@@ -84,11 +85,11 @@ def tile_world(
     FigureCanvasAgg(figure)
     axes = figure.subplots(n, len(columns), squeeze=False)
     for i in range(n):
-        axes[i, 0].imshow(picture_of(world.images[i]))
+        axes[i, 0].imshow(picture_of(data.images[i]))
         for axis, array in zip(axes[i, 1:], maps.values(), strict=True):
-            low, high, colours = colour_scale(array[i].astype(np.float64), RED, 99.0)
+            low, high, colors = color_scale(array[i].astype(np.float64), RED, 99.0)
             axis.set_facecolor("lightgrey")
-            axis.imshow(array[i], cmap=colours, vmin=low, vmax=high)
+            axis.imshow(array[i], cmap=colors, vmin=low, vmax=high)
         for axis in axes[i]:
             if masks[i].any() and not masks[i].all():
                 axis.contour(masks[i], levels=[0.5], colors=[_OUTLINE], linewidths=1.0)
@@ -104,16 +105,17 @@ def tile_world(
 
 
 def plot_evaluation(evaluation: Evaluation) -> Figure:
-    """Plot the scores of methods and controls, with 95 % intervals and chance.
+    """Plot the metrics of methods and controls, with 95 % intervals and chance.
 
     Parameters
     ----------
     evaluation
-        As worlds.evaluate returns it, of n pictures with masks (n, h, w).
+        As evaluate returns it, of n images with masks (n, h, w).
 
     Returns
     -------
-    matplotlib.figure.Figure, as for tile_world: a panel for each score, a row for each method;
+    matplotlib.figure.Figure, as for tile_ground_truth: a panel for each metric, a row for each
+    method;
     controls are grey, and a dashed line is chance.
 
     Raises
@@ -123,45 +125,43 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
 
     References
     ----------
-    See worlds.evaluate.
+    See evaluate.
 
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> known = worlds.closed_form_model("linear")
-    >>> result = worlds.evaluate(known.model, known.world(4, seed=0), "gradient")
+    >>> from tfsaliency import synthetic
+    >>> known = synthetic.closed_form_model("linear")
+    >>> result = tfs.evaluate(known.model, known.ground_truth(4, seed=0), "gradient")
     >>> [axes.get_title() for axes in tfs.plot_evaluation(result).axes][:2]
     ['pointing_game', 'relevance_mass']
     """
     if not isinstance(evaluation, Evaluation):
-        raise OptionError(
-            f"Expected what worlds.evaluate returns. Received: {type(evaluation).__name__}."
-        )
+        raise OptionError(f"Expected what evaluate returns. Received: {type(evaluation).__name__}.")
     names = evaluation.names[:-1]
     size = (
-        _NAME_INCHES + _PANEL_INCHES * len(evaluation.scores),
+        _NAME_INCHES + _PANEL_INCHES * len(evaluation.metrics),
         _ROW_INCHES * len(names) + _FRAME_INCHES,
     )
     figure = InlineFigure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(evaluation.scores), sharey=True, squeeze=False)[0]
-    colours = colormaps["tab10"](np.arange(len(names)) % 10)
-    for axis, score in zip(panels, evaluation.scores, strict=True):
-        axis.axvline(evaluation.mean(CHANCE, score), color="grey", linestyle="--", linewidth=1)
-        for row, (name, colour) in enumerate(zip(names, colours, strict=True)):
-            mean, (low, high) = evaluation.mean(name, score), evaluation.interval(name, score)
-            drawn = "grey" if name in evaluation.controls else colour
+    panels = figure.subplots(1, len(evaluation.metrics), sharey=True, squeeze=False)[0]
+    colors = colormaps["tab10"](np.arange(len(names)) % 10)
+    for axis, metric in zip(panels, evaluation.metrics, strict=True):
+        axis.axvline(evaluation.mean(CHANCE, metric), color="grey", linestyle="--", linewidth=1)
+        for row, (name, color) in enumerate(zip(names, colors, strict=True)):
+            mean, (low, high) = evaluation.mean(name, metric), evaluation.interval(name, metric)
+            drawn = "grey" if name in evaluation.controls else color
             # An interval of equal values may miss their mean by a rounding.
             reach = np.maximum([[mean - low], [high - mean]], 0.0)
             axis.errorbar(mean, row, xerr=reach, fmt="o", color=drawn, capsize=3)
-        axis.set_title(score, fontsize=10)
+        axis.set_title(metric, fontsize=10)
         axis.set_xlim(-0.03, 1.03)
         axis.grid(axis="x", alpha=0.25)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
-    pictures = evaluation.values.shape[-1]
-    title = f"Scores against the true masks of {pictures} pictures, higher is better"
+    images = evaluation.values.shape[-1]
+    title = f"Metrics against the true masks of {images} images, higher is better"
     title += "; 95 % intervals; dashed: chance"
     figure.suptitle(title, fontsize=11)
     return figure

@@ -13,11 +13,12 @@ from matplotlib.lines import Line2D
 
 from ..arrays import Array
 from ..errors import OptionError
-from ..results import SanityResult
+from ..sanity.result import SanityResult
+from ..sanity.text import is_cumulative, is_worth_showing
+from ..sanity.verdict import DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE
 from ..similarity import SIMILARITIES
-from ..tables import is_cumulative, is_worth_showing
-from ..verdicts import DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE, bootstrap, interval
-from .tiles import RED, InlineFigure, colour_scale, picture_of
+from ..statistics import bootstrap, interval
+from .tiles import RED, InlineFigure, color_scale, picture_of
 
 _TILE_INCHES, _LABEL_INCHES = 1.5, 0.75
 _PANEL_INCHES, _STEP_INCHES, _LEAST_WIDTH = 2.6, 0.38, 6.5
@@ -54,9 +55,9 @@ def tile_cascade(result: SanityResult) -> Figure:
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> photos = worlds.shapes(8, seed=0).images
-    >>> result = tfs.sanity_check(worlds.shapes_model(), photos, plan=["conv8"], verbose=0)
+    >>> from tfsaliency import synthetic
+    >>> photos = synthetic.make_shapes(8, seed=0).images
+    >>> result = tfs.sanity_check(synthetic.shapes_model(), photos, plan=["conv8"], verbose=0)
     >>> len(tfs.tile_cascade(result).axes)  # the photo, and maps of two networks
     3
     """
@@ -72,9 +73,9 @@ def tile_cascade(result: SanityResult) -> Figure:
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for row, method in enumerate(result.methods):
         for column, values in enumerate(shown.maps[row].astype(np.float64), start=1):
-            low, high, colours = colour_scale(values, RED, 99.0)
+            low, high, colors = color_scale(values, RED, 99.0)
             axes[row, column].set_facecolor("lightgrey")
-            axes[row, column].imshow(values, cmap=colours, vmin=low, vmax=high)
+            axes[row, column].imshow(values, cmap=colors, vmin=low, vmax=high)
         axes[row, 1].set_ylabel(method, fontsize=9)
     drawable = shown.image if shown.image.shape[-1] in (1, 3) else None
     if drawable is not None and drawable.min() >= 0 and drawable.max() <= 255:
@@ -95,13 +96,13 @@ def tile_cascade(result: SanityResult) -> Figure:
 
 
 def plot_similarities(result: SanityResult) -> Figure:
-    """Plot the index and the similarities over the steps of a check, with intervals and floors.
+    """Plot invariance and similarities over the steps of a check, with intervals and chance.
 
     Parameters
     ----------
     result
         As sanity_check returns it. A line is the mean over photos and seeds of maps (n, h, w),
-        its band the 95 % interval; a dotted line is the floor, the mean of different photos.
+        its band the 95 % interval; a dotted line is chance, the mean of different photos.
 
     Returns
     -------
@@ -119,11 +120,11 @@ def plot_similarities(result: SanityResult) -> Figure:
     Examples
     --------
     >>> import tfsaliency as tfs
-    >>> from tfsaliency import worlds
-    >>> photos = worlds.shapes(8, seed=0).images
-    >>> result = tfs.sanity_check(worlds.shapes_model(), photos, plan=["conv8"], verbose=0)
+    >>> from tfsaliency import synthetic
+    >>> photos = synthetic.make_shapes(8, seed=0).images
+    >>> result = tfs.sanity_check(synthetic.shapes_model(), photos, plan=["conv8"], verbose=0)
     >>> [axes.get_ylabel() for axes in tfs.plot_similarities(result).axes]
-    ['index', 'spearman', 'ssim']
+    ['invariance', 'spearman', 'ssim']
     """
     _checked(result)
     panels = [name for name in result.similarities if is_worth_showing(result, name)]
@@ -134,32 +135,32 @@ def plot_similarities(result: SanityResult) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1 + len(panels), 1, sharex=True, squeeze=False)[:, 0]
     _draw_thresholds(axes[0])
-    colours = colormaps["tab10"](np.arange(len(result.methods)) % 10)
+    colors = colormaps["tab10"](np.arange(len(result.methods)) % 10)
     joined = len(steps) > 1 and is_cumulative(result)
-    for m, (method, colour) in enumerate(zip(result.methods, colours, strict=True)):
+    for m, (method, color) in enumerate(zip(result.methods, colors, strict=True)):
         at = steps if joined else steps + _BESIDE * (m - (len(result.methods) - 1) / 2)
-        indices = [[v.index, v.low, v.high] for v in result.verdicts[method]]
-        _draw_line(axes[0], at, np.array(indices), colour, joined)
+        indices = [[v.invariance, v.low, v.high] for v in result.verdicts[method]]
+        _draw_line(axes[0], at, np.array(indices), color, joined)
         for axis, name in zip(axes[1:], panels, strict=True):
             s = result.similarities.index(name)
-            _draw_line(axis, at, _means(result.values[m, :, s]), colour, joined)
-            floor = _means(result.floors[m, :, s])[:, 0]
-            axis.plot(at, floor, ":" if joined else "x", color=colour, linewidth=1.2)
+            _draw_line(axis, at, _means(result.values[m, :, s]), color, joined)
+            chance = _means(result.chance[m, :, s])[:, 0]
+            axis.plot(at, chance, ":" if joined else "x", color=color, linewidth=1.2)
     for axis, name in zip(axes[1:], panels, strict=True):
         if name.partition(" (x != ")[0] in SIMILARITIES:
             low, high = axis.get_ylim()
             axis.set_ylim(min(low, -0.05), max(high, 1.05))
-    for axis, name in zip(axes, ("index", *panels), strict=True):
+    for axis, name in zip(axes, ("invariance", *panels), strict=True):
         axis.set_ylabel(name)
         axis.grid(alpha=0.25)
     _name_steps(axes[-1], [_cut(step.name) for step in result.steps])
     handles = [
-        Line2D([], [], color=colour, label=method)
-        for colour, method in zip(colours, result.methods, strict=True)
+        Line2D([], [], color=color, label=method)
+        for color, method in zip(colors, result.methods, strict=True)
     ]
-    chance = Line2D([], [], color="grey", label="different photos")
-    chance.set(linestyle=":" if joined else "", marker="" if joined else "x")
-    handles.append(chance)
+    dotted = Line2D([], [], color="grey", label="different photos")
+    dotted.set(linestyle=":" if joined else "", marker="" if joined else "x")
+    handles.append(dotted)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
     counts = f"{len(result.images)} photos x {len(result.seeds)} seeds"
     figure.suptitle(_wrapped(f"{_title(result)}; {counts}", width), fontsize=10)
@@ -225,14 +226,14 @@ def _means(table: Array) -> Array:
     return np.array(rows)
 
 
-def _draw_line(axis: Any, at: Array, table: Array, colour: Any, joined: bool) -> None:
+def _draw_line(axis: Any, at: Array, table: Array, color: Any, joined: bool) -> None:
     middle, low, high = table.T
     if not joined:
         reach = [middle - low, high - middle]
-        axis.errorbar(at, middle, reach, fmt="o", color=colour, capsize=4)
+        axis.errorbar(at, middle, reach, fmt="o", color=color, capsize=4)
         return
-    axis.plot(at, middle, "o-", color=colour, markersize=3)
-    axis.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
+    axis.plot(at, middle, "o-", color=color, markersize=3)
+    axis.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def _cut(name: str) -> str:

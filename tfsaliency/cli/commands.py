@@ -1,0 +1,51 @@
+"""The command line: tfsaliency demo, tfsaliency map PHOTO... --out DIR, and tfsaliency check."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..errors import TfSaliencyError
+from ..version import __version__
+from . import check, demo, map
+from .options import complain
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    0, or 2 for a bad option or photo, which one line on standard error names. Good photos are done
+    in any case.
+    """
+    arguments = make_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (TfSaliencyError, ImportError) as error:
+        return complain(error)
+    except OSError as error:
+        return complain(f"Cannot write to {arguments.out}: {error.strerror or error}.")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = _Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in (demo, map, check):
+        command.add_command(commands)
+    return parser

@@ -1,0 +1,117 @@
+"""The options that several commands share, and the messages of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..engine.scores import SCORES
+from ..errors import OptionError, WeightsError
+from ..image_io import FITS
+from ..methods.table import DEFAULT_METHODS, METHODS
+from ..models.loading import (
+    PREPROCESS_MODES,
+    LoadedModel,
+    imagenet_class_names,
+    load_model,
+    preprocess_mode,
+)
+from ..prepared import Prepared, prepare
+
+ALL = "all"  # of METHODS
+PNG_DPI = 150
+
+
+def add_photo_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command on photos."""
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image files")
+    parser.add_argument(
+        "--model",
+        default="squeezenet",
+        help="squeezenet, the name of a keras.applications model, or a .keras or .h5 file",
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights of a model by name, else downloaded"
+    )
+    parser.add_argument(
+        "--preprocess",
+        choices=PREPROCESS_MODES,
+        help="what the model expects; by default its own, and none for a file",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", choices=[*METHODS, ALL], default=DEFAULT_METHODS,
+        metavar="METHOD", help=f"{', '.join(DEFAULT_METHODS)} by default; of "
+        f"{', '.join(METHODS)}, or {ALL}; give the photos first",
+    )  # fmt: skip
+    parser.add_argument("--score", choices=SCORES, default="logit", help="what is differentiated")
+    parser.add_argument(
+        "--class-names", type=Path, metavar="FILE",
+        help="names of the classes, one a line; ImageNet's by default",
+    )  # fmt: skip
+    parser.add_argument("--target", help="class index or name; by default each photo's top class")
+    parser.add_argument(
+        "--fit", choices=FITS, default="crop", help="how photos get the model's size"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+
+
+def methods_of(arguments: argparse.Namespace) -> Sequence[str]:
+    """Return the names of the methods asked for."""
+    return list(METHODS) if ALL in arguments.methods else arguments.methods
+
+
+def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:
+    """Load the model asked for, and prepare it with its preprocessing and score."""
+    loaded = load_model(arguments.model, arguments.weights)
+    preprocess = loaded.preprocess
+    if arguments.preprocess:
+        preprocess = preprocess_mode(arguments.preprocess)
+    return loaded, prepare(loaded.model, score=arguments.score, preprocess=preprocess)
+
+
+def target_of(arguments: argparse.Namespace) -> int | str | None:
+    """Return the target: an index, a name, or None."""
+    text: str | None = arguments.target
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return text
+
+
+def class_names_of(arguments: argparse.Namespace, loaded: LoadedModel) -> list[str] | None:
+    """Return the names of the classes, None where they are not known."""
+    path: Path | None = arguments.class_names
+    if path is not None:
+        try:
+            return path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(
+                f"Cannot read --class-names {path}: expected one name a line."
+            ) from error
+    if not loaded.imagenet:
+        return None
+    try:
+        return imagenet_class_names()
+    except WeightsError as error:
+        complain(f"{error}. Classes are printed as numbers.")
+        return None
+
+
+def number(text: str) -> int:
+    """Read a whole number from 1; argparse calls it by this name."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, received {text}")
+    return int(text)
+
+
+def complain(problem: object) -> int:
+    """Print a problem as one line on standard error, and return the exit code 2."""
+    say(problem)
+    return 2
+
+
+def say(message: object) -> None:
+    """Print a message as one line on standard error."""
+    print("tfsaliency:", " ".join(str(message).split()), file=sys.stderr)

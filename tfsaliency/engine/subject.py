@@ -1,0 +1,50 @@
+"""The record of what a trace is made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from ..methods.rules import Rule
+from .model_io import Inputs, Model
+from .scores import Score
+
+DEFAULT_LAYER = ""  # the last layer with spatial outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is differentiated: a model's score, with respect to its images or to a layer's outputs.
+
+    Parameters
+    ----------
+    model
+        The caller's model.
+    inputs, specs
+        The inputs that it expects, and shape (n, ...), with n None, and dtype of each.
+    rules
+        The rule of each method, by the method's name.
+    score
+        A key of SCORES or a callable.
+    output
+        The output that is scored; None for the only one.
+    layer
+        The name of the layer whose outputs take the place of the images, or DEFAULT_LAYER; None for
+        the images.
+    precision
+        One of PRECISIONS; None for the model's own.
+    jit_compile
+        Whether XLA compiles the trace.
+    """
+
+    model: Model
+    inputs: Inputs
+    specs: tuple[tf.TensorSpec, ...]
+    rules: Mapping[str, Rule]
+    score: str | Score = "logit"
+    output: str | int | None = None
+    layer: str | None = None
+    precision: str | None = None
+    jit_compile: bool = False

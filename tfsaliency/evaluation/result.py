@@ -1,0 +1,281 @@
+"""Evaluation: the metrics of methods and controls on images with a known answer."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from .. import storage
+from ..arrays import Array
+from ..diagnostics import Problem, Problems
+from ..engine.coverage import Coverage, Coverages
+from ..errors import ResultError, unknown_option
+from ..statistics import bootstrap, interval, nanmean
+from ..tables import align, short
+
+CHANCE = "chance"
+FEWEST = 8  # pictures, below which an interval holds the mean too seldom
+_RANKED = "From the highest to the lowest; = where the difference from the first may be by chance:"
+_ARRAYS = ("values", "chance", "correct")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean difference of a metric between two methods, on the same images.
+
+    Parameters
+    ----------
+    mean
+        The mean difference.
+    low, high
+        Its 95 % interval over images; NaN for fewer than 8 on which both are defined.
+
+    Examples
+    --------
+    >>> from tfsaliency.evaluation import Difference
+    >>> Difference(.2, .1, .3).sign, Difference(.1, -.1, .3).sign
+    (1, 0)
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if the interval is on one side of zero, else 0; 0 also without an interval."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The metrics of methods and controls on images with a known answer.
+
+    Parameters
+    ----------
+    values : array
+        With the axes method, metric, image; NaN where undefined.
+    chance : array
+        The mean value for a map of shuffled pixels, (metrics, images).
+    methods, controls, metrics : tuple of str
+        The names; the first axis of values is that of the methods and then of the controls.
+    correct : array or None
+        Whether the model's top class is the label of each image, (n,); None for a model of one
+        output.
+    coverage : dict
+        For each method, how many ReLUs its rule governs.
+    settings : dict
+        The settings of the evaluation in words.
+    problems : Problems
+        The causes for which maps mean nothing.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import synthetic
+    >>> known = synthetic.closed_form_model("linear")
+    >>> result = tfs.evaluate(known.model, known.ground_truth(8, seed=0), "gradient")
+    >>> result.mean("gradient", "relevance_mass")
+    1.0
+    >>> result.difference("gradient", "edge_map", "relevance_mass").sign
+    1
+    """
+
+    values: Array
+    chance: Array
+    methods: tuple[str, ...]
+    controls: tuple[str, ...]
+    metrics: tuple[str, ...]
+    correct: Array | None
+    coverage: Mapping[str, Coverage]
+    settings: Mapping[str, str]
+    problems: Problems = field(default_factory=Problems)
+
+    def __repr__(self) -> str:
+        images = self.values.shape[-1]
+        return f"Evaluation({list(self.methods)}, {list(self.metrics)}, {images} images)"
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The methods, the controls, and chance."""
+        return (*self.methods, *self.controls, CHANCE)
+
+    def of(self, name: str, metric: str) -> Array:
+        """Return the values (n,) of a method, of a control, or of chance.
+
+        Raises
+        ------
+        OptionError
+            For an unknown method or metric.
+        """
+        if metric not in self.metrics:
+            raise unknown_option("metric", metric, self.metrics)
+        if name not in self.names:
+            raise unknown_option("method", name, self.names)
+        k = self.metrics.index(metric)
+        return self.chance[k] if name == CHANCE else self.values[self.names.index(name), k]
+
+    def mean(self, name: str, metric: str) -> float:
+        """Return the mean over the images on which the metric is defined."""
+        return nanmean(self.of(name, metric))
+
+    def interval(self, name: str, metric: str) -> tuple[float, float]:
+        """Return the 95 % interval of the mean, over images; NaN for fewer than 8."""
+        return _interval(self.of(name, metric))
+
+    def difference(self, name: str, other: str, metric: str) -> Difference:
+        """Return the difference between a method and another, where both are defined."""
+        gaps = self.of(name, metric) - self.of(other, metric)
+        return Difference(nanmean(gaps), *_interval(gaps))
+
+    def ranking(self, metric: str) -> list[tuple[str, ...]]:
+        """Return the names from the highest mean to the lowest, in groups.
+
+        Each is compared with the first name of the group before it, and joins that group if the
+        interval of their difference holds zero. Names without an interval are left out.
+        """
+        known = [name for name in self.names if np.isfinite(self.interval(name, metric)).all()]
+        ordered = sorted(known, key=lambda name: -self.mean(name, metric))
+        groups: list[tuple[str, ...]] = []
+        for name in ordered:
+            if groups and not self.difference(groups[-1][0], name, metric).sign:
+                groups[-1] = (*groups[-1], name)
+            else:
+                groups.append((name,))
+        return groups
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to a NumPy .npz file; the path is taken as it is.
+
+        Parameters
+        ----------
+        path
+            Where to write; an existing file is replaced once all is written.
+        """
+        arrays = {n: getattr(self, n) for n in _ARRAYS if getattr(self, n) is not None}
+        storage.save(path, "Evaluation", arrays, _plain(self))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Evaluation:
+        """Read what save wrote.
+
+        Raises
+        ------
+        ResultError
+            If the file is damaged, or not one that save wrote.
+        FileNotFoundError
+            If there is none.
+        """
+        arrays, header = storage.load(path, "Evaluation")
+        with storage.refusing(path, "Evaluation"):
+            return _from_file(arrays, header)
+
+    def to_json(self, path: str | PathLike[str]) -> None:
+        """Write everything; NaN is written as null.
+
+        Parameters
+        ----------
+        path
+            Where to write; an existing file is replaced once all is written.
+        """
+        arrays = {name: storage.to_plain(getattr(self, name)) for name in _ARRAYS}
+        with storage.replacing(path) as file:
+            json.dump({**_plain(self), **arrays}, file, allow_nan=False)
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write one row for each number: method, metric, image, value, chance.
+
+        Parameters
+        ----------
+        path
+            Where to write; an existing file is replaced once all is written.
+        """
+        with storage.replacing(path, newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["method", "metric", "image", "value", "chance"])
+            for m, k, i in np.ndindex(self.values.shape):
+                numbers = float(self.values[m, k, i]), float(self.chance[k, i])
+                writer.writerow([self.names[m], self.metrics[k], i, *numbers])
+
+
+def _interval(values: Array) -> tuple[float, float]:
+    if np.isfinite(values).sum() < FEWEST:
+        return np.nan, np.nan
+    return interval(bootstrap(values[np.newaxis])[0])
+
+
+def _lines(result: Evaluation) -> list[str]:
+    lines = [f"{key}: {value}" for key, value in result.settings.items() if key != "versions"]
+    if result.correct is not None:
+        lines.append(f"classified correctly: {np.mean(result.correct):.1%}")
+    rows = [["", *result.metrics]]
+    for name in result.names:
+        cells = []
+        for metric in result.metrics:
+            low, high = result.interval(name, metric)
+            known = name != CHANCE and np.isfinite((low, high)).all()
+            spread = f"  {short(low)} to {short(high)}" if known else ""
+            cells.append(short(result.mean(name, metric)) + spread)
+        rows.append([name, *cells])
+    lines += ["", *align(rows), ""]
+    if result.values.shape[-1] < FEWEST:
+        lines.append(f"means; for intervals and a ranking give {FEWEST} pictures or more")
+    else:
+        groups = map(result.ranking, result.metrics)
+        rankings = [" > ".join(map(" = ".join, each)) for each in groups]
+        lines += [
+            "means, with 95 % intervals over pictures",
+            "",
+            _RANKED,
+            "",
+            *align([list(row) for row in zip(result.metrics, rankings, strict=True)]),
+        ]
+    undefined = int((~np.isfinite(result.values)).sum())
+    if undefined:
+        what = "a map is constant or not finite, or a mask is empty"
+        lines += ["", f"Undefined, as {what}: {undefined} of {result.values.size}."]
+    return lines
+
+
+def _plain(result: Evaluation) -> dict[str, Any]:
+    """Return the fields that are no arrays in terms of JSON."""
+    names = (f.name for f in fields(result) if f.name not in _ARRAYS)
+    return {name: storage.to_plain(getattr(result, name)) for name in names}
+
+
+def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evaluation:
+    """Return the evaluation of a file whose arrays and header agree, else raise ResultError."""
+    methods, controls, metrics = (
+        storage.from_plain(tuple[str, ...], header[name])
+        for name in ("methods", "controls", "metrics")
+    )
+    coverage = storage.from_plain(Mapping[str, Coverage], header["coverage"])
+    problems = storage.from_plain(tuple[Problem, ...], header["problems"])
+    shape = (len(methods) + len(controls), len(metrics), None)
+    values = storage.checked_array(arrays, "values", "f", shape)
+    n = values.shape[-1]
+    if set(coverage) != set(methods) or any(not 0 <= i < n for p in problems for i in p.images):
+        raise ResultError("coverage or problems of other methods or images")
+    correct = None
+    if "correct" in arrays:
+        correct = storage.checked_array(arrays, "correct", "b", (n,))
+    return Evaluation(
+        values,
+        storage.checked_array(arrays, "chance", "f", (len(metrics), n)),
+        methods,
+        controls,
+        metrics,
+        correct,
+        Coverages(coverage),
+        storage.from_plain(Mapping[str, str], header["settings"]),
+        Problems(problems),
+    )

@@ -1,0 +1,208 @@
+"""SaliencyMaps: the maps of several methods for the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+
+import numpy as np
+
+from . import storage
+from .arrays import Array, rescale
+from .diagnostics import Problem, Problems, shifted
+from .engine.coverage import Coverage, Coverages
+from .errors import ResultError
+
+_MAP, _DETAIL = "map:", "detail:"  # prefixes of the names of arrays in a file
+
+
+@dataclass(frozen=True, eq=False)
+class SaliencyMaps(Mapping[str, Array]):
+    """Maps of several methods for the same images and targets: a mapping of names to arrays.
+
+    Parameters
+    ----------
+    maps : dict
+        (n, h, w) by method name, unscaled: the units of the score per unit of the model's input.
+        From attributions: (n, h, w, c).
+    images : array
+        The images as they were given, (n, h, w, c).
+    targets : array
+        The class index that was explained for each image, (n,); -1 where the model's outputs
+        are not classes.
+    scores : array
+        The score that was differentiated, (n,).
+    score : str
+        The score in words.
+    outputs : array
+        The outputs of the model for each image, (n, classes) for a classifier.
+    coverage : dict
+        For each method, how many of the model's ReLUs its rule governs.
+    names : tuple of str
+        The images' names, for example of their files; empty if they have none.
+    problems : Problems, a tuple of Problem
+        The causes for which some of the maps mean nothing.
+    details : dict
+        The details of each method's composition, arrays (n,) by name: of integrated gradients the
+        "gap" that is left, the "steps" used, and 1 for "unconverged".
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2, activation="softmax")])
+    >>> maps = tfs.saliency_map(model, np.ones((2, 4, 4, 3)), targets=1)
+    >>> maps
+    SaliencyMaps(['gradient'], 2 images of 4 x 4, score='logit (before the final softmax)')
+    >>> maps.save("maps.npz")
+    >>> bool((tfs.SaliencyMaps.load("maps.npz")["gradient"] == maps["gradient"]).all())
+    True
+    """
+
+    maps: Mapping[str, Array]
+    images: Array
+    targets: Array
+    scores: Array
+    score: str
+    outputs: Array
+    coverage: Mapping[str, Coverage]
+    names: tuple[str, ...] = ()
+    problems: Problems = field(default_factory=Problems)
+    details: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+
+    # Arrays have no one truth value, as Mapping's comparison would need: identity it is.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __getitem__(self, method: str) -> Array:
+        if method not in self.maps:
+            raise KeyError(f"No map {method!r}. There are: {', '.join(self.maps)}.")
+        return self.maps[method]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.maps)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.images.shape[1:-1]))
+        plural = "" if len(self.images) == 1 else "s"
+        return (
+            f"SaliencyMaps({list(self.maps)}, {len(self.images)} image{plural} of {size}, "
+            f"score={self.score!r})"
+        )
+
+    def rescaled(self, method: str) -> Array:
+        """Return the maps of a method, each rescaled to [0, 1]; a constant map becomes NaN."""
+        return rescale(self[method])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to a NumPy .npz file; the path is taken as it is.
+
+        Parameters
+        ----------
+        path
+            Where to write; an existing file is replaced once all is written.
+        """
+        arrays = {
+            "images": self.images,
+            "targets": self.targets,
+            "scores": self.scores,
+            "outputs": self.outputs,
+            **{_MAP + name: array for name, array in self.maps.items()},
+            **{
+                f"{_DETAIL}{name}:{method}": array
+                for method, details in self.details.items()
+                for name, array in details.items()
+            },
+        }
+        header = {
+            "methods": list(self.maps),
+            "score": self.score,
+            "coverage": storage.to_plain(self.coverage),
+            "names": list(self.names),
+            "problems": storage.to_plain(self.problems),
+        }
+        storage.save(path, "SaliencyMaps", arrays, header)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SaliencyMaps:
+        """Read what save wrote.
+
+        Raises
+        ------
+        ResultError
+            If the file is damaged, or not one that save wrote.
+        FileNotFoundError
+            If there is none.
+        """
+        arrays, header = storage.load(path, "SaliencyMaps")
+        with storage.refusing(path, "SaliencyMaps"):
+            return _from_file(arrays, header)
+
+
+def _from_file(arrays: Mapping[str, Array], header: Mapping[str, object]) -> SaliencyMaps:
+    """Return the maps of a file whose arrays and header agree, else raise ResultError."""
+    methods = storage.from_plain(tuple[str, ...], header["methods"])
+    names = storage.from_plain(tuple[str, ...], header["names"])
+    coverage = storage.from_plain(Mapping[str, Coverage], header["coverage"])
+    problems = storage.from_plain(tuple[Problem, ...], header["problems"])
+    images = storage.checked_array(arrays, "images", "buif")
+    n, spatial = len(images), images.shape[1:-1]
+    maps = {name: storage.checked_array(arrays, _MAP + name, "f") for name in methods}
+    details: dict[str, dict[str, Array]] = {}
+    for key in arrays:
+        if key.startswith(_DETAIL):
+            name, _, method = key.removeprefix(_DETAIL).partition(":")
+            details.setdefault(method, {})[name] = storage.checked_array(arrays, key, "f", (n,))
+    expected = {"images", "targets", "scores", "outputs", *(_MAP + name for name in methods)}
+    strangers = {key for key in arrays if not key.startswith(_DETAIL)} - expected
+    if strangers or set(details) - set(methods) or set(coverage) != set(methods):
+        raise ResultError(f"arrays or coverage of other methods than {list(methods)}")
+    if not methods or any(a.shape[: 1 + len(spatial)] != (n, *spatial) for a in maps.values()):
+        raise ResultError(f"maps of another shape than the images {images.shape}")
+    if len(names) not in (0, n) or any(not 0 <= i < n for p in problems for i in p.images):
+        raise ResultError(f"names or problems of other images than {n}")
+    outputs = storage.checked_array(arrays, "outputs", "f")
+    if outputs.shape[:1] != (n,):
+        raise ResultError(f"outputs {outputs.shape} of {n} images")
+    return SaliencyMaps(
+        maps,
+        images,
+        storage.checked_array(arrays, "targets", "i", (n,)),
+        storage.checked_array(arrays, "scores", "f", (n,)),
+        storage.from_plain(str, header["score"]),
+        outputs,
+        Coverages(coverage),
+        names,
+        Problems(problems),
+        details,
+    )
+
+
+def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
+    """Join maps of one model and the same methods, made a part of the images at a time."""
+    starts = np.cumsum([0, *(len(part.images) for part in parts)])
+    return replace(
+        parts[0],
+        maps={name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+        images=np.concatenate([part.images for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        outputs=np.concatenate([part.outputs for part in parts]),
+        names=tuple(name for part in parts for name in part.names),
+        problems=Problems(
+            p
+            for part, start in zip(parts, starts, strict=False)
+            for p in shifted(part.problems, int(start))
+        ),
+        details={
+            method: {
+                name: np.concatenate([part.details[method][name] for part in parts])
+                for name in details
+            }
+            for method, details in parts[0].details.items()
+        },
+    )

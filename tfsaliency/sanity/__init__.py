@@ -1,0 +1,28 @@
+"""Sanity checks: whether maps change when the network that they claim to explain is changed."""
+
+from .checks import random_logit_check, sanity_check
+from .data_randomization import (
+    PermutedLabelModels,
+    data_randomization_check,
+    train_permuted_label_models,
+)
+from .randomize import randomize_layer, randomize_model_parameters
+from .randomizers import RANDOMIZERS, Randomizer
+from .result import SanityResult, StepRecord
+from .verdict import Verdict, judge
+
+__all__ = [
+    "PermutedLabelModels",
+    "RANDOMIZERS",
+    "Randomizer",
+    "SanityResult",
+    "StepRecord",
+    "Verdict",
+    "data_randomization_check",
+    "judge",
+    "random_logit_check",
+    "randomize_layer",
+    "randomize_model_parameters",
+    "sanity_check",
+    "train_permuted_label_models",
+]

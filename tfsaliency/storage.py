@@ -1,0 +1,251 @@
+"""Result files: arrays and a JSON header in one .npz, written whole or not at all.
+
+A file that cannot be trusted is a ResultError: its bytes are compared with their checksums, each
+array's size with its shape, and the header with the types of the record that is read from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import types
+import typing
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .arrays import Array
+from .errors import ResultError
+from .version import __version__
+
+FORMAT = 1  # of the file; a later version of the library may add another
+_HEADER = "header"
+_KINDS = "biuf"  # of dtypes: bool, integers and floats
+
+
+def save(
+    path: str | PathLike[str], kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any]
+) -> None:
+    """Write arrays and a header to a compressed .npz file, in place of an earlier one.
+
+    Parameters
+    ----------
+    path
+        Where to write, taken as it is.
+    kind
+        The record that is saved, "SaliencyMaps" for example.
+    arrays
+        Arrays of numbers or booleans by name, of any shape.
+    header
+        What JSON can express; see to_plain.
+    """
+    about = {"kind": kind, "format": FORMAT, "version": __version__, **header}
+    text = json.dumps(about, allow_nan=False)
+    with replacing(path, "wb") as file:
+        every: dict[str, Any] = {_HEADER: np.array(text), **arrays}
+        np.savez_compressed(file, **every)
+
+
+def load(path: str | PathLike[str], kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Read the arrays and the header that save wrote.
+
+    Raises
+    ------
+    ResultError
+        If the file is damaged, truncated, of another kind or of a later format.
+    FileNotFoundError, PermissionError
+        If there is no such file, or it may not be read.
+    """
+    with refusing(path, kind):
+        arrays = _read_arrays(path)
+        if _HEADER not in arrays:
+            raise ResultError("no header")
+        header = json.loads(str(arrays.pop(_HEADER)[()]))
+        if not isinstance(header, dict) or header.get("kind") != kind:
+            found = header.get("kind") if isinstance(header, dict) else header
+            raise ResultError(f"kind {found!r:.100}")
+        if header.get("format") != FORMAT:
+            raise ResultError(
+                f"format {header.get('format')!r:.100} of version {header.get('version')!r:.100}, "
+                f"where version {__version__} reads format {FORMAT}"
+            )
+        return arrays, header
+
+
+@contextmanager
+def refusing(path: str | PathLike[str], kind: str) -> Iterator[None]:
+    """Turn every error inside into a ResultError that names the file and the kind expected."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    # Damaged bytes raise whatever zipfile, zlib, NumPy or json raise, MemoryError included.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ResultError(
+            f"Expected a file that {kind}.save wrote. Received: {path} ({reason:.300})."
+        ) from error
+
+
+@contextmanager
+def replacing(
+    path: str | PathLike[str], mode: str = "w", newline: str | None = None
+) -> Iterator[IO[Any]]:
+    """Open a new file beside a path, and put it in its place once all is written.
+
+    If writing fails, the earlier file is kept as it was. What is no regular file, such as a pipe,
+    is written to directly.
+    """
+    target = Path(os.path.realpath(path))
+    encoding = None if "b" in mode else "utf-8"
+    if target.exists() and not target.is_file():
+        with open(target, mode, encoding=encoding, newline=newline) as file:
+            yield file
+        return
+    part = target.with_name(f".tfsaliency-{secrets.token_hex(8)}.part")
+    try:
+        with open(part, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            os.chmod(part, target.stat().st_mode & 0o777)
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def to_plain(value: Any) -> Any:
+    """Return what JSON can express of records, mappings, sequences and numbers; null for NaN.
+
+    >>> to_plain({"a": (1, float("nan"))})
+    {'a': [1, None]}
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """Return a value of a type out of what JSON keeps of it; the inverse of to_plain.
+
+    Parameters
+    ----------
+    kind
+        A dataclass, str, int, float, bool, X | None, tuple[X, ...] or Mapping[str, X].
+    value
+        What to_plain returned. None stands for NaN where a float is expected.
+
+    Raises
+    ------
+    ResultError
+        If the value is of another type.
+
+    >>> from_plain(tuple[float, ...], [1, None])
+    (1.0, nan)
+    """
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):  # X | None
+        (inner,) = (part for part in parts if part is not types.NoneType)
+        return None if value is None else from_plain(inner, value)
+    if origin is tuple and isinstance(value, list):
+        return tuple(from_plain(parts[0], item) for item in value)
+    if isinstance(value, dict) and isinstance(origin, type) and issubclass(origin, Mapping):
+        return {key: from_plain(parts[1], item) for key, item in value.items()}
+    if isinstance(value, dict) and is_dataclass(kind) and isinstance(kind, type):
+        return _record(kind, value)
+    if kind is float and (value is None or type(value) in (int, float)):
+        return float("nan") if value is None else float(value)
+    literal = origin is typing.Literal and value in parts
+    if literal or (kind in (str, int, bool) and type(value) is kind):
+        return value
+    raise ResultError(f"{value!r:.100} instead of {getattr(kind, '__name__', kind)}")
+
+
+def _record(kind: type, value: Mapping[str, Any]) -> Any:
+    """Return a dataclass of its fields, all of the types that it declares."""
+    hints = typing.get_type_hints(kind)
+    known = {field.name: field for field in fields(kind)}
+    needed = {name for name, f in known.items() if f.default is f.default_factory is MISSING}
+    if not needed <= set(value) <= set(known):
+        raise ResultError(f"fields {sorted(value)} of {kind.__name__}")
+    return kind(**{name: from_plain(hints[name], item) for name, item in value.items()})
+
+
+def checked_array(
+    arrays: Mapping[str, Array], name: str, kinds: str, shape: tuple[int | None, ...] | None = None
+) -> Array:
+    """Return an array of a file.
+
+    Parameters
+    ----------
+    arrays
+        Those of the file by name.
+    name
+        The name of the one wanted.
+    kinds
+        The kinds of dtype that it may have, "iu" or "f" for example.
+    shape
+        The shape that it must have, with None for any size; None for any shape.
+
+    Raises
+    ------
+    ResultError
+        If there is none, or it has another dtype or shape.
+    """
+    if name not in arrays:
+        raise ResultError(f"no array {name!r}")
+    array = arrays[name]
+    fits = shape is None or (
+        array.ndim == len(shape)
+        and all(want in (None, size) for want, size in zip(shape, array.shape, strict=True))
+    )
+    if array.dtype.kind not in kinds or not fits:
+        raise ResultError(f"{name!r} is {array.dtype} of shape {array.shape}, expected {shape}")
+    return array
+
+
+def _read_arrays(path: str | PathLike[str]) -> dict[str, Array]:
+    """Read a .npz file; each array's size is compared with its shape before memory is taken."""
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename or name in arrays:
+                raise ResultError(f"an unexpected entry {info.filename!r}")
+            with archive.open(info) as member:
+                shape, dtype = _read_shape(member)
+                bytes_expected = member.tell() + dtype.itemsize * int(np.prod(shape, dtype=object))
+            text = name == _HEADER and dtype.kind == "U" and shape == ()
+            if info.file_size != bytes_expected or not (text or dtype.kind in _KINDS):
+                raise ResultError(f"{name!r} of {info.file_size} bytes: {dtype} of shape {shape}")
+            with archive.open(info) as member:
+                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+                if member.read():  # to the end, where zipfile compares the checksum
+                    raise ResultError(f"more than {name!r} holds")
+    return arrays
+
+
+def _read_shape(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(member)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+    return shape, dtype

@@ -1,0 +1,98 @@
+"""Read-only tables of named options, such as METHODS, and tables of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .errors import unknown_option
+
+T = TypeVar("T")
+
+
+class Table(Mapping[str, T]):
+    """A read-only mapping of names to options that prints as a table of names with a line each.
+
+    Parameters
+    ----------
+    kind
+        The option in one word, for errors: "method".
+    rows
+        The options by name.
+    describe
+        An option -> one line about it; by default the first line of its docstring.
+
+    Examples
+    --------
+    >>> print(Table("number", {"one": 1, "eleven": 11}, lambda n: f"{n} is odd"))
+    one     1 is odd
+    eleven  11 is odd
+    """
+
+    def __init__(
+        self, kind: str, rows: Mapping[str, T], describe: Callable[[T], str] | None = None
+    ) -> None:
+        self._kind, self._rows, self._describe = kind, dict(rows), describe or first_line
+
+    def __getitem__(self, name: str) -> T:
+        return self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._rows
+
+    def __repr__(self) -> str:
+        return "\n".join(align([[name, self._describe(row)] for name, row in self.items()]))
+
+    def named(self, name: Any) -> T:
+        """Return the option of a name.
+
+        Raises
+        ------
+        OptionError
+            For an unknown name; it lists all known ones and suggests the nearest.
+        """
+        if name not in self:
+            raise unknown_option(self._kind, name, self)
+        return self._rows[name]
+
+
+def by_name(rows: Iterable[T]) -> dict[str, T]:
+    """Return records by their attribute `name`."""
+    return {row.name: row for row in rows}  # type: ignore[attr-defined]
+
+
+def first_line(item: Any) -> str:
+    """Return the first line of the docstring of an object, without its period."""
+    return (item.__doc__ or "").strip().split("\n")[0].removesuffix(".")
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a text table with aligned columns.
+
+    >>> align([["a", "1"], ["bc", "2"]])
+    ['a   1', 'bc  2']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def short(value: float) -> str:
+    """Write a number as .47, 1.00 or -.20.
+
+    >>> short(0.468), short(1.0), short(-0.2), short(float("nan"))
+    ('.47', '1.00', '-.20', 'undefined')
+    """
+    if not np.isfinite(value):
+        return "undefined"
+    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.2f}"
