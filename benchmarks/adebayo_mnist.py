@@ -46,9 +46,9 @@ PUBLISHED = {
 }
 # As theirs: 50 points from black, and 50 samples; of both together fewer, which takes minutes and
 # not hours.
-RULE = tfs.RULES["gradient"]
-INTEGRATED = tfs.IntegratedGradients(nodes=50, most=50)
-SMOOTH_INTEGRATED = tfs.SmoothGrad(20, of=tfs.IntegratedGradients(nodes=10, most=10))
+RULE = "gradient"
+INTEGRATED = tfs.IntegratedGradients(steps=50, max_steps=50)
+SMOOTH_INTEGRATED = tfs.SmoothGrad(20, inner=tfs.IntegratedGradients(steps=10, max_steps=10))
 METHODS = {
     **tfs.METHODS,
     "integrated_gradients": tfs.Method("integrated_gradients", RULE, INTEGRATED),
@@ -181,7 +181,7 @@ def report(
         cells = [f"{np.nanmean(t):.3f}" for t in axes["spearman (x != 0)"][m]]
         print(f"| | over pixels x != 0 | {' | '.join(cells)} |")
         for r, result in enumerate(results):
-            verdicts = [f"{v.index:.2f} {v.verdict}" for v in result.verdicts[method]]
+            verdicts = [f"{v.invariance:.2f} {v.verdict}" for v in result.verdicts[method]]
             print(f"| | verdict, training seed {r} | {' | '.join(verdicts)} |")
     noise = [result.explained_by["gradient"].noise_to_noise for result in results]
     print(f"\nx * noise against x * other noise: {np.mean(noise):.3f} over all pixels")

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 import tfsaliency as tfs
-from tfsaliency import worlds
+from tfsaliency import synthetic
 
 SEED, CHECKED = 4, 16  # other pictures than those of training, tests and demonstration
 
@@ -24,11 +24,11 @@ def row(cells: Sequence[str]) -> str:
 
 def main() -> None:
     pictures = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    model, twins = worlds.shapes_model(), worlds.shapes_twins()
+    model, twins = synthetic.shapes_model(), synthetic.permuted_label_models()
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {pictures} pictures\n")
-    for variant in worlds.VARIANTS:
-        world = worlds.shapes(pictures, SEED, variant=variant)
-        result = worlds.evaluate(model, world, list(tfs.METHODS), on_problem="ignore")
+    for variant in synthetic.VARIANTS:
+        world = synthetic.make_shapes(pictures, SEED, variant=variant)
+        result = tfs.evaluate(model, world, list(tfs.METHODS), on_problem="ignore")
         print(f"### {variant}, {result.correct.mean():.1%} classified correctly\n")
         print(row(["", *result.scores]))
         print(row(["---"] * (1 + len(result.scores))))
@@ -43,7 +43,7 @@ def main() -> None:
         for score in result.scores:
             print(f"- {score}: {' > '.join(map(' = '.join, result.ranking(score)))}")
         print(flush=True)
-    world = worlds.shapes(CHECKED, SEED)
+    world = synthetic.make_shapes(CHECKED, SEED)
     options = {"targets": world.labels, "verbose": 0, "on_problem": "ignore"}
     methods = list(tfs.METHODS)
     once = tfs.sanity_check(model, world.images[:2], seeds=1, **options | {"targets": 0})

@@ -30,9 +30,11 @@ import tfsaliency as tfs
 
 ROUNDS, SAMPLES = 9, 50
 BATCHES = (1, 8)
-RULE = tfs.RULES["gradient"]
+RULE = "gradient"
 SMOOTH = tfs.Method("smooth", RULE, tfs.SmoothGrad(SAMPLES))
-INTEGRATED = tfs.Method("integrated", RULE, tfs.IntegratedGradients(nodes=SAMPLES, most=SAMPLES))
+INTEGRATED = tfs.Method(
+    "integrated", RULE, tfs.IntegratedGradients(steps=SAMPLES, max_steps=SAMPLES)
+)
 
 # The maps to make, and (model, classes (n,)) -> a job of each library that makes them.
 Job = Callable[[np.ndarray], object]

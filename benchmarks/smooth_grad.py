@@ -24,7 +24,7 @@ CHUNK = 16  # points at a time where memory is looked at: FEW fill it, too
 
 def explained(model: keras.Model, samples: int, batch_size: int, image: np.ndarray) -> None:
     """Explain one image."""
-    method = tfs.Method("smooth", tfs.RULES["gradient"], tfs.SmoothGrad(samples))
+    method = tfs.Method("smooth", "gradient", tfs.SmoothGrad(samples))
     tfs.attributions(model, image, method, batch_size=batch_size, on_problem="ignore")
 
 

@@ -75,7 +75,7 @@ def bare_forward(model: keras.Model) -> Job:
 
 
 def maps_of(model: object, methods: object) -> Job:
-    return lambda images: tfs.gradient_map(model, images, methods, on_problem="ignore")
+    return lambda images: tfs.saliency_map(model, images, methods, on_problem="ignore")
 
 
 def noise(n: int, shape: Sequence[int]) -> np.ndarray:
@@ -144,7 +144,7 @@ def precision_rows() -> Iterator[Sequence[str]]:
     model = squeezenet()
     images = photos(model)
     low = tfs.prepare(model, precision="bfloat16")
-    smooth = tfs.Method("smooth_grad", tfs.RULES["gradient"], tfs.SmoothGrad(50))
+    smooth = tfs.Method("smooth_grad", "gradient", tfs.SmoothGrad(50))
     methods = [tfs.METHODS[name] for name in (*THREE, "grad_cam")]
     for method, batch in [*((m, len(images)) for m in methods), (smooth, 1)]:
         jobs = {"float32": maps_of(model, method), "bfloat16": maps_of(low, method)}
@@ -179,7 +179,7 @@ def memory_rows() -> Iterator[Sequence[str]]:
         "bare": "the bare gradient, 32 images",
         "gradient": "gradient_map, 32 images",
         "three": "gradient_map, three methods, 32 images",
-        "stream": f"gradient_map_batches, {FEW} images, 32 at a time",
+        "stream": f"saliency_map_batches, {FEW} images, 32 at a time",
     }.items():
         yield [label, f"{peak(kind, FEW) / 2**10:.0f} MB"]
     few, many = peak("stream", FEW), peak("stream", MANY)
@@ -198,7 +198,7 @@ def print_peak(kind: str, count: int) -> None:
     images = noise(32, model.input_shape[1:])
     if kind == "stream":
         batches = (images[: min(32, count - start)] for start in range(0, count, 32))
-        for maps in tfs.gradient_map_batches(model, batches, on_problem="ignore"):
+        for maps in tfs.saliency_map_batches(model, batches, on_problem="ignore"):
             assert maps["gradient"].any()
     else:
         methods = THREE if kind == "three" else "gradient"

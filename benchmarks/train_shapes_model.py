@@ -1,4 +1,4 @@
-"""Trains the networks of worlds.shapes_model, and writes their weights into the package.
+"""Trains the networks of synthetic.shapes_model, and writes their weights into the package.
 
     python benchmarks/train_shapes_model.py FOLDER
 
@@ -15,10 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsaliency import worlds
+from tfsaliency import synthetic
 from tfsaliency.synthetic.networks import PERMUTED, TRAINED, build_shapes_model, fold, save
 
-PARTS = {"plain": 12_000, "two_objects": 6_000, "null_patch": 3_000, "coloured_distractor": 3_000}
+PARTS = {"plain": 12_000, "two_objects": 6_000, "null_patch": 3_000, "colored_distractor": 3_000}
 TRAINING_SEED, TEST_SEED = 1, 2  # of the pictures
 TESTED = 2_000  # pictures of each variant
 EPOCHS, TWIN_EPOCHS = 20, 60
@@ -30,7 +30,7 @@ def pictures(folder):
     """Return the pictures to train on, uint8, the plain ones first, and their labels; made once."""
     path = folder / "pictures.npz"
     if not path.exists():
-        parts = [worlds.shapes(n, TRAINING_SEED, variant=v) for v, n in PARTS.items()]
+        parts = [synthetic.make_shapes(n, TRAINING_SEED, variant=v) for v, n in PARTS.items()]
         images = np.concatenate([part.images for part in parts]).astype(np.uint8)
         np.savez(path, images=images, labels=np.concatenate([part.labels for part in parts]))
     with np.load(path) as stored:
@@ -80,8 +80,8 @@ def main():
     ]
     for seed, (name, wrong) in enumerate(zip(PERMUTED, permuted, strict=True), start=1):
         save(train(folder, name, seed, few, wrong, TWIN_EPOCHS, flips=False), name)
-    trained, twins = worlds.shapes_model(), worlds.shapes_twins()
-    tests = {v: worlds.shapes(TESTED, TEST_SEED, variant=v) for v in PARTS}
+    trained, twins = synthetic.shapes_model(), synthetic.permuted_label_models()
+    tests = {v: synthetic.make_shapes(TESTED, TEST_SEED, variant=v) for v in PARTS}
     for variant, world in tests.items():
         print(f"trained, unseen {variant}: {accuracy(trained, world.images, world.labels):.4f}")
     for name, twin, wrong in zip(PERMUTED, twins, permuted, strict=True):

@@ -36,7 +36,7 @@ def test_a_model_of_keras_applications(name):
     methods = METHODS if relus else ["gradient"]
     if not relus:
         with pytest.raises(tfs.NoReluError):
-            tfs.gradient_map(model, x, "guided_backprop")
+            tfs.saliency_map(model, x, "guided_backprop")
     maps = tfs.attributions(model, x, methods)
     x = x.astype("float32")
     expected = benchmark.reference(model, x, int(maps.targets[0]), name, methods)

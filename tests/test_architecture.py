@@ -1,104 +1,155 @@
-"""The import order, and who may use what."""
+"""The import order, the sizes of files and functions, and who may use what."""
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "tfsaliency"
+import tfsaliency as tfs
 
-# Each row imports only rows above it.
-ROWS = [
-    ["errors", "version"],
-    ["arrays", "nodes"],
-    [
-        "scores",
-        "rules",
-        "patterns",
-        "endpoints",
-        "problems",
-        "photos",
-        "models",
-        "draws",
-    ],
-    ["similarity", "verdicts", "randomization", "compositions", "structures"],
-    ["census", "controls", "methods"],
-    ["injection"],
-    ["precision", "taps"],
-    ["tracing"],
-    ["gradients"],
-    ["composing"],
-    ["engines"],
-    ["prepared"],
-    ["maps"],
-    ["measuring", "streams"],
-    ["tables"],
-    ["results"],
-    ["checks"],
-    ["data_randomization", "sanity"],
-    ["worlds"],
-    ["reports"],
-    ["demo"],
-    ["cli"],
-    ["__init__", "__main__"],
-]
-ROW = {name: number for number, row in enumerate(ROWS) for name in row}
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "tfsaliency"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
+# The import order is written in docs/architecture.md, and nowhere else.
+BLOCKS = re.findall(r"```\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+ROW, ENGINE_ROW = (
+    {name: number for number, line in enumerate(block.splitlines()) for name in line.split()}
+    for block in BLOCKS
+)
 
-def _part(path):
-    """The name in ROWS of a module, or of the folder it is in."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0]
 
-
-def _imported_parts(path):
-    """The parts that a module imports, relatively or absolutely, wherever in the file."""
-    package = ("tfsaliency", *path.relative_to(PACKAGE).parent.parts)
+def _imported(path, package=PACKAGE):
+    """The modules of the package that a module imports, as paths below it, wherever in the file."""
+    own = ("tfsaliency", *path.relative_to(package).parent.parts)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
+            base = own[: len(own) - node.level + 1] if node.level else ()
             names = [*base, *(node.module.split(".") if node.module else [])]
             for full in [names] if len(names) > 1 else [[*names, a.name] for a in node.names]:
                 if full[0] == "tfsaliency":
-                    yield full[1] if full[1] in ROW else "__init__"
+                    yield tuple(full[1:])
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "tfsaliency":
-                    yield alias.name.split(".")[1] if "." in alias.name else "__init__"
+                    yield tuple(alias.name.split(".")[1:])
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def _name(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts
+
+
+def _row(parts):
+    return ROW.get(parts[0] if parts else "__init__", ROW["__init__"])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: "/".join(_name(p)))
 def test_imports_go_down(path):
-    own = _part(path)
-    assert own in ROW, f"{own} has no row in the import order"
-    for part in _imported_parts(path):
-        assert part == own or ROW[part] < ROW[own], f"{own} imports {part}"
+    own = _name(path)
+    assert own[0] in ROW, f"{own[0]} has no row in the import order"
+    for imported in _imported(path):
+        within = imported[:1] == own[:1] and len(own) > 1
+        assert within or _row(imported) < _row(own), f"{own} imports {imported}"
+        if own[0] == "engine" and within:
+            assert ENGINE_ROW[imported[1]] < ENGINE_ROW[own[1]], f"{own} imports {imported}"
 
 
-def test_the_order_would_notice_an_import_that_goes_up(tmp_path, monkeypatch):
+def test_every_folder_and_module_is_in_the_order():
+    names = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
+    names -= {"py", "__pycache__", "py.typed"}
+    assert names == set(ROW)
+    assert {p.stem for p in (PACKAGE / "engine").glob("*.py")} - {"__init__"} == set(ENGINE_ROW)
+
+
+def test_there_is_no_import_cycle():
+    graph = {}
+    for path in MODULES:
+        own = _name(path)
+        own = own[:-1] if own[-1] == "__init__" else own
+        graph[own] = set(_imported(path)) - {own}
+    seen, done = [], set()
+
+    def visit(module):
+        assert module not in seen, f"cycle: {[*seen, module]}"
+        if module in done:
+            return
+        seen.append(module)
+        for imported in graph.get(module, ()):
+            # A package imports its modules; these import it by no name of their own.
+            if imported != module[: len(imported)]:
+                visit(imported)
+        done.add(seen.pop())
+
+    for module in list(graph):
+        visit(module)
+
+
+def test_the_order_would_notice_an_import_that_goes_up(tmp_path):
     module = tmp_path / "rules.py"
     module.write_text(
-        "from .maps import gradient_map\nfrom . import cli\nimport tfsaliency.reports\n"
+        "from .maps import saliency_map\nfrom . import cli\nimport tfsaliency.visualization\n"
     )
-    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
-    assert sorted(_imported_parts(module)) == ["cli", "maps", "reports"]
+    assert sorted(_imported(module, tmp_path)) == [("cli",), ("maps",), ("visualization",)]
+    assert _row(("maps",)) > _row(("methods",))
+
+
+def test_few_modules_lie_at_the_top():
+    assert len(list(PACKAGE.glob("*.py"))) <= 14
+
+
+@pytest.mark.parametrize(("folder", "most"), [(PACKAGE, 400), (ROOT / "tests", 600)])
+def test_files_can_be_read_at_once(folder, most):
+    long = {
+        p.name: n for p in folder.rglob("*.py") if (n := len(p.read_text().splitlines())) > most
+    }
+    assert not long
+
+
+def _functions():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                yield path, node
+
+
+def _body_lines(node):
+    """The lines of a function from its first statement behind the docstring to its end."""
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return node.end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_functions_can_be_read_at_once():
+    assert not {
+        f"{p.name}: {n.name}": _body_lines(n) for p, n in _functions() if _body_lines(n) > 50
+    }
+
+
+def test_functions_have_few_parameters():
+    """But sanity_check, whose options are those of saliency_map and those of the check."""
+    counts = {n.name: len(n.args.args) + len(n.args.kwonlyargs) for _, n in _functions()}
+    assert {name for name, count in counts.items() if count > 12} <= {
+        "sanity_check",
+        "data_randomization_check",
+    }
 
 
 def _users(*words):
-    return {word: {_part(p) for p in MODULES if word in p.read_text()} for word in words}
+    return {word: {_name(p)[0] for p in MODULES if word in p.read_text()} for word in words}
 
 
 def test_who_may_use_what():
     users = _users(
         "GradientTape(", "clone_model(", "import matplotlib", "from matplotlib", "pyplot("
     )
-    # injection's tape is the derivative of one ReLU; its docstring has the word, too.
-    assert users["GradientTape("] == {"gradients", "injection"}
-    assert users["clone_model("] == {"injection"}
-    assert users["import matplotlib"] | users["from matplotlib"] == {"reports"}
+    # The tape of clone is the derivative of one ReLU; its docstring has the word, too.
+    tapes = {_name(p) for p in MODULES if "GradientTape(" in p.read_text()}
+    assert tapes == {("engine", "gradients"), ("engine", "clone")}
+    assert users["clone_model("] == {"engine"}
+    assert users["import matplotlib"] | users["from matplotlib"] == {"visualization"}
     assert users["pyplot("] == set()
 
 
@@ -107,6 +158,15 @@ def test_no_assert_and_no_unfinished_mark():
         tree = ast.parse(path.read_text())
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), path
         assert not any(mark in path.read_text() for mark in ("TODO", "FIXME", "XXX")), path
+
+
+def test_public_records_are_frozen_dataclasses():
+    for name in tfs.__all__:
+        value = getattr(tfs, name)
+        if inspect.isclass(value):
+            assert not issubclass(value, tuple), name
+            if hasattr(value, "__dataclass_fields__"):
+                assert value.__dataclass_params__.frozen, name
 
 
 def test_importing_the_package_does_not_import_matplotlib():

@@ -11,7 +11,7 @@ from PIL import Image
 import tfsaliency as tfs
 from tfsaliency import cli
 from tfsaliency.methods.table import DEFAULT_METHODS
-from tfsaliency.sanity.randomizers import units_of
+from tfsaliency.sanity.units import list_units
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_dog_of_the_original(data, keras_home, tmp_path, capsys):
     assert maps.names == (str(dog),) and maps.targets.tolist() == [212]
     np.testing.assert_allclose(maps.scores, [0.640], atol=0.001)
     model = tfs.models.SqueezeNet(data / "squeezenet_v1.1.bin")
-    direct = tfs.gradient_map(
+    direct = tfs.saliency_map(
         model,
         tfs.load_images(dog, model, fit="squash"),
         list(DEFAULT_METHODS),
@@ -88,7 +88,7 @@ def test_good_photos_are_done_beside_bad_ones(photo, model_file, tmp_path, capsy
     maps = tfs.SaliencyMaps.load(out / "maps.npz")
     assert maps.names == (str(photo), str(other))
     model = keras.saving.load_model(model_file)
-    direct = tfs.gradient_map(model, tfs.load_images([photo, other], model), list(DEFAULT_METHODS))
+    direct = tfs.saliency_map(model, tfs.load_images([photo, other], model), list(DEFAULT_METHODS))
     for name in DEFAULT_METHODS:
         np.testing.assert_allclose(maps[name], direct[name], rtol=1e-4, atol=1e-6)
 
@@ -127,7 +127,7 @@ def test_options_reach_the_maps(suffix, photo, tmp_path, capsys):
     code, lines, _ = _run(capsys, "map", photo, *arguments)
     assert code == 0 and lines[1] == "zeiler_fergus: 2 of 2 ReLUs (clone)"
     ours = tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz")
-    direct = tfs.gradient_map(
+    direct = tfs.saliency_map(
         model,
         tfs.load_images(photo, model) / 127.5 - 1,
         "zeiler_fergus",
@@ -188,7 +188,7 @@ def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
     assert (code, errors) == (0, [])
     assert lines[1] == "guided_backprop: 35 of 35 ReLUs (clone)"
     x = tfs.load_images(photo, model)
-    direct = tfs.gradient_map(
+    direct = tfs.saliency_map(
         model, x, "guided_backprop", preprocess=keras.applications.mobilenet_v2.preprocess_input
     )
     ours = tfs.SaliencyMaps.load(out / "maps.npz")
@@ -206,7 +206,7 @@ def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
         (["--model", "resnet50", "--weights", "none.h5"], "Cannot read the weights file none.h5"),
         (["--model", "PHOTO.h5"], "cannot be loaded as a Keras model"),
         (["--model", "MODEL", "--target", "4"], "a class index below 4"),
-        (["--model", "MODEL", "--target", "cat"], "Expected labels="),
+        (["--model", "MODEL", "--target", "cat"], "Expected class_names="),
         (["--model", "MODEL", "--score", "logits"], "invalid choice: 'logits'"),
         (["--model", "MODEL", "--top", "0"], "expected a whole number from 1, received 0"),
         (["--model", "MODEL", "--methods", "guided"], "invalid choice: 'guided'"),
@@ -240,7 +240,7 @@ def test_a_photo_is_never_replaced(photo, model_file, capsys):
 def test_labels_from_a_file(photo, model_file, tmp_path, capsys):
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\ndog\n")
-    arguments = ["--model", model_file, "--labels", names, "--target", "Cat", "--top", 4]
+    arguments = ["--model", model_file, "--class-names", names, "--target", "Cat", "--top", 4]
     code, lines, _ = _run(capsys, "map", photo, *arguments, "--out", tmp_path / "o")
     assert code == 0 and {"ant", "bee", "cat", "dog"} <= set(lines[0].replace(",", "").split())
     assert tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz").targets.tolist() == [2]
@@ -263,7 +263,7 @@ def test_captions_claim_no_probability_that_is_none(outputs, caption):
 
 def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        cli, "imagenet_labels", lambda: (_ for _ in ()).throw(tfs.WeightsError("no network"))
+        cli, "imagenet_class_names", lambda: (_ for _ in ()).throw(tfs.WeightsError("no network"))
     )
     loaded = cli.LoadedModel(tfs.models.SqueezeNet(weights=None), None, True)
     assert cli._labels(loaded, None) is None
@@ -289,7 +289,7 @@ def test_check_writes_what_python_computes(photo, model_file, tmp_path, capsys):
     assert all(error.startswith("tfsaliency: warning: alike_maps (") for error in errors)
     model = keras.models.load_model(model_file)
     direct = tfs.sanity_check(
-        model, tfs.load_images(photos, model), list(DEFAULT_METHODS), draw="matched", seeds=2,
+        model, tfs.load_images(photos, model), list(DEFAULT_METHODS), randomizer="matched", seeds=2,
         similarities=("spearman", "pearson"), verbose=0, on_problem="ignore",
     )  # fmt: skip
     result = tfs.SanityResult.load(out / "result.json")
@@ -305,7 +305,7 @@ def test_check_writes_what_python_computes(photo, model_file, tmp_path, capsys):
 def test_check_of_chosen_layers_and_of_one_class(photo, model_file, tmp_path, capsys):
     photos = _more_photos(photo, tmp_path, 2)
     model = keras.models.load_model(model_file)
-    first, *_, last = (unit.path for unit in units_of(model))
+    first, *_, last = (unit.path for unit in list_units(model))
     code, _, errors = _run(
         capsys, "check", *photos, photo, "--model", model_file, "--plan", f"{first}+{last}", last,
         "--target", 1, "--seeds", 2, "--methods", "gradient", "--similarities", "pearson",

@@ -36,7 +36,7 @@ def test_the_callers_model_is_left_as_it_was(spelling):
         list(map(id, model.weights)),
     )
     config = None if "get_config" in spelling else repr(model.get_config())
-    tfs.gradient_map(model, x, ALL)
+    tfs.saliency_map(model, x, ALL)
     after = (
         model.get_weights(),
         _nodes(model),
@@ -122,8 +122,8 @@ def test_a_tf_function_in_a_model_is_left_as_it_was(kind, tmp_path):
     x = zoo.images().astype("float32")
     model, plain = _pair(kind)
     before = [tfs.attributions(model, x, ALL, targets=1) for _ in range(2)]
-    tfs.gradient_map(model, x)
-    tfs.gradient_map(model, x, score=lambda y, t: tf.gather(y, t, batch_dims=1))
+    tfs.saliency_map(model, x)
+    tfs.saliency_map(model, x, score=lambda y, t: tf.gather(y, t, batch_dims=1))
     for each in (model, plain):
         each.compile("sgd", "sparse_categorical_crossentropy")
         each.fit(x, np.array([0, 1]), epochs=2, verbose=0)
@@ -167,7 +167,7 @@ def test_seeds_and_layer_names_are_left_alone():
     plain, mapped = draws(), draws()
     next(plain)
     expected = list(plain)
-    tfs.gradient_map(next(mapped), zoo.images(), ALL)
+    tfs.saliency_map(next(mapped), zoo.images(), ALL)
     assert list(mapped) == expected
 
 
@@ -202,7 +202,7 @@ def test_a_layer_changed_in_place_is_seen():
         _, reference = zoo.reference_gradient(model, x[0], 1, rule, {"negative_slope": 0.5})
         np.testing.assert_allclose(ours[rule][0], reference, rtol=1e-7, atol=1e-12)
     model.layers[-1].activation = keras.activations.linear  # the softmax
-    assert tfs.gradient_map(model, x, "guided_backprop").score == "logit"
+    assert tfs.saliency_map(model, x, "guided_backprop").score == "logit"
 
 
 def test_a_layer_changed_in_place_twice_is_seen():
@@ -261,8 +261,8 @@ def test_mixed_precision_runs_through_the_same_dtypes():
     low = zoo.SPELLINGS["Conv2D(activation='relu')"].build("mixed_bfloat16")
     low.set_weights(model.get_weights())
     x = zoo.images().astype("float32")
-    exact = tfs.gradient_map(model, x, "guided_backprop", targets=1)["guided_backprop"]
-    rounded = tfs.gradient_map(low, x, "guided_backprop", targets=1)["guided_backprop"]
+    exact = tfs.saliency_map(model, x, "guided_backprop", targets=1)["guided_backprop"]
+    rounded = tfs.saliency_map(low, x, "guided_backprop", targets=1)["guided_backprop"]
     assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.99
 
 
@@ -326,7 +326,7 @@ def test_nothing_stays_behind_when_the_model_goes():
 
     before = registered()
     model = zoo.SPELLINGS["nested"].build("float32")
-    tfs.gradient_map(model, zoo.images(), ALL)
+    tfs.saliency_map(model, zoo.images(), ALL)
     watched = [weakref.ref(model), weakref.ref(model.layers[1]), weakref.ref(model.weights[0])]
     del model
     gc.collect()

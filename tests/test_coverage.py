@@ -17,7 +17,7 @@ MODIFIED = ["guided_backprop", "zeiler_fergus"]
 def test_an_unreached_relu_is_refused_by_name(case, rule):
     build, name = zoo.REFUSED[case]
     with pytest.raises(tfs.UncoveredReluError) as caught:
-        tfs.gradient_map(build("float32"), zoo.images(), rule)
+        tfs.saliency_map(build("float32"), zoo.images(), rule)
     assert name in str(caught.value)
     assert rule in str(caught.value)
 
@@ -39,7 +39,7 @@ def test_the_gradient_needs_no_reach(case):
 @pytest.mark.parametrize("activation", zoo.WITHOUT_RELU)
 def test_a_model_without_relu_is_refused(activation, rule):
     with pytest.raises(tfs.NoReluError, match=rule):
-        tfs.gradient_map(zoo.WITHOUT_RELU[activation]("float32"), zoo.images(), rule)
+        tfs.saliency_map(zoo.WITHOUT_RELU[activation]("float32"), zoo.images(), rule)
 
 
 def test_only_what_lies_between_image_and_score_counts():
@@ -50,7 +50,7 @@ def test_only_what_lies_between_image_and_score_counts():
     block = keras.Model(i, [h, side])
     x = i = keras.Input((4, 4, 3))
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(block(x)[0])))
-    coverage = tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop").coverage
+    coverage = tfs.saliency_map(model, np.ones((4, 4, 3)), "guided_backprop").coverage
     assert coverage["guided_backprop"] == tfs.Coverage("guided_backprop", relus=2, reached=2)
     assert str(coverage) == "guided_backprop: 2 of 2 ReLUs (clone)"
 
@@ -65,7 +65,7 @@ def test_a_relu_of_weights_alone_is_none_of_the_maps():
 
     x = i = keras.Input((4, 4, 3))
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(layers.ReLU()(Positive()(x)))))
-    coverage = tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop").coverage
+    coverage = tfs.saliency_map(model, np.ones((4, 4, 3)), "guided_backprop").coverage
     assert coverage["guided_backprop"].relus == 1
 
 
@@ -73,14 +73,14 @@ def test_a_maximum_with_something_else_is_no_relu():
     x = i = keras.Input((4, 4, 3))
     h = layers.ReLU()(keras.ops.maximum(x, -1.0))
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(h)))
-    assert tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop")["guided_backprop"].any()
+    assert tfs.saliency_map(model, np.ones((4, 4, 3)), "guided_backprop")["guided_backprop"].any()
 
 
 def test_a_product_with_a_functions_argument_is_no_relu():
     x = i = keras.Input((4, 4, 3))
     h = zoo.CastInFunction()(layers.ReLU()(x))
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(h)))
-    coverage = tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop").coverage
+    coverage = tfs.saliency_map(model, np.ones((4, 4, 3)), "guided_backprop").coverage
     assert coverage["guided_backprop"].relus == 1
 
 
@@ -170,7 +170,7 @@ NO_GATES = {
 
 @pytest.mark.parametrize("relu", NO_GATES)
 def test_what_only_looks_like_a_gate_is_a_relu(relu):
-    coverage = tfs.gradient_map(_gated(NO_GATES[relu]), zoo.images(), MODIFIED).coverage
+    coverage = tfs.saliency_map(_gated(NO_GATES[relu]), zoo.images(), MODIFIED).coverage
     for method in MODIFIED:
         assert (coverage[method].relus, coverage[method].reached) == (2, 2)
         assert coverage[method].gates == ()
@@ -182,8 +182,8 @@ def test_a_model_of_gates_alone_is_refused(gate):
     x = layers.Flatten()(layers.Activation(gate)(x))
     model = keras.Model(i, layers.Dense(2)(x))
     with pytest.raises(tfs.NoReluError, match="are no rectifiers"):
-        tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop")
-    assert tfs.gradient_map(model, np.ones((4, 4, 3)))["gradient"].any()
+        tfs.saliency_map(model, np.ones((4, 4, 3)), "guided_backprop")
+    assert tfs.saliency_map(model, np.ones((4, 4, 3)))["gradient"].any()
 
 
 # No rectifiers: they keep their own derivative. Those with an op or a pattern are counted.
@@ -210,7 +210,7 @@ def test_smooth_activations_keep_their_own_derivative(activation):
 
 def test_an_elu_of_another_alpha_is_no_relu():
     model = _gated(layers.ELU(alpha=0.5))
-    coverage = tfs.gradient_map(model, zoo.images(), "guided_backprop").coverage
+    coverage = tfs.saliency_map(model, zoo.images(), "guided_backprop").coverage
     assert coverage["guided_backprop"].relus == 1
     assert len(coverage["guided_backprop"].smooth) >= 1
 
@@ -220,7 +220,7 @@ def test_an_elu_of_another_alpha_is_no_relu():
         lambda x: tf.nn.leaky_relu(x, 0.1))], ids=["LeakyReLU", "PReLU", "ReLU", "op"]
 )  # fmt: skip
 def test_leaky_relus_are_reported(leaky):
-    coverage = tfs.gradient_map(_gated(leaky), zoo.images(), MODIFIED).coverage
+    coverage = tfs.saliency_map(_gated(leaky), zoo.images(), MODIFIED).coverage
     for method in MODIFIED:
         assert (coverage[method].relus, coverage[method].leaky) == (2, 1)
         assert "2 of 2 ReLUs, 1 of them leaky" in str(coverage[method])
@@ -242,7 +242,7 @@ _WEIGHT = tf.constant([0.5, -0.05, 1.0])
 @pytest.mark.parametrize("case", NO_MASKS)
 def test_what_only_looks_like_a_mask_is_left_alone(case):
     model = _gated(NO_MASKS[case])
-    coverage = tfs.gradient_map(model, zoo.images(), MODIFIED, targets=0).coverage
+    coverage = tfs.saliency_map(model, zoo.images(), MODIFIED, targets=0).coverage
     assert (coverage["guided_backprop"].relus, coverage["guided_backprop"].reached) == (1, 1)
 
 
@@ -252,19 +252,19 @@ def test_a_relu_that_no_gradient_passes_is_none():
     h = layers.Conv2D(3, 1, activation="gelu")(x) * gate
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(h)))
     with pytest.raises(tfs.NoReluError):
-        tfs.gradient_map(model, np.ones((4, 4, 3)), "guided_backprop")
+        tfs.saliency_map(model, np.ones((4, 4, 3)), "guided_backprop")
 
 
 @pytest.mark.parametrize("rule", MODIFIED)
 def test_a_gradient_put_over_that_of_a_relu_is_refused(rule):
     model = zoo._partly(lambda x: zoo.OwnGradient()(x))("float32")
     with pytest.raises(tfs.ModelError, match="tf.custom_gradient"):
-        tfs.gradient_map(model, zoo.images(), rule)
+        tfs.saliency_map(model, zoo.images(), rule)
 
 
 def test_a_relu_in_a_vectorized_map_is_reached():
     layer = _ops(lambda x: tf.vectorized_map(tf.nn.relu, x))
-    coverage = tfs.gradient_map(_gated(layer), zoo.images(), "guided_backprop").coverage
+    coverage = tfs.saliency_map(_gated(layer), zoo.images(), "guided_backprop").coverage
     assert (coverage["guided_backprop"].relus, coverage["guided_backprop"].reached) == (2, 2)
 
 
@@ -282,12 +282,12 @@ def test_crelu_is_two_relus_and_no_prelu():
     def crelu(x):
         return tf.concat([tf.nn.relu(x), tf.nn.relu(-x)], axis=-1)
 
-    coverage = tfs.gradient_map(_gated(_ops(crelu)), zoo.images(), "guided_backprop").coverage
+    coverage = tfs.saliency_map(_gated(_ops(crelu)), zoo.images(), "guided_backprop").coverage
     assert (coverage["guided_backprop"].relus, coverage["guided_backprop"].reached) == (3, 3)
 
 
 def test_coverage_of_several_methods_prints_a_line_each():
-    maps = tfs.gradient_map(_gated(layers.Activation("hard_silu")), zoo.images(), MODIFIED)
+    maps = tfs.saliency_map(_gated(layers.Activation("hard_silu")), zoo.images(), MODIFIED)
     assert str(maps.coverage).splitlines() == [
         "guided_backprop: 1 of 1 ReLUs (clone); 1 gate keeps its own derivative",
         "zeiler_fergus: 1 of 1 ReLUs (clone); 1 gate keeps its own derivative",

@@ -7,34 +7,34 @@ import tensorflow as tf
 import zoo
 
 import tfsaliency as tfs
-from tfsaliency import worlds
+from tfsaliency import synthetic
 
 
 @pytest.fixture(scope="module")
 def images():
-    return worlds.shapes(8, seed=9).images
+    return synthetic.make_shapes(8, seed=9).images
 
 
 @pytest.fixture(scope="module")
 def twins():
-    return worlds.shapes_twins()
+    return synthetic.permuted_label_models()
 
 
 @pytest.fixture(scope="module")
 def result(images, twins):
     return tfs.data_randomization_check(
-        worlds.shapes_model(), images, zoo.RULES, permuted=twins, verbose=0
+        synthetic.shapes_model(), images, zoo.RULES, permuted=twins, verbose=0
     )
 
 
 def test_verdicts_are_those_of_maps_made_by_hand(images, twins, result):
-    model = worlds.shapes_model()
+    model = synthetic.shapes_model()
     trained = tfs.attributions(model, images, zoo.RULES)
     others = [tfs.attributions(twin, images, zoo.RULES, targets=trained.targets) for twin in twins]
     for method in zoo.RULES:
         expected = tfs.judge(trained[method], np.stack([maps[method] for maps in others]))
         (verdict,) = result.verdicts[method]
-        assert verdict.index == pytest.approx(expected.index, abs=1e-4)
+        assert verdict.invariance == pytest.approx(expected.invariance, abs=1e-4)
         assert verdict.low == pytest.approx(expected.low, abs=1e-4)
         assert verdict.verdict == expected.verdict.replace("the parameters", "the labels")
     spearman = tfs.SIMILARITIES["spearman"]
@@ -79,7 +79,7 @@ def data():
 def test_networks_learn_their_labels(data):
     keras.utils.set_random_seed(0)
     images, labels = data
-    found = tfs.train_twins(_build, images, labels, seeds=[3, 4], verbose=0)
+    found = tfs.train_permuted_label_models(_build, images, labels, seeds=[3, 4], verbose=0)
     said = [m.predict(images, verbose=0).argmax(axis=-1) for m in (found.model, *found.permuted)]
     permuted = [np.random.default_rng(seed).permutation(labels) for seed in (3, 4)]
     accuracies = [np.mean(s == y) for s, y in zip(said, [labels, *permuted], strict=True)]
@@ -107,17 +107,17 @@ def test_a_network_that_has_not_learned_is_refused(data):
         tfs.ModelError,
         match=r"on permuted labels, seed 0 reached a training accuracy of \d.*at least 95%",
     ):
-        tfs.train_twins(_build, *data, epochs=1, verbose=0)
+        tfs.train_permuted_label_models(_build, *data, epochs=1, verbose=0)
     images, labels = data
     few = [np.repeat(images[:1], 60, axis=0), labels]  # nothing tells them apart
     with pytest.raises(tfs.ModelError, match="did not learn"):
-        tfs.train_twins(_build, *few, epochs=2, verbose=0)
+        tfs.train_permuted_label_models(_build, *few, epochs=2, verbose=0)
 
 
 def test_the_callers_labels_stay(data):
     before = data[1].copy()
     keras.utils.set_random_seed(0)
-    tfs.train_twins(_build, *data, seeds=1, verbose=0)
+    tfs.train_permuted_label_models(_build, *data, seeds=1, verbose=0)
     assert np.array_equal(data[1], before)
 
 
@@ -144,7 +144,7 @@ def _without_metric():
 )
 def test_what_builds_no_network_is_refused(build, match, data):
     with pytest.raises(tfs.ModelError, match=match):
-        tfs.train_twins(build, *data, verbose=0)
+        tfs.train_permuted_label_models(build, *data, verbose=0)
 
 
 def test_a_network_that_is_given_again_is_refused(data):
@@ -152,13 +152,13 @@ def test_a_network_that_is_given_again_is_refused(data):
     keras.utils.set_random_seed(0)
     model = _build()
     with pytest.raises(tfs.ModelError, match="a new network each time"):
-        tfs.train_twins(lambda: model, *data, seeds=1, verbose=0)
+        tfs.train_permuted_label_models(lambda: model, *data, seeds=1, verbose=0)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(60, int), np.full((60, 3), [0, 1, 0])])
 def test_labels_that_a_permutation_leaves_are_refused(labels, data):
     with pytest.raises(tfs.OptionError, match="labels that a permutation changes.*60 labels"):
-        tfs.train_twins(_build, data[0], labels, verbose=0)
+        tfs.train_permuted_label_models(_build, data[0], labels, verbose=0)
 
 
 def test_exactly_the_least_accuracy_is_enough():
@@ -180,32 +180,34 @@ def test_exactly_the_least_accuracy_is_enough():
 
     assert float(np.float32(19 / 20)) < 0.95
     with pytest.raises(tfs.ModelError, match="on permuted labels, seed 0"):  # those of labels pass
-        tfs.train_twins(build, images, labels, seeds=1, epochs=1, verbose=0)
+        tfs.train_permuted_label_models(build, images, labels, seeds=1, epochs=1, verbose=0)
 
 
 def test_bad_data_is_refused(data):
     images, labels = data
     ragged = [images[0], images[1, :4]]
     with pytest.raises(tfs.OptionError, match="images as an array of numbers.*list"):
-        tfs.train_twins(_build, ragged, labels[:2], verbose=0)
+        tfs.train_permuted_label_models(_build, ragged, labels[:2], verbose=0)
     with pytest.raises(tfs.OptionError, match="images as an array of numbers.*Dataset"):
-        tfs.train_twins(_build, tf.data.Dataset.from_tensor_slices(images), labels, verbose=0)
+        tfs.train_permuted_label_models(
+            _build, tf.data.Dataset.from_tensor_slices(images), labels, verbose=0
+        )
     with pytest.raises(tfs.OptionError, match="labels as an array of numbers"):
-        tfs.train_twins(_build, images, ["cat"] * 60, verbose=0)
+        tfs.train_permuted_label_models(_build, images, ["cat"] * 60, verbose=0)
     with pytest.raises(tfs.OptionError, match="batch_size as an int of at least 1. Received: 0"):
-        tfs.train_twins(_build, images, labels, batch_size=0, verbose=0)
+        tfs.train_permuted_label_models(_build, images, labels, batch_size=0, verbose=0)
     with pytest.raises(tfs.OptionError, match="one label for each image"):
-        tfs.train_twins(_build, images, labels[:-1], verbose=0)
+        tfs.train_permuted_label_models(_build, images, labels[:-1], verbose=0)
     with pytest.raises(tfs.OptionError, match="epochs as an int of at least 1. Received: 0"):
-        tfs.train_twins(_build, images, labels, epochs=0, verbose=0)
+        tfs.train_permuted_label_models(_build, images, labels, epochs=0, verbose=0)
     with pytest.raises(tfs.OptionError, match="seeds"):
-        tfs.train_twins(_build, images, labels, seeds=0, verbose=0)
+        tfs.train_permuted_label_models(_build, images, labels, seeds=0, verbose=0)
     with pytest.raises(tfs.OptionError, match=r"data as \(images, labels\)"):
         tfs.data_randomization_check(_build, images, data=images, verbose=0)
 
 
 def test_networks_that_cannot_be_compared_are_refused(images, twins):
-    model = worlds.shapes_model()
+    model = synthetic.shapes_model()
 
     def check(permuted, **options):
         return tfs.data_randomization_check(model, images, permuted=permuted, verbose=0, **options)
@@ -241,9 +243,9 @@ def test_a_typing_error_is_told_before_anything_is_trained(data):
 
 
 def test_what_train_twins_returns_is_taken(images, twins, result):
-    trained = tfs.Twins(worlds.shapes_model(), tuple(twins), (1.0,) * 5)
+    trained = tfs.PermutedLabelModels(synthetic.shapes_model(), tuple(twins), (1.0,) * 5)
     found = tfs.data_randomization_check(
-        worlds.shapes_model(), images, zoo.RULES, permuted=trained, verbose=0
+        synthetic.shapes_model(), images, zoo.RULES, permuted=trained, verbose=0
     )
     assert np.array_equal(found.values, result.values)
 
@@ -260,13 +262,13 @@ def test_the_same_weights_in_another_network_are_noticed(images, twins):
     other.set_weights(twins[0].get_weights())
     with pytest.raises(tfs.OptionError, match="computes something else"):
         tfs.data_randomization_check(
-            worlds.shapes_model(), images, permuted=[other, twins[1]], verbose=0
+            synthetic.shapes_model(), images, permuted=[other, twins[1]], verbose=0
         )
 
 
 def test_one_network_gives_no_verdict(images, twins):
     result = tfs.data_randomization_check(
-        worlds.shapes_model(), images, permuted=twins[0], verbose=0
+        synthetic.shapes_model(), images, permuted=twins[0], verbose=0
     )
     assert result.verdicts["gradient"][0].verdict == "inconclusive"
     assert "1 seed" in result.verdicts["gradient"][0].reason

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import tfsaliency as tfs
-from tfsaliency import cli, demo, worlds
+from tfsaliency import cli, synthetic
+from tfsaliency.cli import demo
 
 PICTURES = 60
 
@@ -29,14 +30,15 @@ def run(tmp_path_factory):
 def test_everything_is_written(run):
     out, printed = run
     assert sorted(path.name for path in out.iterdir()) == [
-        "cascade.json",
+        "cascade.npz",
         "cascade.png",
         "maps.npz",
-        "permuted.json",
+        "metrics.csv",
+        "metrics.npz",
+        "metrics.png",
+        "permuted.npz",
         "pictures.png",
         "report.txt",
-        "scores.csv",
-        "scores.png",
         "similarities.png",
     ]
     assert (out / "report.txt").read_text() == "\n".join(printed)
@@ -47,9 +49,9 @@ def test_everything_is_written(run):
 
 def test_the_maps_are_those_of_the_labels(run):
     out, _ = run
-    maps, world = tfs.SaliencyMaps.load(out / "maps.npz"), worlds.shapes(4, seed=3)
+    maps, world = tfs.SaliencyMaps.load(out / "maps.npz"), synthetic.make_shapes(4, seed=3)
     assert np.array_equal(maps.images, world.images)
-    direct = tfs.gradient_map(worlds.shapes_model(), world.images, targets=world.labels)
+    direct = tfs.saliency_map(synthetic.shapes_model(), world.images, targets=world.labels)
     np.testing.assert_allclose(maps["gradient"], direct["gradient"], rtol=1e-3, atol=1e-6)
 
 
@@ -57,21 +59,22 @@ def test_the_report_has_the_verdicts_and_the_table(run):
     out, printed = run
     said, cascade, permuted, scores, summary, files = printed
     written = {path.name for path in out.iterdir()}
-    assert written == set(re.findall(r"^\w+\.\w+|(?<=, )\w+\.json", files, flags=re.MULTILINE))
+    assert written == set(re.findall(r"^\w+\.\w+|(?<=, )\w+\.npz", files, flags=re.MULTILINE))
     assert "guided_backprop: 19 of 19 ReLUs (clone)" in said
-    for label in worlds.shapes(4, seed=3).labels:
-        assert worlds.CLASSES[label] in said
-    assert str(tfs.SanityResult.load(out / "cascade.json")) in cascade
-    assert str(tfs.SanityResult.load(out / "permuted.json")) in permuted
-    with open(out / "scores.csv", newline="") as file:
+    for label in synthetic.make_shapes(4, seed=3).labels:
+        assert synthetic.CLASSES[label] in said
+    assert str(tfs.SanityResult.load(out / "cascade.npz")) in cascade
+    assert str(tfs.SanityResult.load(out / "permuted.npz")) in permuted
+    assert str(tfs.Evaluation.load(out / "metrics.npz")) in scores
+    with open(out / "metrics.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "gradient"]
     assert len(rows) == 4 * PICTURES
-    mass = np.mean([float(row["value"]) for row in rows if row["score"] == "relevance_mass"])
+    mass = np.mean([float(row["value"]) for row in rows if row["metric"] == "relevance_mass"])
     (line,) = (line for line in scores.splitlines() if line.startswith("gradient  "))
     (short,) = (line for line in summary.splitlines() if line.startswith("guided_backprop"))
-    assert "does not depend" in short and "by 4 of 4 scores" in short and "no control" in short
+    assert "does not depend" in short and "by 4 of 4 metrics" in short and "no control" in short
     (short,) = (line for line in summary.splitlines() if line.startswith("zeiler_fergus"))
-    assert short.endswith("centre_blob by 1")
+    assert short.endswith("center_blob by 1")
     cells = line.split()  # mean, low, "to" and high of each score
     assert cells[5] == f"{mass:.2f}".lstrip("0")
 
@@ -82,7 +85,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         say(f"verbose {verbose}")
         print("a progress bar")
 
-    monkeypatch.setattr(cli, "demonstrate", short)
+    monkeypatch.setattr(demo, "demonstrate", short)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["demo"]) == 0
     printed = capsys.readouterr()

@@ -19,7 +19,7 @@ def _causes(model, images, methods="gradient", **options):
     """Return (cause, images, methods) of every problem, and see that each is warned of once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        maps = tfs.gradient_map(model, images, methods, **options)
+        maps = tfs.saliency_map(model, images, methods, **options)
     assert all(w.category is tfs.SaliencyWarning and w.filename == __file__ for w in caught)
     assert [str(w.message) for w in caught] == [str(problem) for problem in maps.problems]
     return [(p.cause, p.images, p.methods) for p in maps.problems]
@@ -91,18 +91,18 @@ def test_a_saturated_probability(activation):
 def test_raise_and_ignore():
     model = _dense(WEIGHTS * 0)
     with pytest.raises(tfs.MeaninglessMapError, match="zero_map.*images 0, 1 and 2.*Check what"):
-        tfs.gradient_map(model, IMAGES, on_problem="raise")
+        tfs.saliency_map(model, IMAGES, on_problem="raise")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert tfs.gradient_map(model, IMAGES, on_problem="ignore").problems
+        assert tfs.saliency_map(model, IMAGES, on_problem="ignore").problems
     with pytest.raises(tfs.OptionError, match="Did you mean 'raise'"):
-        tfs.gradient_map(model, IMAGES, on_problem="raises")
+        tfs.saliency_map(model, IMAGES, on_problem="raises")
 
 
 def test_problems_are_saved_and_joined(tmp_path):
-    from tfsaliency.maps import concatenate
+    from tfsaliency.saliency_maps import concatenate
 
-    maps = tfs.gradient_map(_dense(WEIGHTS * 0), IMAGES, on_problem="ignore")
+    maps = tfs.saliency_map(_dense(WEIGHTS * 0), IMAGES, on_problem="ignore")
     maps.save(tmp_path / "maps.npz")
     assert tfs.SaliencyMaps.load(tmp_path / "maps.npz").problems == maps.problems
     joined = concatenate([maps, maps])
@@ -114,7 +114,7 @@ def test_an_integer_input_is_an_error(dtype):
     i = keras.Input((4, 4, 3), dtype=dtype)
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(layers.Rescaling(0.1)(i))))
     with pytest.raises(tfs.ModelError, match=f"{dtype}: there is no derivative"):
-        tfs.gradient_map(model, np.ones((4, 4, 3)))
+        tfs.saliency_map(model, np.ones((4, 4, 3)))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_score_that_does_not_depend_on_the_images_is_an_error(cut, rule):
     x = layers.ReLU()(zoo.Calls(cut)(x))
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(x)))
     with pytest.raises(tfs.ModelError, match=r"does not depend on the images|no ReLU|none between"):
-        tfs.gradient_map(model, np.ones((4, 4, 3)), rule)
+        tfs.saliency_map(model, np.ones((4, 4, 3)), rule)
 
 
 # The least and largest value of a photo as each model of keras.applications preprocesses it.
@@ -227,8 +227,8 @@ def test_channels_that_come_first_are_said():
 
 
 def test_problems_print_a_line_each():
-    assert str(tfs.gradient_map(_dense(WEIGHTS), IMAGES).problems) == "no problems"
-    maps = tfs.gradient_map(_dense(WEIGHTS * 0), IMAGES, on_problem="ignore")
+    assert str(tfs.saliency_map(_dense(WEIGHTS), IMAGES).problems) == "no problems"
+    maps = tfs.saliency_map(_dense(WEIGHTS * 0), IMAGES, on_problem="ignore")
     assert str(maps.problems).startswith("zero_map (gradient, images 0, 1 and 2): a map is zero")
 
 

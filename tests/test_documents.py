@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import tfsaliency as tfs
-from tfsaliency import worlds
-from tfsaliency.cli.main import _parser
+from tfsaliency.cli.commands import make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = configparser.ConfigParser()
@@ -88,7 +87,7 @@ def test_the_readmes_commands_set_up_everything_and_parse():
     for command, name in ((demo.split("&&")[-1], "demo"), (photo, "map"), (check, "check")):
         arguments = shlex.split(command)
         assert arguments[0] == ".venv/bin/tfsaliency"
-        parsed = _parser().parse_args(arguments[1:])
+        parsed = make_parser().parse_args(arguments[1:])
         assert parsed.command == name
         assert all((ROOT / photo).is_file() for photo in getattr(parsed, "photos", []))
 
@@ -108,14 +107,14 @@ def test_the_readmes_scores_are_those_that_the_notebook_prints():
     text = " ".join(README.split())
     assert "(index {}, 95 % {} to {})".format(*upper[1]) in text
     assert "(permuted labels: {}, {} and {})".format(*(v[0] for v in labels)) in text
-    for name in worlds.LOCALISATION:
+    for name in tfs.METRICS:
         assert name in table
 
 
 def test_the_readmes_verdicts_are_those_that_the_notebook_prints():
     (table,) = re.findall(r"```\n(With new weights.*?)```", README, flags=re.DOTALL)
     assert table in _printed("02_sanity_checks.ipynb")
-    for name in (*tfs.DRAWS, *tfs.SIMILARITIES):
+    for name in (*tfs.RANDOMIZERS, *tfs.SIMILARITIES):
         assert f"`{name}`" in README
 
 

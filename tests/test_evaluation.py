@@ -1,44 +1,45 @@
 """evaluate: methods and controls against known masks."""
 
 import csv
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
 import tfsaliency as tfs
-from tfsaliency import worlds
+from tfsaliency import synthetic
 from tfsaliency.methods.table import DEFAULT_METHODS
 
 
 @pytest.fixture(scope="module")
 def world():
-    return worlds.shapes(60, seed=8)
+    return synthetic.make_shapes(60, seed=8)
 
 
 @pytest.fixture(scope="module")
 def result(world):
-    return worlds.evaluate(worlds.shapes_model(), world)
+    return tfs.evaluate(synthetic.shapes_model(), world)
 
 
 def test_values_are_those_of_the_maps_of_the_labels(world, result):
-    maps = tfs.gradient_map(
-        worlds.shapes_model(), world.images, list(DEFAULT_METHODS), targets=world.labels
+    maps = tfs.saliency_map(
+        synthetic.shapes_model(), world.images, list(DEFAULT_METHODS), targets=world.labels
     )
     assert result.methods == DEFAULT_METHODS
     for method in DEFAULT_METHODS:
-        for name, score in worlds.LOCALISATION.items():
+        for name, score in tfs.METRICS.items():
             expected = score(maps[method], world.masks)
             assert result.of(method, name) == pytest.approx(expected, rel=1e-6)
             assert result.mean(method, name) == pytest.approx(np.mean(expected), rel=1e-6)
 
 
 def test_the_label_is_explained_and_not_the_top_class(world):
-    wrong = world._replace(labels=(world.labels + 1) % 8)
-    found = worlds.evaluate(worlds.shapes_model(), wrong, "gradient")
+    wrong = replace(world, labels=(world.labels + 1) % 8)
+    found = tfs.evaluate(synthetic.shapes_model(), wrong, "gradient")
     assert not found.correct.any()
-    maps = tfs.gradient_map(worlds.shapes_model(), world.images, targets=wrong.labels)
-    expected = worlds.LOCALISATION["relevance_mass"](maps["gradient"], world.masks)
+    maps = tfs.saliency_map(synthetic.shapes_model(), world.images, targets=wrong.labels)
+    expected = tfs.METRICS["relevance_mass"](maps["gradient"], world.masks)
     assert found.of("gradient", "relevance_mass") == pytest.approx(expected, rel=1e-6)
 
 
@@ -49,16 +50,16 @@ def test_controls_are_what_their_names_say(world, result):
     controls = {
         "random_map": rng.uniform(size=masks.shape),
         "x_times_noise": np.abs(images * rng.normal(size=images.shape)).sum(axis=-1),
-        "centre_blob": np.broadcast_to(-(y**2) - x**2, masks.shape),
+        "center_blob": np.broadcast_to(-(y**2) - x**2, masks.shape),
     }
     for name, control in controls.items():
-        for score in ("pointing_game", "relevance_rank", "localisation_auc"):  # of the order alone
-            expected = worlds.LOCALISATION[score](control, masks)
+        for score in ("pointing_game", "relevance_rank", "localization_auc"):  # of the order alone
+            expected = tfs.METRICS[score](control, masks)
             assert result.of(name, score) == pytest.approx(expected, rel=1e-6, abs=1e-9), name
-    assert result.controls == ("random_map", "edge_map", "x_times_noise", "centre_blob")
+    assert result.controls == ("random_map", "edge_map", "x_times_noise", "center_blob")
     chance = masks.mean(axis=(1, 2))
     assert result.of("chance", "relevance_mass") == pytest.approx(chance)
-    assert result.mean("chance", "localisation_auc") == 0.5
+    assert result.mean("chance", "localization_auc") == 0.5
 
 
 def test_a_method_beats_chance_and_edges_do_not(result):
@@ -89,7 +90,7 @@ def _evaluation(values):
     """An Evaluation of given relevance masses, by name."""
     array = np.array(list(values.values()))[:, np.newaxis]
     chance = np.full((1, array.shape[-1]), 0.1)
-    return worlds.Evaluation(array, chance, tuple(values), (), ("relevance_mass",), None, {}, {})
+    return tfs.Evaluation(array, chance, tuple(values), (), ("relevance_mass",), None, {}, {})
 
 
 def test_a_ranking_parts_what_differs():
@@ -143,9 +144,9 @@ def test_few_pictures_have_no_intervals():
 
 
 def test_undefined_scores_are_left_out_and_counted(world):
-    empty = world._replace(masks=world.masks.copy())
+    empty = replace(world, masks=world.masks.copy())
     empty.masks[:10] = False
-    found = worlds.evaluate(worlds.shapes_model(), empty, "gradient")
+    found = tfs.evaluate(synthetic.shapes_model(), empty, "gradient")
     assert np.isnan(found.of("gradient", "relevance_rank")[:10]).all()
     rest = found.of("gradient", "relevance_rank")[10:]
     assert found.mean("gradient", "relevance_rank") == pytest.approx(rest.mean())
@@ -177,37 +178,37 @@ def test_a_csv_has_a_row_for_each_number(result, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == result.values.size
     row = rows[-1]
-    assert row["method"] == "centre_blob" and row["score"] == "localisation_auc"
+    assert row["method"] == "center_blob" and row["score"] == "localization_auc"
     assert float(row["value"]) == result.values[-1, -1, -1] and float(row["chance"]) == 0.5
 
 
 def test_a_method_of_ones_own_and_a_model_of_one_output():
-    known = worlds.closed_form_model("xor")
+    known = synthetic.closed_form_model("xor")
     scaled = tfs.Method("scaled", lambda upstream, site: 2 * site.backward(upstream))
-    found = worlds.evaluate(known.model, known.world(3, seed=0), ["gradient", scaled])
+    found = tfs.evaluate(known.model, known.ground_truth(3, seed=0), ["gradient", scaled])
     assert found.correct is None and "classified" not in str(found)
     assert found.mean("scaled", "relevance_mass") == pytest.approx(1.0)
 
 
 def test_what_cannot_be_evaluated_is_refused(world, result):
-    model = worlds.shapes_model()
+    model = synthetic.shapes_model()
     with pytest.raises(tfs.ImageError, match="masks' shape"):
-        worlds.evaluate(model, world._replace(masks=world.masks[:, :32]), "gradient")
+        tfs.evaluate(model, replace(world, masks=world.masks[:, :32]), "gradient")
     with pytest.raises(tfs.OptionError, match="Unknown method: 'gradeint'"):
-        worlds.evaluate(model, world, "gradeint")
-    clash = tfs.Method("edge_map", tfs.RULES["gradient"])
+        tfs.evaluate(model, world, "gradeint")
+    clash = tfs.Method("edge_map")
     with pytest.raises(tfs.OptionError, match=r"called like a control. Received: \['edge_map'\]"):
-        worlds.evaluate(model, world, clash)
+        tfs.evaluate(model, world, clash)
     with pytest.raises(tfs.OptionError, match="Unknown score: 'auc'"):
         result.mean("gradient", "auc")
     with pytest.raises(tfs.OptionError, match="Unknown method: 'edges'. Did you mean"):
         result.mean("edges", "pointing_game")
     with pytest.raises(tfs.OptionError, match="World"):
-        worlds.evaluate(model, world.images)
+        tfs.evaluate(model, world.images)
     with pytest.raises(tfs.ImageError, match=r"\(n, h, w, c\).*Received: \(60, 64, 64\)"):
-        worlds.evaluate(model, world._replace(images=world.images[..., 0]))
+        tfs.evaluate(model, replace(world, images=world.images[..., 0]))
     with pytest.raises(tfs.OptionError, match="seed as an int of at least 0. Received: -1"):
-        worlds.evaluate(model, world, seed=-1)
+        tfs.evaluate(model, world, seed=-1)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +217,14 @@ def test_what_cannot_be_evaluated_is_refused(world, result):
         lambda labels: labels[:, np.newaxis],  # compared with (n,), they would give (n, n)
         lambda labels: np.eye(8)[labels],
         lambda labels: labels.astype(float),
-        lambda labels: [worlds.CLASSES[label] for label in labels],
+        lambda labels: [synthetic.CLASSES[label] for label in labels],
         lambda labels: labels[:-1],
         lambda labels: None,
     ],
 )
 def test_labels_that_are_no_class_indices_are_refused(labels, world):
     with pytest.raises(tfs.OptionError, match="labels as 60 class indices, one for each image"):
-        worlds.evaluate(worlds.shapes_model(), world._replace(labels=labels(world.labels)))
+        tfs.evaluate(synthetic.shapes_model(), replace(world, labels=labels(world.labels)))
 
 
 def test_maps_that_mean_nothing_are_told(world):
@@ -231,7 +232,7 @@ def test_maps_that_mean_nothing_are_told(world):
         [keras.Input((64, 64, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8)]
     )
     with pytest.warns(tfs.SaliencyWarning, match="constant_map"):
-        found = worlds.evaluate(model, world, "gradient")
+        found = tfs.evaluate(model, world, "gradient")
     assert np.isnan(found.of("gradient", "pointing_game")).all()
     with pytest.raises(tfs.MeaninglessMapError):
-        worlds.evaluate(model, world, "gradient", on_problem="raise")
+        tfs.evaluate(model, world, "gradient", on_problem="raise")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfsaliency.engine.fingerprint import Structure
+from tfsaliency.engine.fingerprint import Fingerprint
 
 
 class _Thing:
@@ -48,11 +48,11 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_seen(change):
     model, layer = _model()
-    structure = Structure(model)
-    assert structure.is_of(model)
+    structure = Fingerprint(model)
+    assert structure.matches(model)
     CHANGES[change](layer)
-    assert not structure.is_of(model)
-    assert Structure(model).is_of(model)
+    assert not structure.matches(model)
+    assert Fingerprint(model).matches(model)
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,16 @@ def test_what_takes_the_place_of_something_that_is_gone_is_seen(make):
     del layer.table  # a layer without containers is compared by ids alone
     for i in range(300, 320):
         vars(layer)["factor"] = make(i)
-        structure, place = Structure(model), id(vars(layer)["factor"])
+        structure, place = Fingerprint(model), id(vars(layer)["factor"])
         vars(layer)["factor"] = None
         others = [make(i + k) for k in range(1000, 1200)]  # one takes its place, if it is free
         vars(layer)["factor"] = next((each for each in others if id(each) == place), others[-1])
-        assert not structure.is_of(model)
+        assert not structure.matches(model)
 
 
 def test_what_says_nothing_about_the_maps_is_no_change():
     model, layer = _model()
-    structure = Structure(model)
+    structure = Fingerprint(model)
     layer.pair, layer.factor = (1, (2, "a")), float("1.5")  # equal ones
     model.compile("sgd", "mse")
     x = np.ones((2, 4, 4, 3))
@@ -81,13 +81,13 @@ def test_what_says_nothing_about_the_maps_is_no_change():
     model.predict(x, verbose=0)
     model.summary(print_fn=lambda text: None)
     layer.trainable = False
-    assert structure.is_of(model)
+    assert structure.matches(model)
 
 
 def test_it_keeps_nothing_alive():
     model, layer = _model()
     vars(layer)["owner"] = model  # as some layers do
-    structure, there = Structure(model), weakref.ref(model)
+    structure, there = Fingerprint(model), weakref.ref(model)
     del model, layer
     gc.collect()
     assert there() is None

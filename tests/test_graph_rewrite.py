@@ -167,7 +167,7 @@ def _hidden_with(gradient_of):
 def test_another_gradient_is_noticed_behind_a_black_image(gradient_of):
     images = np.stack([np.zeros((4, 4, 3)), np.random.default_rng(0).normal(0, 1, (4, 4, 3))])
     with pytest.raises(tfs.ModelError, match="custom_gradient"):
-        tfs.gradient_map(_hidden_with(gradient_of), images, "guided_backprop")
+        tfs.saliency_map(_hidden_with(gradient_of), images, "guided_backprop")
 
 
 def test_a_clone_that_differs_is_noticed_behind_a_black_image():
@@ -185,7 +185,7 @@ def test_a_clone_that_differs_is_noticed_behind_a_black_image():
     i = keras.Input((4, 4, 3))
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(Looks()(i))))
     with pytest.raises(tfs.ModelError, match="does not compute what the model computes"):
-        tfs.gradient_map(model, np.zeros((1, 4, 4, 3)), "guided_backprop")
+        tfs.saliency_map(model, np.zeros((1, 4, 4, 3)), "guided_backprop")
 
 
 def test_an_op_without_a_gradient_is_named():
@@ -195,7 +195,7 @@ def test_an_op_without_a_gradient_is_named():
         )
 
     with pytest.raises(tfs.ModelError, match="No gradient defined.*Unbatch"):
-        tfs.gradient_map(zoo._calls(unbatch).build("float32"), zoo.images(), "guided_backprop")
+        tfs.saliency_map(zoo._calls(unbatch).build("float32"), zoo.images(), "guided_backprop")
 
 
 def test_marks_change_no_other_models_gradient():
@@ -209,7 +209,7 @@ def test_marks_change_no_other_models_gradient():
         return tape.gradient(y, x).numpy()
 
     before = bare()
-    tfs.gradient_map(model, x, RULES)
+    tfs.saliency_map(model, x, RULES)
     np.testing.assert_array_equal(bare(), before)
 
 
@@ -246,7 +246,7 @@ def test_nothing_stays_behind_when_the_model_goes():
     watched = []
     for spelling in ("custom layer, keras.ops.relu", "while_loop", "subclassed model"):
         model = zoo.HIDDEN[spelling].build("float32")
-        tfs.gradient_map(model, zoo.images(), RULES)
+        tfs.saliency_map(model, zoo.images(), RULES)
         watched += [weakref.ref(model), weakref.ref(model.weights[0])]
         del model
     gc.collect()

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 import tfsaliency as tfs
-from tfsaliency import worlds
 
-SCORES = worlds.LOCALISATION
+SCORES = tfs.METRICS
 
 
 def _pointing_game(values, mask):
@@ -28,7 +27,7 @@ def _relevance_rank(values, mask):
     return np.mean(found)
 
 
-def _localisation_auc(values, mask):
+def _localization_auc(values, mask):
     pairs = [(a > b) + 0.5 * (a == b) for a in values[mask] for b in values[~mask]]
     return np.mean(pairs)
 
@@ -37,7 +36,7 @@ SLOW = {
     "pointing_game": _pointing_game,
     "relevance_mass": _relevance_mass,
     "relevance_rank": _relevance_rank,
-    "localisation_auc": _localisation_auc,
+    "localization_auc": _localization_auc,
 }
 
 
@@ -69,7 +68,7 @@ def test_scores_by_hand():
         "pointing_game": 1.0,
         "relevance_mass": 0.5,  # 4 of 4 + 3 + 1
         "relevance_rank": 0.5,  # of the two largest, 4 and 3, one
-        "localisation_auc": 0.5,  # 4 beats both, -2 none
+        "localization_auc": 0.5,  # 4 beats both, -2 none
     }
 
 
@@ -100,8 +99,8 @@ def test_what_is_undefined_is_nan(name):
 def test_a_full_mask_and_a_negative_map():
     maps, full = np.arange(4.0).reshape(1, 2, 2), np.ones((1, 2, 2), bool)
     found = {name: score(maps, full)[0] for name, score in SCORES.items()}
-    assert np.isnan(found.pop("localisation_auc"))
-    assert np.isnan(SCORES["localisation_auc"].chance_of(full)[0])
+    assert np.isnan(found.pop("localization_auc"))
+    assert np.isnan(SCORES["localization_auc"].chance_of(full)[0])
     assert set(found.values()) == {1.0}
     assert np.isnan(SCORES["relevance_mass"](-1 - maps, full)[0])
 

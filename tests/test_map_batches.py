@@ -1,4 +1,4 @@
-"""gradient_map_batches: the maps of gradient_map, a batch at a time, fetched ahead."""
+"""saliency_map_batches: the maps of gradient_map, a batch at a time, fetched ahead."""
 
 import threading
 import time
@@ -57,9 +57,9 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES)
 def test_maps_are_those_of_all_images_at_once(source, model, images):
     methods = ["gradient", "guided_backprop"]
-    expected = tfs.gradient_map(model, images, methods, reduction="max_abs")
+    expected = tfs.saliency_map(model, images, methods, reduction="max_abs")
     stream = [
-        *tfs.gradient_map_batches(model, SOURCES[source](images), methods, reduction="max_abs")
+        *tfs.saliency_map_batches(model, SOURCES[source](images), methods, reduction="max_abs")
     ]
     for name in methods:
         zoo.assert_equal_maps(np.concatenate([m[name] for m in stream]), expected[name], 1e-6)
@@ -70,18 +70,18 @@ def test_maps_are_those_of_all_images_at_once(source, model, images):
 @pytest.mark.parametrize("source", ["dataset with labels", "with weights", "PyDataset"])
 def test_labels_that_come_along_are_explained_if_asked_for(source, model, images):
     batches = SOURCES[source](images)
-    found = _joined(tfs.gradient_map_batches(model, batches, targets="labels"), "gradient")
-    expected = tfs.gradient_map(model, images, targets=LABELS)["gradient"]
+    found = _joined(tfs.saliency_map_batches(model, batches, targets="labels"), "gradient")
+    expected = tfs.saliency_map(model, images, targets=LABELS)["gradient"]
     zoo.assert_equal_maps(found, expected, 1e-6)
 
 
 def test_options_are_those_of_gradient_map(model, images):
     names = ["ant", "bee", "cat", "dog"]
-    options = dict(targets="bee", labels=names, score="margin", preprocess=lambda x: x / 2)
+    options = dict(targets="bee", class_names=names, score="margin", preprocess=lambda x: x / 2)
     found = _joined(
-        tfs.gradient_map_batches(model, [images[:4], images[4:]], **options), "gradient"
+        tfs.saliency_map_batches(model, [images[:4], images[4:]], **options), "gradient"
     )
-    zoo.assert_equal_maps(found, tfs.gradient_map(model, images, **options)["gradient"], 1e-6)
+    zoo.assert_equal_maps(found, tfs.saliency_map(model, images, **options)["gradient"], 1e-6)
 
 
 def test_the_first_of_a_tuple_may_be_several_inputs():
@@ -92,7 +92,7 @@ def test_the_first_of_a_tuple_may_be_several_inputs():
     x = {"a": rng.normal(size=(4, 4, 4, 1)), "b": rng.normal(size=(4, 3))}
     prepared = tfs.prepare(model, input="a")
     dataset = tf.data.Dataset.from_tensor_slices((x, [0, 1, 2, 0])).batch(3)
-    found = _joined(tfs.gradient_map_batches(prepared, dataset, targets="labels"), "gradient")
+    found = _joined(tfs.saliency_map_batches(prepared, dataset, targets="labels"), "gradient")
     kernel = model.layers[2].get_weights()[0].T[[0, 1, 2, 0]]
     expected = kernel * x["b"][range(4), [0, 1, 2, 0]][:, None]
     zoo.assert_equal_maps(found.reshape(4, 16), np.abs(expected), 1e-6)
@@ -107,7 +107,7 @@ def test_one_batch_is_fetched_ahead_and_no_more(model, images):
             threads.add(threading.get_ident())
             yield images[i : i + 1]
 
-    stream = tfs.gradient_map_batches(model, batches())
+    stream = tfs.saliency_map_batches(model, batches())
     assert not fetched
     for i, _ in enumerate(stream):
         late = time.monotonic() + 10
@@ -119,7 +119,7 @@ def test_one_batch_is_fetched_ahead_and_no_more(model, images):
 
 def test_a_stream_that_is_given_up_ends_its_thread(model, images):
     before = threading.active_count()
-    stream = tfs.gradient_map_batches(model, (images[:2] for _ in range(10)))
+    stream = tfs.saliency_map_batches(model, (images[:2] for _ in range(10)))
     next(stream)
     assert threading.active_count() == before + 1
     stream.close()
@@ -128,10 +128,10 @@ def test_a_stream_that_is_given_up_ends_its_thread(model, images):
 
 def test_nothing_is_traced_again(model, images):
     prepared = tfs.prepare(model)
-    list(tfs.gradient_map_batches(prepared, [images[:4], images[4:6], images[6:]]))
+    list(tfs.saliency_map_batches(prepared, [images[:4], images[4:6], images[6:]]))
     assert len(prepared._kept.traces) == 1
     (trace,) = prepared._kept.traces.values()
-    tfs.gradient_map(prepared, images[0])
+    tfs.saliency_map(prepared, images[0])
     assert list(prepared._kept.traces.values()) == [trace]
 
 
@@ -140,12 +140,12 @@ def test_problems_are_told_of_the_line_that_asks(images):
     dead.layers[-1].set_weights([np.zeros((5, 4)), np.zeros(4)])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for maps in tfs.gradient_map_batches(dead, [images[:3]]):
+        for maps in tfs.saliency_map_batches(dead, [images[:3]]):
             assert maps.problems[0].cause == "zero_map"
     assert caught[0].category is tfs.SaliencyWarning
     assert caught[0].filename == __file__
     with pytest.raises(tfs.MeaninglessMapError, match="images 0, 1 and 2"):
-        next(tfs.gradient_map_batches(dead, [images[:3]], on_problem="raise"))
+        next(tfs.saliency_map_batches(dead, [images[:3]], on_problem="raise"))
 
 
 class _Broken(Exception):
@@ -158,11 +158,11 @@ def _breaks(images):
 
 
 def test_what_breaks_is_raised_after_what_came_before(model, images):
-    stream = tfs.gradient_map_batches(model, _breaks(images))
+    stream = tfs.saliency_map_batches(model, _breaks(images))
     assert len(next(stream).images) == 2
     with pytest.raises(_Broken):
         next(stream)
-    stream = tfs.gradient_map_batches(model, [images[:2], images[:, :5]])
+    stream = tfs.saliency_map_batches(model, [images[:2], images[:, :5]])
     next(stream)
     with pytest.raises(tfs.ImageError, match="Wrong size of images"):
         next(stream)
@@ -183,7 +183,7 @@ def test_what_breaks_is_raised_after_what_came_before(model, images):
 )
 def test_impossible_requests_are_refused_before_anything_is_fetched(batches, options, match, model):
     with pytest.raises(tfs.OptionError, match=match):
-        tfs.gradient_map_batches(model, batches, **options)
+        tfs.saliency_map_batches(model, batches, **options)
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def test_impossible_requests_are_refused_before_anything_is_fetched(batches, opt
 def test_labels_that_cannot_be_explained_are_refused(labels, match, model, images):
     batch = images[:2] if labels is None else (images[:2], labels)
     with pytest.raises(tfs.OptionError, match=match):
-        next(tfs.gradient_map_batches(model, [batch], targets="labels"))
+        next(tfs.saliency_map_batches(model, [batch], targets="labels"))
 
 
 def test_a_column_of_labels_is_taken_as_keras_takes_it(model, images):
     batch = images[:2], np.array([[1], [3]])
-    (maps,) = tfs.gradient_map_batches(model, [batch], targets="labels")
+    (maps,) = tfs.saliency_map_batches(model, [batch], targets="labels")
     assert maps.targets.tolist() == [1, 3]
 
 
@@ -218,6 +218,6 @@ def test_a_column_of_labels_is_taken_as_keras_takes_it(model, images):
 )
 def test_a_tuple_of_images_is_not_taken_for_one_and_its_labels(make, match, model, images):
     with pytest.raises(tfs.OptionError, match=match):
-        next(tfs.gradient_map_batches(model, [make(images)]))
-    (maps,) = tfs.gradient_map_batches(model, [(images[:2], images[:2, :, :, :1])])  # as masks are
+        next(tfs.saliency_map_batches(model, [make(images)]))
+    (maps,) = tfs.saliency_map_batches(model, [(images[:2], images[:2, :, :, :1])])  # as masks are
     assert len(maps.images) == 2

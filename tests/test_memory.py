@@ -30,7 +30,7 @@ for call in range(WARM + 200):
     if call == WARM:
         before = resident()
     model = builders[call % len(builders)]("float32")
-    tfs.gradient_map(model, x, zoo.RULES, on_problem="ignore")
+    tfs.saliency_map(model, x, zoo.RULES, on_problem="ignore")
 print(before, resident())
 """
 

@@ -8,7 +8,7 @@ from keras import layers
 from reference import slow
 
 import tfsaliency as tfs
-from tfsaliency import worlds
+from tfsaliency import synthetic
 from tfsaliency.methods.table import DEFAULT_METHODS
 
 SIZE = 9
@@ -57,10 +57,10 @@ SLOW = {
     ),
     "var_grad": lambda m, x, t, _: _noisy_gradients(m, x, t).var(axis=0).sum(axis=-1),
     "integrated_gradients": lambda m, x, t, told: _summed(
-        _each(slow.integrated, m, x, t, told["nodes"])
+        _each(slow.integrated, m, x, t, told["steps"])
     ),
     "expected_gradients": lambda m, x, t, _: _summed(slow.expected(m, x, t, 200)),
-    "blur_ig": lambda m, x, t, told: _summed(_each(slow.blur_integrated, m, x, t, told["nodes"])),
+    "blur_ig": lambda m, x, t, told: _summed(_each(slow.blur_integrated, m, x, t, told["steps"])),
     "guided_ig": lambda m, x, t, _: _summed(slow.guided_integrated(m, x, t, 200)),
     "grad_cam": lambda m, x, t, _: _cam("grad_cam", m, x, t),
     "grad_cam_plus_plus": lambda m, x, t, _: _cam("grad_cam_plus_plus", m, x, t),
@@ -87,16 +87,16 @@ def test_every_row_has_a_slow_version():
 @pytest.mark.parametrize("name", SLOW)
 def test_a_row_equals_its_definition(name, model, images):
     targets = np.array([1, 2])
-    found = tfs.gradient_map(model, images, name, targets=targets, on_problem="ignore")
+    found = tfs.saliency_map(model, images, name, targets=targets, on_problem="ignore")
     reference = SLOW[name](model, images, targets, found.details.get(name))
     slow.near(found[name], reference, TOLERANCE.get(name, 1e-5))
 
 
 @pytest.mark.slow
 def test_all_rows_together_are_the_rows_alone(model, images):
-    together = tfs.gradient_map(model, images, list(tfs.METHODS), targets=1, on_problem="ignore")
+    together = tfs.saliency_map(model, images, list(tfs.METHODS), targets=1, on_problem="ignore")
     for name in tfs.METHODS:
-        alone = tfs.gradient_map(model, images, name, targets=1, on_problem="ignore")
+        alone = tfs.saliency_map(model, images, name, targets=1, on_problem="ignore")
         tolerance = 1e-3 if name == "guided_ig" else 1e-5
         np.testing.assert_allclose(
             together[name], alone[name], atol=tolerance * np.abs(alone[name]).max(), rtol=0
@@ -104,25 +104,25 @@ def test_all_rows_together_are_the_rows_alone(model, images):
 
 
 def test_reduction_is_the_methods_unless_it_is_told(model, images):
-    signed = tfs.Method("signed", tfs.RULES["gradient"], tfs.InputXGradient(), "sum")
+    signed = tfs.Method("signed", "gradient", tfs.InputXGradient(), "sum")
     names = [signed, "input_x_gradient", "gradient"]
     whole = tfs.attributions(model, images, names)
-    own = tfs.gradient_map(model, images, names)
-    told = tfs.gradient_map(model, images, names, reduction="max_abs")
+    own = tfs.saliency_map(model, images, names)
+    told = tfs.saliency_map(model, images, names, reduction="max_abs")
     slow.near(own["signed"], whole["signed"].sum(axis=-1))
     slow.near(own["gradient"], _summed(whole["gradient"]))
     for name in whole:
         slow.near(told[name], np.abs(whole[name]).max(axis=-1))
     with pytest.raises(tfs.OptionError, match="Unknown reduction: 'mean'"):
-        tfs.gradient_map(model, images, tfs.Method("m", tfs.RULES["gradient"], None, "mean"))
+        tfs.saliency_map(model, images, tfs.Method("m", "gradient", None, "mean"))
 
 
 def test_defaults_are_rows_of_one_backward_pass():
     assert all(tfs.METHODS[name].composition is None for name in DEFAULT_METHODS)
-    world = worlds.shapes(8, seed=5)
+    world = synthetic.make_shapes(8, seed=5)
     few = ["smooth_grad", "grad_cam", "rect_grad"]
-    result = worlds.evaluate(worlds.shapes_model(), world, few)
-    maps = tfs.gradient_map(worlds.shapes_model(), world.images, few, targets=world.labels)
+    result = tfs.evaluate(synthetic.shapes_model(), world, few)
+    maps = tfs.saliency_map(synthetic.shapes_model(), world.images, few, targets=world.labels)
     for name in few:
-        expected = worlds.LOCALISATION["localisation_auc"](maps[name], world.masks)
-        assert result.of(name, "localisation_auc") == pytest.approx(expected, rel=1e-5)
+        expected = tfs.METRICS["localization_auc"](maps[name], world.masks)
+        assert result.of(name, "localization_auc") == pytest.approx(expected, rel=1e-5)

@@ -89,13 +89,13 @@ def test_several_inputs_need_a_choice_and_all_of_them():
     prepared = tfs.prepare(model, input="photo")
     assert prepared.input_shape == (None, 4, 4, 3)
     with pytest.raises(tfs.ImageError, match="dict or a tuple of 2 inputs: 'photo', 'series'"):
-        tfs.gradient_map(prepared, PHOTO)
+        tfs.saliency_map(prepared, PHOTO)
     with pytest.raises(tfs.ImageError, match="dict of the inputs 'photo', 'series'"):
-        tfs.gradient_map(prepared, {"photo": PHOTO})
+        tfs.saliency_map(prepared, {"photo": PHOTO})
     with pytest.raises(tfs.ImageError, match="Expected 2 entries in every input. Received: 1"):
-        tfs.gradient_map(prepared, (PHOTO, SERIES[:1]))
+        tfs.saliency_map(prepared, (PHOTO, SERIES[:1]))
     with pytest.raises(tfs.ImageError, match="input 'series'"):
-        tfs.gradient_map(prepared, (PHOTO, SERIES[:, :3]))
+        tfs.saliency_map(prepared, (PHOTO, SERIES[:, :3]))
 
 
 def test_the_other_input_may_be_of_integers():
@@ -127,7 +127,7 @@ def test_one_of_several_outputs(pack):
     model = zoo.random_weights(keras.Model(i, outputs))
     kernels = {"kind": model.get_weights()[0], "quality": model.get_weights()[2]}
     with pytest.raises(tfs.ModelError, match=r"with 2: 'kind', 'quality'.*output='kind'"):
-        tfs.gradient_map(model, PHOTO)
+        tfs.saliency_map(model, PHOTO)
     for wanted, name in (("kind", "kind"), (0, "kind"), ("quality", "quality"), (1, "quality")):
         maps = tfs.attributions(tfs.prepare(model, output=wanted), PHOTO, RULES, targets=0)
         for rule in RULES:
@@ -205,7 +205,7 @@ def test_float16_inside_a_function_does_not_underflow():
 )  # fmt: skip
 def test_a_function_of_numpy_is_refused_in_one_sentence(function):
     with pytest.raises(tfs.ModelError, match="function of TensorFlow operations"):
-        tfs.gradient_map(function, PHOTO)
+        tfs.saliency_map(function, PHOTO)
 
 
 def test_a_loaded_saved_model_is_refused_with_its_endpoints(tmp_path):
@@ -213,7 +213,7 @@ def test_a_loaded_saved_model_is_refused_with_its_endpoints(tmp_path):
     model.export(tmp_path / "saved", verbose=False)
     loaded = tf.saved_model.load(tmp_path / "saved")
     with pytest.raises(tfs.ModelError, match=r"endpoints: .*signatures\['serving_default'\]"):
-        tfs.gradient_map(loaded, PHOTO)
+        tfs.saliency_map(loaded, PHOTO)
 
 
 def test_a_single_sigmoid():
@@ -228,7 +228,7 @@ def test_a_single_sigmoid():
         for rule in RULES:
             assert_close(maps[rule], _relu_dense(slope * kernel, PHOTO, rule), 1e-4)
     with pytest.raises(tfs.OptionError, match="at least 2 outputs"):
-        tfs.gradient_map(model, PHOTO, score="margin")
+        tfs.saliency_map(model, PHOTO, score="margin")
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (3, 4, 4, 2)], ids=["sequence", "volume"])
@@ -237,8 +237,8 @@ def test_sequences_and_volumes(shape):
     i = keras.Input(shape)
     model = zoo.random_weights(keras.Model(i, layers.Dense(2)(layers.Flatten()(layers.ReLU()(i)))))
     kernel = model.get_weights()[0][:, 1].reshape(shape)
-    maps = tfs.gradient_map(model, x, RULES, targets=1)
-    single = tfs.gradient_map(model, x[0], RULES, targets=1)
+    maps = tfs.saliency_map(model, x, RULES, targets=1)
+    single = tfs.saliency_map(model, x[0], RULES, targets=1)
     for rule in RULES:
         expected = np.abs(_relu_dense(kernel, x, rule)).sum(axis=-1)
         assert maps[rule].shape == x.shape[:-1]
@@ -313,7 +313,7 @@ def test_a_subclassed_model_of_two_inputs():
     model(given)
     kernel = model.get_weights()[0]
     with pytest.raises(tfs.ModelError, match="with 2: 'a', 'b'"):
-        tfs.gradient_map(model, given)
+        tfs.saliency_map(model, given)
     for name, x, part in (("a", PHOTO, kernel[:48]), ("b", SERIES, kernel[48:])):
         maps = tfs.attributions(tfs.prepare(model, input=name), given, RULES, targets=1)
         for rule in RULES:

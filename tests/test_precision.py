@@ -11,7 +11,7 @@ from keras import layers
 from reference import slow
 
 import tfsaliency as tfs
-from tfsaliency import worlds
+from tfsaliency import synthetic
 
 BUILT = {**zoo.SPELLINGS, **zoo.HIDDEN}
 SPELLINGS = [  # of each way to reach a ReLU one
@@ -109,11 +109,11 @@ def test_what_follows_the_logits_is_float32(activation):
 
 
 def test_the_model_is_left_as_it_was():
-    model = worlds.shapes_model()
-    images = worlds.shapes(2, seed=0).images
+    model = synthetic.shapes_model()
+    images = synthetic.make_shapes(2, seed=0).images
     predicted = model.predict(images, verbose=0)
     before = [dict(vars(layer)) for layer in model._flatten_layers()]
-    tfs.gradient_map(tfs.prepare(model, **LOW), images, ["gradient", "guided_backprop"])
+    tfs.saliency_map(tfs.prepare(model, **LOW), images, ["gradient", "guided_backprop"])
     for layer, kept in zip(model._flatten_layers(), before, strict=True):
         assert vars(layer).keys() == kept.keys()
         assert all(vars(layer)[name] is kept[name] for name in ("_dtype_policy",))
@@ -155,8 +155,8 @@ def test_weights_stay_and_are_read_at_every_call():
 
 @pytest.mark.parametrize("of", [LOW, {"jit_compile": True}])
 def test_checks_and_compositions_take_it(of):
-    model, twins = worlds.shapes_model(), worlds.shapes_twins()
-    images = worlds.shapes(8, seed=0).images
+    model, twins = synthetic.shapes_model(), synthetic.permuted_label_models()
+    images = synthetic.make_shapes(8, seed=0).images
     methods = ["gradient", "guided_backprop", slow.method(tfs.SmoothGrad(5)), "grad_cam"]
     exact, found = (
         tfs.data_randomization_check(
@@ -165,8 +165,8 @@ def test_checks_and_compositions_take_it(of):
         for each in (model, tfs.prepare(model, **of))
     )
     for method in exact.methods:
-        index = found.verdicts[method][0].index
-        assert index == pytest.approx(exact.verdicts[method][0].index, abs=0.03)
+        index = found.verdicts[method][0].invariance
+        assert index == pytest.approx(exact.verdicts[method][0].invariance, abs=0.03)
 
 
 @pytest.mark.parametrize("spelling", ["ReLU layer", "nested", "custom layer, keras.ops.relu"])

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import tfsaliency as tfs
-from tfsaliency import worlds
+from tfsaliency import synthetic
 
 PUBLIC = [name for name in tfs.__all__ if name not in ("models", "worlds")]
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(tfs, name))]
 CLASSES = [name for name in PUBLIC if inspect.isclass(getattr(tfs, name))]
 SQUEEZENET = ["SqueezeNet", "preprocess_input", "decode_predictions"]
-WORLDS = [name for name in worlds.__all__ if inspect.isfunction(getattr(worlds, name))]
+WORLDS = [name for name in synthetic.__all__ if inspect.isfunction(getattr(synthetic, name))]
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(tfs.__path__, "tfsaliency.")
@@ -31,7 +31,7 @@ def test_all_is_sorted_and_there():
     assert tfs.__all__ == sorted(tfs.__all__)
     assert all(hasattr(tfs, name) for name in tfs.__all__)
     assert dir(tfs) == sorted([*tfs.__all__, "__version__"])
-    assert worlds.__all__ == sorted(worlds.__all__)
+    assert synthetic.__all__ == sorted(synthetic.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         tfs.no_such_name  # noqa: B018
 
@@ -43,7 +43,16 @@ def test_tables_are_keyed_by_the_names_of_their_rows():
 
 def test_every_public_name_is_a_function_a_class_or_a_table():
     others = set(PUBLIC) - set(FUNCTIONS) - set(CLASSES)
-    assert others == {"DRAWS", "METHODS", "RED", "RULES", "SCORES", "SIMILARITIES"}
+    assert others == {
+        "CONTROLS",
+        "METHODS",
+        "METRICS",
+        "RANDOMIZERS",
+        "RED",
+        "RULES",
+        "SCORES",
+        "SIMILARITIES",
+    }
 
 
 def _documented():
@@ -52,7 +61,7 @@ def _documented():
     for name in SQUEEZENET:
         yield f"squeezenet.{name}", getattr(tfs.models.squeezenet, name)
     for name in WORLDS:
-        yield f"worlds.{name}", getattr(worlds, name)
+        yield f"synthetic.{name}", getattr(synthetic, name)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +89,10 @@ def test_a_public_name_has_an_example(name):
     assert ">>> " in inspect.getdoc(getattr(tfs, name))
 
 
-@pytest.mark.parametrize("name", worlds.__all__)
+@pytest.mark.parametrize("name", synthetic.__all__)
 def test_a_name_of_worlds_has_an_example_or_is_a_table(name):
-    value = getattr(worlds, name)
-    assert isinstance(value, (dict, tuple, str)) or ">>> " in inspect.getdoc(value)
+    value = getattr(synthetic, name)
+    assert isinstance(value, (tfs.tables.Table, tuple)) or ">>> " in inspect.getdoc(value)
 
 
 @pytest.mark.parametrize("name", ["tfsaliency", *MODULES])

@@ -16,7 +16,7 @@ SIDE, SIGMA, BORDER = 72, 1.5, 4
 @pytest.fixture(scope="module")
 def ours(squeezenet, data):
     x = tfs.load_images(data / "seed" / "anansi.jpg", squeezenet, fit="squash")
-    return tfs.gradient_map(
+    return tfs.saliency_map(
         squeezenet,
         x,
         list(FIRST_COLUMN),

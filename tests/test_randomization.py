@@ -13,7 +13,8 @@ from scipy import stats
 
 import tfsaliency as tfs
 from tfsaliency.sanity.plans import Step, new_weights, order_of_use, plan_steps
-from tfsaliency.sanity.randomizers import draw_weights, normal, truncated_normal, units_of
+from tfsaliency.sanity.randomizers import draw_weights, normal, truncated_normal
+from tfsaliency.sanity.units import list_units
 
 
 class Block(layers.Layer):
@@ -64,7 +65,7 @@ def _nested():
 
 
 def _names(model):
-    return [unit.path for unit in units_of(model)]
+    return [unit.path for unit in list_units(model)]
 
 
 def test_layers_in_nested_models_and_custom_layers_count_and_shared_ones_once():
@@ -73,7 +74,7 @@ def test_layers_in_nested_models_and_custom_layers_count_and_shared_ones_once():
         [name.split("_")[0] for name in _names(model)]
         == ["shared", "bn", "block", "block/conv2d", "inner/conv", "top"]
     )
-    bn = units_of(model)[1]
+    bn = list_units(model)[1]
     assert [w.name for w in bn.parameters] == ["gamma", "beta"]
     assert [w.name for w in bn.statistics] == ["moving_mean", "moving_variance"]
 
@@ -83,7 +84,7 @@ def test_frozen_layers_count_and_statistics_alone_do_not():
         [keras.Input((4,)), layers.Normalization(), layers.Dense(3, trainable=False, name="dense")]
     )
     model.trainable = False
-    (unit,) = units_of(model)
+    (unit,) = list_units(model)
     assert (unit.path, len(unit.parameters)) == ("dense", 2)
 
 
@@ -93,13 +94,13 @@ def test_the_order_is_that_of_use_where_layers_cannot_be_seen():
     model(x)
     prepared = tfs.prepare(model)
     trace = prepared.trace([tfs.METHODS["gradient"]], prepared.check(x))
-    units = units_of(model)
+    units = list_units(model)
     order = order_of_use(model, units, trace.used)
     assert [units[position].path for position in order] == ["first", "last"]
 
 
 def test_plans():
-    units = units_of(_nested())
+    units = list_units(_nested())
     order = (0, 1, 2, 3, 4, 5)
     cascade = plan_steps("cascade", units, order)
     assert [step.units for step in cascade[:2]] == [(5,), (4, 5)]
@@ -122,12 +123,12 @@ def test_plans():
 )
 def test_errors_of_plans(plan, message):
     with pytest.raises(tfs.OptionError, match=message):
-        plan_steps(plan, units_of(_nested()), range(6))
+        plan_steps(plan, list_units(_nested()), range(6))
 
 
 def test_a_layer_that_the_score_does_not_depend_on_is_no_step():
     with pytest.raises(tfs.OptionError, match="does not depend on the weights of 'top'"):
-        plan_steps(["top"], units_of(_nested()), range(5))
+        plan_steps(["top"], list_units(_nested()), range(5))
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +137,14 @@ def dense():
     layer.build((None, 200))
     rng = np.random.default_rng(0)
     layer.set_weights([rng.gamma(2.0, 0.3, (200, 300)), rng.normal(1.0, 2.0, 300)])
-    (unit,) = units_of(layer)
+    (unit,) = list_units(layer)
     return unit
 
 
 def _kernel(unit, draw, seed=0):
-    return draw_weights(unit, tfs.DRAWS[draw] if isinstance(draw, str) else draw, seed).arrays[0]
+    return draw_weights(
+        unit, tfs.RANDOMIZERS[draw] if isinstance(draw, str) else draw, seed
+    ).arrays[0]
 
 
 def test_draws_have_the_distribution_of_their_name(dense):
@@ -153,7 +156,7 @@ def test_draws_have_the_distribution_of_their_name(dense):
     standard = (matched - trained.mean()) / trained.std()
     assert stats.kstest(standard.ravel(), "norm").pvalue > 0.01
     limit = np.sqrt(6 / 500)
-    own = _kernel(dense, "own_initializer").ravel()
+    own = _kernel(dense, "initializer").ravel()
     assert stats.kstest(own, stats.uniform(-limit, 2 * limit).cdf).pvalue > 0.01
     he = _kernel(dense, "he").ravel()  # truncated at 2 of its standard deviations before scaling
     np.testing.assert_allclose(he.std(), np.sqrt(2 / 200), rtol=0.01)
@@ -167,27 +170,27 @@ def test_draws_have_the_distribution_of_their_name(dense):
 
 def test_biases_are_drawn_too(dense):
     assert np.std(draw_weights(dense, normal(0.01), 0).arrays[1]) == pytest.approx(0.01, rel=0.15)
-    assert not draw_weights(dense, tfs.DRAWS["own_initializer"], 0).arrays[1].any()
+    assert not draw_weights(dense, tfs.RANDOMIZERS["initializer"], 0).arrays[1].any()
 
 
-@pytest.mark.parametrize("draw", tfs.DRAWS)
+@pytest.mark.parametrize("draw", tfs.RANDOMIZERS)
 def test_every_1x1_kernel_changes(draw, squeezenet):
-    for position, unit in enumerate(units_of(squeezenet)):
-        drawn = draw_weights(unit, tfs.DRAWS[draw], 0, position)
+    for position, unit in enumerate(list_units(squeezenet)):
+        drawn = draw_weights(unit, tfs.RANDOMIZERS[draw], 0, position)
         assert not drawn.unchanged
         kernel = unit.parameters[0].numpy()
         share = np.mean(drawn.arrays[0].astype("float32") == kernel)
         assert share < 0.01, (unit.path, share)
 
 
-@pytest.mark.parametrize("draw", tfs.DRAWS)
+@pytest.mark.parametrize("draw", tfs.RANDOMIZERS)
 def test_a_draw_is_pure(draw):
     model = _nested()
     before = [w.numpy().copy() for w in model.weights]
     name = layers.Conv2D(1, 1).name
     states = random.getstate(), np.random.get_state()[1].copy()
-    drawn = [draw_weights(u, tfs.DRAWS[draw], 5, p) for p, u in enumerate(units_of(model))]
-    again = [draw_weights(u, tfs.DRAWS[draw], 5, p) for p, u in enumerate(units_of(model))]
+    drawn = [draw_weights(u, tfs.RANDOMIZERS[draw], 5, p) for p, u in enumerate(list_units(model))]
+    again = [draw_weights(u, tfs.RANDOMIZERS[draw], 5, p) for p, u in enumerate(list_units(model))]
     assert random.getstate() == states[0]
     assert (np.random.get_state()[1] == states[1]).all()
     number = int(name.rpartition("_")[2]) if "_" in name else 0
@@ -195,7 +198,7 @@ def test_a_draw_is_pure(draw):
     for a, b in zip(drawn, again, strict=True):
         for x, y in zip(a.arrays, b.arrays, strict=True):
             assert (x is None and y is None) or (x == y).all()
-    other = draw_weights(units_of(model)[5], tfs.DRAWS[draw], 6, 5)
+    other = draw_weights(list_units(model)[5], tfs.RANDOMIZERS[draw], 6, 5)
     assert not np.array_equal(other.arrays[0], drawn[5].arrays[0])
     for old, weight in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, weight.numpy())
@@ -204,11 +207,11 @@ def test_a_draw_is_pure(draw):
 def test_initializers_of_a_fixed_seed_draw_fresh_values():
     layer = layers.Dense(5, kernel_initializer=keras.initializers.GlorotUniform(seed=1))
     layer.build((None, 4))
-    drawn = draw_weights(units_of(layer)[0], tfs.DRAWS["own_initializer"], 0)
+    drawn = draw_weights(list_units(layer)[0], tfs.RANDOMIZERS["initializer"], 0)
     assert not np.isin(drawn.arrays[0], layer.kernel.numpy()).any()
     block = Block()
     block.build((None, 8, 8, 3))
-    drawn = draw_weights(units_of(block)[0], tfs.DRAWS["own_initializer"], 0)
+    drawn = draw_weights(list_units(block)[0], tfs.RANDOMIZERS["initializer"], 0)
     assert not np.isin(drawn.arrays[0], block.scale.numpy()).any()
 
 
@@ -216,11 +219,11 @@ def test_batch_normalization():
     layer = layers.BatchNormalization()
     layer.build((None, 7))
     layer.set_weights([np.arange(1.0, 8) + i for i in range(4)])
-    (unit,) = units_of(layer)
-    own = draw_weights(unit, tfs.DRAWS["own_initializer"], 0).arrays
+    (unit,) = list_units(layer)
+    own = draw_weights(unit, tfs.RANDOMIZERS["initializer"], 0).arrays
     assert [set(np.unique(a)) for a in own] == [{1}, {0}, {0}, {1}]
     for draw in ("normal", "permutation", "matched", "truncated_normal"):
-        gamma, _, mean, variance = draw_weights(unit, tfs.DRAWS[draw], 0).arrays
+        gamma, _, mean, variance = draw_weights(unit, tfs.RANDOMIZERS[draw], 0).arrays
         assert (mean, variance) == (None, None)
         assert not np.array_equal(gamma, unit.parameters[0].numpy())
 
@@ -228,16 +231,16 @@ def test_batch_normalization():
 def test_what_has_one_value_only_is_said_to_be_unchanged():
     layer = layers.Dense(3, name="fresh")
     layer.build((None, 2))
-    for draw in ("own_initializer", "permutation", "matched"):
-        drawn = draw_weights(units_of(layer)[0], tfs.DRAWS[draw], 0)
+    for draw in ("initializer", "permutation", "matched"):
+        drawn = draw_weights(list_units(layer)[0], tfs.RANDOMIZERS[draw], 0)
         assert drawn.unchanged == ("fresh/bias",)
 
 
 def test_what_could_have_changed_and_did_not_is_an_error(dense):
-    kept = tfs.Draw("kept", lambda unit, rng: [w.numpy() for w in unit.parameters])
+    kept = tfs.Randomizer("kept", lambda unit, rng: [w.numpy() for w in unit.parameters])
     with pytest.raises(tfs.OptionError, match="draw 'kept' returned .* what it is already"):
         draw_weights(dense, kept, 0)
-    short = tfs.Draw("short", lambda unit, rng: [np.zeros(3), None])
+    short = tfs.Randomizer("short", lambda unit, rng: [np.zeros(3), None])
     with pytest.raises(tfs.OptionError, match=r"an array \(200, 300\).*Received: shape \(3,\)"):
         draw_weights(dense, short, 0)
 
@@ -245,8 +248,10 @@ def test_what_could_have_changed_and_did_not_is_an_error(dense):
 @pytest.mark.parametrize("returned", [[], 3, [None] * 3])
 def test_a_draw_returns_a_list_of_arrays(returned, dense):
     with pytest.raises(tfs.OptionError, match="Expected draw 'odd' to return a list"):
-        draw_weights(dense, tfs.Draw("odd", lambda unit, rng: returned), 0)
-    bad = tfs.Draw("bad", lambda unit, rng: [np.full(w.shape, np.nan) for w in unit.parameters])
+        draw_weights(dense, tfs.Randomizer("odd", lambda unit, rng: returned), 0)
+    bad = tfs.Randomizer(
+        "bad", lambda unit, rng: [np.full(w.shape, np.nan) for w in unit.parameters]
+    )
     with pytest.raises(tfs.OptionError, match="finite weights"):
         draw_weights(dense, bad, 0)
 
@@ -262,15 +267,15 @@ def test_seeds_are_whole_numbers(seed, dense):
 def test_the_forget_gate_of_an_lstm_is_drawn_as_keras_does():
     layer = layers.LSTM(3)
     layer.build((None, 5, 2))
-    (unit,) = units_of(layer)
-    drawn = draw_weights(unit, tfs.DRAWS["own_initializer"], 0)
+    (unit,) = list_units(layer)
+    drawn = draw_weights(unit, tfs.RANDOMIZERS["initializer"], 0)
     assert (
         drawn.arrays[2].tolist() == layer.cell.bias.numpy().tolist() == [0] * 3 + [1] * 3 + [0] * 6
     )
     assert drawn.unchanged == ("lstm_cell/bias",) or drawn.unchanged[0].endswith("/bias")
 
 
-@pytest.mark.parametrize("draw", ["own_initializer", "he", "matched"])
+@pytest.mark.parametrize("draw", ["initializer", "he", "matched"])
 def test_layers_with_functions_that_keras_does_not_know(draw):
     def squash(x):
         return keras.ops.tanh(x)
@@ -285,10 +290,10 @@ def test_layers_with_functions_that_keras_does_not_know(draw):
         ]
     )
     assert _names(model) == ["sn/inner", "conv", "top"]
-    for position, unit in enumerate(units_of(model)):
-        drawn = draw_weights(unit, tfs.DRAWS[draw], 0, position)
+    for position, unit in enumerate(list_units(model)):
+        drawn = draw_weights(unit, tfs.RANDOMIZERS[draw], 0, position)
         assert not np.isin(drawn.arrays[0], unit.parameters[0].numpy()).any()
-    fresh = tfs.randomize_layer(model.layers[1], draw=draw)
+    fresh = tfs.randomize_layer(model.layers[1], randomizer=draw)
     assert fresh.get_config() == model.layers[1].get_config()
 
 
@@ -298,20 +303,24 @@ def test_a_layer_without_config_is_refused_by_name():
             super().__init__(name="bare")
             self.w = self.add_weight(shape=(width,), initializer="ones")
 
-    (unit,) = units_of(Bare(3))
-    with pytest.raises(tfs.OptionError, match=r"'bare' anew.*Use draw='matched' or 'permutation'"):
-        draw_weights(unit, tfs.DRAWS["own_initializer"], 0)
-    assert draw_weights(unit, tfs.DRAWS["normal"], 0).arrays[0].shape == (3,)
+    (unit,) = list_units(Bare(3))
+    with pytest.raises(
+        tfs.OptionError, match=r"'bare' anew.*Use randomizer='matched' or 'permutation'"
+    ):
+        draw_weights(unit, tfs.RANDOMIZERS["initializer"], 0)
+    assert draw_weights(unit, tfs.RANDOMIZERS["normal"], 0).arrays[0].shape == (3,)
 
 
 def test_seeds_come_from_positions_and_not_from_names(tmp_path):
     code = (
         "import keras; from keras import layers; import tfsaliency as tfs\n"
         "{first}\n"
-        "from tfsaliency.sanity.randomizers import units_of, draw_weights\n"
+        "from tfsaliency.sanity.randomizers import draw_weights\n"
+        "from tfsaliency.sanity.units import list_units\n"
         "model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])\n"
-        "print([draw_weights(u, d, 1, p).arrays[0].tolist() for d in tfs.DRAWS.values() if d.name"
-        " not in ('permutation', 'matched') for p, u in enumerate(units_of(model))])"
+        "print([draw_weights(u, d, 1, p).arrays[0].tolist() "
+        "for d in tfs.RANDOMIZERS.values() if d.name not in ('permutation', 'matched') "
+        "for p, u in enumerate(list_units(model))])"
     )
     printed = {
         subprocess.run(
@@ -329,7 +338,7 @@ def test_randomize_layer_returns_another_layer():
     layer = layers.Conv2D(4, 1, activation="relu", name="conv")
     layer.build((None, 8, 8, 3))
     kept = layer.get_weights()
-    fresh = tfs.randomize_layer(layer, draw=normal(0.5), seed=3)
+    fresh = tfs.randomize_layer(layer, randomizer=normal(0.5), seed=3)
     assert (type(fresh), fresh.name, fresh.get_config()) == (
         layers.Conv2D,
         "conv",
@@ -338,7 +347,7 @@ def test_randomize_layer_returns_another_layer():
     for old, present, new in zip(kept, layer.get_weights(), fresh.get_weights(), strict=True):
         np.testing.assert_array_equal(old, present)
         assert (new != old).all()
-    expected = draw_weights(units_of(layer)[0], normal(0.5), 3).arrays[0]
+    expected = draw_weights(list_units(layer)[0], normal(0.5), 3).arrays[0]
     np.testing.assert_array_equal(fresh.kernel.numpy(), expected.astype("float32"))
 
 
@@ -415,18 +424,18 @@ def test_layers_without_weights_are_an_error():
     with pytest.raises(tfs.OptionError, match="built Keras layer or model with weights"):
         tfs.randomize_layer(layers.Dense(2))
     with pytest.raises(tfs.OptionError, match="Unknown draw: 'normall'. Did you mean 'normal'"):
-        tfs.randomize_layer(model, draw="normall")
+        tfs.randomize_layer(model, randomizer="normall")
 
 
 def test_a_draw_that_leaves_all_as_it_is_is_an_error():
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.BatchNormalization(name="bn")])
     with pytest.raises(tfs.OptionError, match=r"left all weights as they are: bn/gamma"):
-        tfs.randomize_model_parameters(model, "bn", draw="own_initializer")
+        tfs.randomize_model_parameters(model, "bn", randomizer="initializer")
 
 
 def test_new_weights_are_in_the_order_of_the_model():
     model = _nested()
-    units = units_of(model)
+    units = list_units(model)
     drawn = {p: draw_weights(u, normal(1.0), 0, p) for p, u in enumerate(units)}
     values = new_weights(units, Step("two", (0, 4)), drawn, model.weights)
     for weight, value in zip(model.weights, values, strict=True):

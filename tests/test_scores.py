@@ -142,15 +142,15 @@ def test_a_score_that_does_not_fit_the_model():
     linear = _linear(None)
     for score in ("probability", "log_probability"):
         with pytest.raises(tfs.OptionError, match="softmax or sigmoid"):
-            tfs.gradient_map(linear, X, score=score)
+            tfs.saliency_map(linear, X, score=score)
     with pytest.raises(tfs.OptionError, match="at least 2 outputs. Received: 1"):
-        tfs.gradient_map(_linear(None, k=1), X, score="margin")
+        tfs.saliency_map(_linear(None, k=1), X, score="margin")
     with pytest.raises(tfs.OptionError, match="Did you mean 'probability'"):
-        tfs.gradient_map(linear, X, score="probabilty")
+        tfs.saliency_map(linear, X, score="probabilty")
     with pytest.raises(tfs.OptionError, match=r"shape \(None, 3\)"):
-        tfs.gradient_map(linear, X, score=lambda outputs, targets: outputs)
+        tfs.saliency_map(linear, X, score=lambda outputs, targets: outputs)
     with pytest.raises(tfs.ModelError, match="does not depend"):
-        tfs.gradient_map(linear, X, score=lambda outputs, targets: keras.ops.zeros((4,)))
+        tfs.saliency_map(linear, X, score=lambda outputs, targets: keras.ops.zeros((4,)))
 
 
 def test_the_logit_of_a_model_behind_a_function_call_is_found():
@@ -172,9 +172,9 @@ def test_the_top_class_is_that_of_the_clean_image():
     _, p, _ = _by_hand(model, X, 0)
     top = p.argmax(-1)
     assert len(set(top)) > 1
-    result = tfs.gradient_map(model, X)
+    result = tfs.saliency_map(model, X)
     assert result.targets.tolist() == top.tolist()
-    explicit = tfs.gradient_map(model, X, targets=top)
+    explicit = tfs.saliency_map(model, X, targets=top)
     assert np.array_equal(explicit["gradient"], result["gradient"])
 
 
@@ -195,7 +195,7 @@ def test_targets_in_all_their_forms():
 @pytest.mark.parametrize(
     ("targets", "labels", "message"),
     [
-        ("dog", None, "Expected labels="),
+        ("dog", None, "Expected class_names="),
         ("dgo", ["cat", "dog", "cow"], "Did you mean 'dog'"),
         ("dog", ["dog", "cat", "dog"], r"classes \[0, 2\]"),
         (-1, None, "a class index.*Received: -1"),
@@ -211,4 +211,4 @@ def test_targets_in_all_their_forms():
 )
 def test_a_bad_target_is_refused(targets, labels, message):
     with pytest.raises(tfs.OptionError, match=message):
-        tfs.gradient_map(_linear("softmax"), X, targets=targets, labels=labels)
+        tfs.saliency_map(_linear("softmax"), X, targets=targets, class_names=labels)

@@ -1,6 +1,7 @@
 """Similarities against scipy, scikit-image and TensorFlow, and on maps of known likeness."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from skimage.feature import hog
 from skimage.metrics import structural_similarity
 
 import tfsaliency as tfs
-from tfsaliency.arrays import rescale, upper_percentile
+from tfsaliency.arrays import rescale
 from tfsaliency.evaluation.controls import edge_map
-from tfsaliency.similarity import emprt, resolve_similarities
+from tfsaliency.similarity import resolve_similarities
+from tfsaliency.similarity.entropy import emprt
 from tfsaliency.similarity.protocol import absolute, diverging
 from tfsaliency.similarity.rank import average_ranks
+from tfsaliency.statistics import upper_percentile
 
 RNG = np.random.default_rng
 
@@ -163,7 +166,7 @@ def test_independent_maps_score_what_was_published(kind):
     for name, expected in zip(COLUMNS, CALIBRATION[kind], strict=True):
         similarity = tfs.SIMILARITIES[name]
         if name in CALIBRATED_ON:
-            similarity = similarity._replace(preparation=CALIBRATED_ON[name])
+            similarity = replace(similarity, preparation=CALIBRATED_ON[name])
         found = np.mean([similarity(a, b)[0] for a, b in pairs])
         print(f"{kind} {name}: {found:.4f} ({expected})")
         tolerance = {"hog": 0.05, "ssim_adebayo": 0.025}.get(name, 0.015)

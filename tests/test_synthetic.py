@@ -8,15 +8,15 @@ import pytest
 from scipy import ndimage
 
 import tfsaliency as tfs
-from tfsaliency import worlds
-from tfsaliency.synthetic import pictures
+from tfsaliency import synthetic
+from tfsaliency.synthetic import shapes as pictures
 from tfsaliency.synthetic.networks import build_shapes_model
 from tfsaliency.synthetic.outlines import OUTLINES, REACH, cover
 
 # sha256 of images, labels and masks of shapes(20, seed=0, variant): the same under every NumPy.
 DIGESTS = {
     "plain": "83bdf41666748b175c7e5a2f3cd924658940199c7a4030258e637dfa65bc2953",
-    "coloured_distractor": "3a3ac7db4ecdec4991038cd994eea9458f61b21687b44f7b833da24d5d98d5a0",
+    "colored_distractor": "3a3ac7db4ecdec4991038cd994eea9458f61b21687b44f7b833da24d5d98d5a0",
     "two_objects": "a6a164b81d6c2f1a32835487d80e6b2d2ec84187e225ee7d0c4461faf52f3f5e",
     "null_patch": "bb4794b3f6de257731efb3f7448b2216a481a3820d323611b575ee3fe8d6a6b6",
 }
@@ -27,18 +27,21 @@ def _digest(world):
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-@pytest.mark.parametrize("variant", worlds.VARIANTS)
+@pytest.mark.parametrize("variant", synthetic.VARIANTS)
 def test_a_seed_gives_the_same_pictures_everywhere(variant):
-    world = worlds.shapes(20, seed=0, variant=variant)
+    world = synthetic.make_shapes(20, seed=0, variant=variant)
     assert _digest(world) == DIGESTS[variant]
     assert np.array_equal(world.images, np.round(world.images))
     assert world.images.dtype == np.float32 and world.images.min() >= 0
     assert world.images.max() <= 255 and world.masks.dtype == bool
-    assert _digest(worlds.shapes(20, seed=1, variant=variant)) != DIGESTS[variant]
+    assert _digest(synthetic.make_shapes(20, seed=1, variant=variant)) != DIGESTS[variant]
 
 
 def test_fewer_pictures_are_the_first_ones_of_more():
-    few, many = worlds.shapes(3, seed=5, size=32), worlds.shapes(130, seed=5, size=32)
+    few, many = (
+        synthetic.make_shapes(3, seed=5, size=32),
+        synthetic.make_shapes(130, seed=5, size=32),
+    )
     for a, b in zip(few, many, strict=True):
         assert np.array_equal(a, b[:3])
     assert not np.array_equal(many.images[:64], many.images[64:128])  # chunks of their own
@@ -47,7 +50,7 @@ def test_fewer_pictures_are_the_first_ones_of_more():
 def test_no_random_state_is_touched():
     np.random.seed(0)
     before = np.random.get_state()[1].copy()
-    worlds.shapes(2, seed=0, size=32)
+    synthetic.make_shapes(2, seed=0, size=32)
     assert np.array_equal(np.random.get_state()[1], before)
 
 
@@ -79,11 +82,11 @@ def test_an_object_covers_the_pixels_that_it_was_told_to():
 
 @pytest.fixture(scope="module")
 def world():
-    return worlds.shapes(1000, seed=4)
+    return synthetic.make_shapes(1000, seed=4)
 
 
 def test_objects_are_of_every_class_and_anywhere(world):
-    counts = np.bincount(world.labels, minlength=len(worlds.CLASSES))
+    counts = np.bincount(world.labels, minlength=len(synthetic.CLASSES))
     assert len(counts) == 8
     assert np.abs(counts - 125).max() < 4 * np.sqrt(1000 / 8 * 7 / 8)
     covered = world.masks.mean(axis=(1, 2))
@@ -147,7 +150,7 @@ def test_without_the_object_nothing_says_the_class():
 
 def _accuracy_after_training(images, labels):
     keras.utils.set_random_seed(0)
-    trained, model = worlds.shapes_model(), build_shapes_model()
+    trained, model = synthetic.shapes_model(), build_shapes_model()
     for layer in model.layers[:-8]:  # knows shapes, and has to learn the rest
         layer.set_weights(trained.get_layer(layer.name).get_weights())
     model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
@@ -157,8 +160,8 @@ def _accuracy_after_training(images, labels):
 
 
 def test_a_distractor_has_the_colour_of_another_class():
-    world = worlds.shapes(64, seed=6, variant="coloured_distractor")
-    for image, label, mask in zip(*world, strict=True):
+    world = synthetic.make_shapes(64, seed=6, variant="colored_distractor")
+    for image, label, mask in zip(world.images, world.labels, world.masks, strict=True):
         inner = ndimage.binary_erosion(mask)
         assert np.abs(image[inner].mean(axis=0) - pictures._COLOURS[label]).max() < 5
         outside = image[~mask]
@@ -167,7 +170,7 @@ def test_a_distractor_has_the_colour_of_another_class():
 
 
 def test_a_mark_says_which_of_two_objects_counts():
-    world = worlds.shapes(200, seed=6, variant="two_objects")
+    world = synthetic.make_shapes(200, seed=6, variant="two_objects")
     magenta = (world.images == (255, 0, 255)).all(axis=-1)
     left, right = (magenta[:, :7, part].all(axis=(1, 2)) for part in (slice(0, 7), slice(-7, None)))
     assert (left ^ right).all() and 70 < left.sum() < 130
@@ -181,7 +184,7 @@ def test_a_mark_says_which_of_two_objects_counts():
 
 
 def test_the_null_patch_is_the_same_in_every_picture_and_beside_the_object():
-    world = worlds.shapes(64, seed=6, variant="null_patch")
+    world = synthetic.make_shapes(64, seed=6, variant="null_patch")
     patch = pictures._rings(16)
     places = []
     for image, mask in zip(world.images, world.masks, strict=True):
@@ -211,4 +214,4 @@ def test_the_null_patch_is_the_same_in_every_picture_and_beside_the_object():
 )
 def test_bad_options_are_refused(arguments, match):
     with pytest.raises(tfs.OptionError, match=match):
-        worlds.shapes(**{"n": 1, "seed": 0, **arguments})
+        synthetic.make_shapes(**{"n": 1, "seed": 0, **arguments})

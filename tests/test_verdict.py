@@ -6,7 +6,8 @@ import pytest
 
 import tfsaliency as tfs
 from tfsaliency.models.squeezenet import preprocess_input
-from tfsaliency.sanity.verdict import bootstrap, unit_maps
+from tfsaliency.sanity.verdict import unit_maps
+from tfsaliency.statistics import bootstrap
 
 RNG = np.random.default_rng
 
@@ -50,7 +51,7 @@ def test_the_index_is_that_of_the_formula(n):
     others[1, 0] = 0.0  # a dead network on one photo
     index, same, other, defined = _plain_index(trained, others)
     verdict = tfs.judge(trained, others)
-    found = verdict.index, verdict.same, verdict.other
+    found = verdict.invariance, verdict.same, verdict.other
     np.testing.assert_allclose(found, (index, same, other), rtol=1e-9)
     assert (verdict.defined, verdict.cells) == (defined, 3 * n)
 
@@ -112,7 +113,7 @@ def test_too_little_is_inconclusive_with_the_reason(n, networks, dead, reason):
 
 def test_nothing_defined_is_no_score():
     verdict = tfs.judge(np.zeros((3, 8, 8, 1)), np.ones((2, 3, 8, 8, 1)))
-    assert np.isnan([verdict.index, verdict.low, verdict.high, verdict.same]).all()
+    assert np.isnan([verdict.invariance, verdict.low, verdict.high, verdict.same]).all()
     assert (verdict.verdict, verdict.defined) == ("inconclusive", 0)
     assert "undefined" in str(verdict)
 
@@ -120,7 +121,7 @@ def test_nothing_defined_is_no_score():
 def test_maps_that_are_the_same_for_all_photos_are_minded():
     blob = planted.envelope(np.zeros((8, 24, 24, 3)))
     verdict = tfs.judge(blob, np.stack([blob] * 4))
-    assert verdict.index == pytest.approx(1.0) and verdict.other == pytest.approx(1.0)
+    assert verdict.invariance == pytest.approx(1.0) and verdict.other == pytest.approx(1.0)
     assert "maps of different photos are alike, 1.00" in verdict.reason
 
 
@@ -171,7 +172,7 @@ def photos(data, squeezenet):
 def test_planted_methods_on_photos(name, photos):
     method, expected, tolerance = AT_227[name]
     verdict = tfs.judge(*planted.attributions(method, photos, 4, RNG(0)))
-    assert verdict.index == pytest.approx(expected, abs=tolerance)
+    assert verdict.invariance == pytest.approx(expected, abs=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,7 @@ def test_the_index_rises_with_the_share_that_is_fixed():
     indices = [
         tfs.judge(
             *planted.attributions(planted.mixture(planted.edges, np.sqrt(s)), photos, 4, RNG(0))
-        ).index
+        ).invariance
         for s in shares
     ]
     assert (np.diff(indices) > 0).all()
@@ -248,7 +249,7 @@ def test_the_interval_covers_the_large_sample_value(pattern, w):
     method = planted.mixture(getattr(planted, pattern), w)
     rng = RNG(99)
     trained, others = planted.attributions(method, planted.natural(150, 64, rng), 6, rng)
-    truth = tfs.judge(trained, others).index
+    truth = tfs.judge(trained, others).invariance
     verdicts = list(_verdicts(method, 200))
     covered = np.mean([v.low <= truth <= v.high for v in verdicts])
     print(f"{pattern}, w = {w}: {truth:.3f} covered in {covered:.1%}")

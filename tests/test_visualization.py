@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -162,18 +163,30 @@ def checked():
         )
     )
     photos = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
-    dead = tfs.Draw("dead", lambda unit, rng: [rng.uniform(-1, 0, w.shape) for w in unit.weights])
+    dead = tfs.Randomizer(
+        "dead", lambda unit, rng: [rng.uniform(-1, 0, w.shape) for w in unit.weights]
+    )
     options = {"verbose": 0, "on_problem": "ignore"}
     methods = ["gradient", "guided_backprop"]
     return {
-        "cascade": tfs.sanity_check(model, photos, methods, draw="matched", **options),
+        "cascade": tfs.sanity_check(model, photos, methods, randomizer="matched", **options),
         "one step": tfs.sanity_check(model, photos, methods, plan="all", **options),
         "independent": tfs.sanity_check(model, photos, methods, plan="independent", **options),
-        "preprocessed": tfs.sanity_check(model, photos - 99, methods, draw="matched", **options),
-        "dead": tfs.sanity_check(model, photos, methods, draw=dead, plan=["conv"], **options),
-        "one photo": tfs.sanity_check(model, photos[:1], methods, draw="matched", **options),
+        "preprocessed": tfs.sanity_check(
+            model, photos - 99, methods, randomizer="matched", **options
+        ),
+        "dead": tfs.sanity_check(model, photos, methods, randomizer=dead, plan=["conv"], **options),
+        "one photo": tfs.sanity_check(model, photos[:1], methods, randomizer="matched", **options),
         "class": tfs.random_logit_check(model, photos, methods, **options),
-        "eMPRT": tfs.emprt_check(model, photos, methods, draw="matched", **options),
+        "eMPRT": tfs.sanity_check(
+            model,
+            photos,
+            methods,
+            plan="all",
+            similarities="emprt",
+            randomizer="matched",
+            **options,
+        ),
     }
 
 
@@ -184,16 +197,16 @@ def _named(figure, label):
 def test_curves_are_the_numbers_of_the_result(checked):
     result = checked["cascade"]
     figure = tfs.plot_similarities(result)
-    lines = {line.get_label(): line for line in _named(figure, "index").lines}
+    lines = {line.get_label(): line for line in _named(figure, "invariance").lines}
     drawn = [line.get_ydata() for line in lines.values() if len(line.get_xdata()) == 2]
-    indices = [[v.index for v in result.verdicts[m]] for m in result.methods]
+    indices = [[v.invariance for v in result.verdicts[m]] for m in result.methods]
     assert all(any(np.array_equal(np.asarray(d, float), i) for d in drawn) for i in indices)
     panel = [np.asarray(line.get_ydata(), float) for line in _named(figure, "spearman").lines]
     for m in result.methods:
-        for floors in (False, True):
-            table = result.select(method=m, similarity="spearman", floors=floors)
+        for chance in (False, True):
+            table = result.select(method=m, similarity="spearman", chance=chance)
             means = table.mean(axis=(1, 2))
-            assert any(len(p) == 2 and np.allclose(p, means) for p in panel), (m, floors)
+            assert any(len(p) == 2 and np.allclose(p, means) for p in panel), (m, chance)
     steps = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
     assert steps == [step.name for step in result.steps]
 
@@ -242,9 +255,9 @@ def _outline(axes):
 def test_pictures_with_a_known_answer():
     masks = np.zeros((2, 8, 12), bool)
     masks[0, 2:5, 3:9] = True  # the second has none
-    world = tfs.worlds.World(np.stack([PHOTO, PHOTO]), np.zeros(2, int), masks)
+    world = tfs.synthetic.GroundTruth(np.stack([PHOTO, PHOTO]), np.zeros(2, int), masks)
     maps = {"gradient": np.stack([MAP, MAP - 1]), "flat": np.zeros((2, 8, 12))}
-    figure = tfs.tile_world(world, maps, ["disk", "ring"], title="Two pictures")
+    figure = tfs.tile_ground_truth(world, maps, ["disk", "ring"], title="Two pictures")
     assert figure.get_suptitle() == "Two pictures"
     assert [axes.get_title() for axes in figure.axes[:3]] == ["picture", "gradient", "flat"]
     assert [figure.axes[k].get_ylabel() for k in (0, 3)] == ["disk", "ring"]
@@ -255,23 +268,23 @@ def test_pictures_with_a_known_answer():
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), PHOTO / 255)
     assert figure.axes[4].images[0].get_clim()[0] < 0 < figure.axes[1].images[0].get_clim()[0]
     with pytest.raises(tfs.ImageError, match="maps of the masks' shape"):
-        tfs.tile_world(world, {"gradient": MAP})
+        tfs.tile_ground_truth(world, {"gradient": MAP})
     with pytest.raises(tfs.OptionError, match="Expected 2 labels"):
-        tfs.tile_world(world, maps, ["disk"])
+        tfs.tile_ground_truth(world, maps, ["disk"])
     with pytest.raises(tfs.ImageError, match=r"images and maps.*images \(2, 4, 12\)"):
-        tfs.tile_world(world._replace(images=world.images[:, :4]), maps)
+        tfs.tile_ground_truth(replace(world, images=world.images[:, :4]), maps)
     with pytest.raises(tfs.OptionError, match="maps by name.*Received: ndarray"):
-        tfs.tile_world(world, maps["gradient"])
+        tfs.tile_ground_truth(world, maps["gradient"])
     with pytest.raises(tfs.ImageError, match="masks .n, h, w. of bool"):
-        tfs.tile_world(world._replace(masks=masks[0]), maps)
-    figure = tfs.tile_world(world, maps, np.array(["disk", "ring"]))
+        tfs.tile_ground_truth(replace(world, masks=masks[0]), maps)
+    figure = tfs.tile_ground_truth(world, maps, np.array(["disk", "ring"]))
     assert figure.axes[3].get_ylabel() == "ring"
 
 
 def test_equal_scores_are_drawn_without_an_interval():
     """The interval of equal values misses their mean by a rounding, on either side."""
     values = np.full((1, 1, 10), 0.1)
-    result = tfs.worlds.Evaluation(
+    result = tfs.tfs.Evaluation(
         values, values[0], ("gradient",), (), ("relevance_mass",), None, {}, {}
     )
     assert any(end != 0.1 for end in (result.mean("gradient", "relevance_mass"),
@@ -281,8 +294,8 @@ def test_equal_scores_are_drawn_without_an_interval():
 
 
 def test_scores_are_drawn_at_their_means_with_intervals():
-    known = tfs.worlds.closed_form_model("null_patch")
-    result = tfs.worlds.evaluate(known.model, known.world(20, seed=0), on_problem="ignore")
+    known = tfs.synthetic.closed_form_model("null_patch")
+    result = tfs.tfs.evaluate(known.model, known.ground_truth(20, seed=0), on_problem="ignore")
     figure = tfs.plot_evaluation(result)
     panel = figure.axes[1]
     assert panel.get_title() == "relevance_mass"
@@ -297,5 +310,5 @@ def test_scores_are_drawn_at_their_means_with_intervals():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(
         result.names[:-1]
     )
-    with pytest.raises(tfs.OptionError, match="what worlds.evaluate returns. Received: dict"):
+    with pytest.raises(tfs.OptionError, match="what tfs.evaluate returns. Received: dict"):
         tfs.plot_evaluation({})

@@ -13,7 +13,7 @@ import tfsaliency as tfs
 
 def method(composition, rule="gradient"):
     """A Method of that composition, called "composed"."""
-    return tfs.Method("composed", tfs.RULES[rule], composition)
+    return tfs.Method("composed", rule, composition)
 
 
 def gradients(model, points, targets, rule="gradient"):

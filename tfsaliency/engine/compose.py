@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -43,55 +44,20 @@ def compose(
     trace_at_layer
         Makes the traces that class activation maps need.
     """
-    places = {rule: place for place, rule in enumerate(subject.rules.values())}
-    traces_at_layers: dict[tuple[str, Rule], Trace] = {}
+    at_layers: dict[tuple[str, Rule], Trace] = {}
 
     def trace_of(layer: str, rule: Rule, name: str) -> Trace:
-        if (layer, rule) not in traces_at_layers:
-            traces_at_layers[layer, rule] = trace_at_layer(layer, rule, name)
-        return traces_at_layers[layer, rule]
+        if (layer, rule) not in at_layers:
+            at_layers[layer, rule] = trace_at_layer(layer, rule, name)
+        return at_layers[layer, rule]
 
     def run(
         inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor, batch_size: tf.Tensor
     ) -> Gradients:
         first = trace.run(inputs, targets, scale)
-        images = inputs[subject.inputs.explained]
-        every = tf.range(tf.shape(images)[0])
-
-        def run_at(trace: Trace, points: tf.Tensor, image_index: tf.Tensor) -> Gradients:
-            return _run_at(trace, subject, inputs, first.targets, scale, points, image_index)
-
-        def gradients(place: int, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
-            repeated = points is images and image_index is every
-            result = first if repeated else run_at(trace, points, image_index)
-            return Attributions(result.gradients[place], result.scores, {})
-
-        def at_layer(
-            method: Method,
-            points: tf.Tensor,
-            image_index: tf.Tensor,
-            layer: str | None,
-            rule: Rule | None,
-        ) -> LayerOutputs:
-            name, rule = layer or DEFAULT_LAYER, rule or method.backward_rule
-            result = run_at(trace_of(name, rule, method.name), points, image_index)
-            dtype = points.dtype if points.dtype.size > tf.float32.size else tf.float32
-            values, slopes = (tf.cast(t, dtype) for t in (result.layer, result.gradients[0]))
-            return LayerOutputs(values, slopes, result.scores)
-
-        def attributions(method: Method) -> Attributions:
-            place = places[method.backward_rule]
-            if method.composition is None:
-                return Attributions(first.gradients[place], first.scores, {})
-            attribute = AttributionFunction(
-                functools.partial(gradients, place),
-                batch_size,
-                method.backward_rule is gradient,
-                functools.partial(at_layer, method),
-            )
-            return method.composition(attribute, images, every)
-
-        results = [attributions(method) for method in methods]
+        every = tf.range(tf.shape(inputs[subject.inputs.explained])[0])
+        call = _Call(trace, trace_of, subject, inputs, first, every, scale, batch_size)
+        results = [call.attributions(method) for method in methods]
         return first._replace(
             gradients=tuple(result.values for result in results),
             details=tuple(result.details for result in results),
@@ -105,21 +71,71 @@ def compose(
     return trace._replace(run=compiled, run_with=run_with, composed=True)
 
 
-def _run_at(
-    trace: Trace,
-    subject: Subject,
-    inputs: Sequence[tf.Tensor],
-    targets: tf.Tensor,
-    scale: tf.Tensor,
-    points: tf.Tensor,
-    image_index: tf.Tensor,
-) -> Gradients:
-    """Run a trace at points (k, h, w, c), with the targets and other inputs of image_index (k,)."""
-    k, fixed = tf.shape(points)[0], subject.inputs.batch
-    if fixed:  # the model takes batches of one size only: the last point pads it
-        padded = tf.minimum(tf.range(fixed), k - 1)
-        points, image_index = tf.gather(points, padded), tf.gather(image_index, padded)
-    given = [tf.gather(array, image_index) for array in inputs]
-    given[subject.inputs.explained] = points
-    result = trace.run(given, tf.gather(targets, image_index), scale)
-    return tf.nest.map_structure(lambda t: t[:k], result) if fixed else result
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One call of a composed trace, and the gradients at the images themselves.
+
+    Parameters
+    ----------
+    trace, trace_of, subject
+        As for compose; each trace at a layer is made once.
+    inputs, first, every
+        All inputs, the gradients at the images, and the indices of the images, (n,).
+    scale, batch_size
+        The scale of backward passes, and the number of points to evaluate at a time.
+    """
+
+    trace: Trace
+    trace_of: TraceAtLayer
+    subject: Subject
+    inputs: Sequence[tf.Tensor]
+    first: Gradients
+    every: tf.Tensor
+    scale: tf.Tensor
+    batch_size: tf.Tensor
+
+    def attributions(self, method: Method) -> Attributions:
+        """Return the attributions of a method at the images."""
+        rule = method.backward_rule
+        place = list(self.subject.rules.values()).index(rule)
+        if method.composition is None:
+            return Attributions(self.first.gradients[place], self.first.scores, {})
+        attribute = AttributionFunction(
+            functools.partial(self._gradients, place),
+            self.batch_size,
+            rule is gradient,
+            functools.partial(self._at_layer, method),
+        )
+        images = self.inputs[self.subject.inputs.explained]
+        return method.composition(attribute, images, self.every)
+
+    def _gradients(self, place: int, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
+        images = self.inputs[self.subject.inputs.explained]
+        repeated = points is images and image_index is self.every
+        result = self.first if repeated else self._run_at(self.trace, points, image_index)
+        return Attributions(result.gradients[place], result.scores, {})
+
+    def _at_layer(
+        self,
+        method: Method,
+        points: tf.Tensor,
+        image_index: tf.Tensor,
+        layer: str | None,
+        rule: Rule | None,
+    ) -> LayerOutputs:
+        trace = self.trace_of(layer or DEFAULT_LAYER, rule or method.backward_rule, method.name)
+        result = self._run_at(trace, points, image_index)
+        dtype = points.dtype if points.dtype.size > tf.float32.size else tf.float32
+        values, slopes = (tf.cast(t, dtype) for t in (result.layer, result.gradients[0]))
+        return LayerOutputs(values, slopes, result.scores)
+
+    def _run_at(self, trace: Trace, points: tf.Tensor, image_index: tf.Tensor) -> Gradients:
+        """Run a trace at points (k, h, w, c), with the targets and other inputs of image_index."""
+        k, fixed = tf.shape(points)[0], self.subject.inputs.batch
+        if fixed:  # the model takes batches of one size only: the last point pads it
+            padded = tf.minimum(tf.range(fixed), k - 1)
+            points, image_index = tf.gather(points, padded), tf.gather(image_index, padded)
+        given = [tf.gather(array, image_index) for array in self.inputs]
+        given[self.subject.inputs.explained] = points
+        result = trace.run(given, tf.gather(self.first.targets, image_index), self.scale)
+        return tf.nest.map_structure(lambda t: t[:k], result) if fixed else result

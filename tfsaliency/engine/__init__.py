@@ -1,0 +1,1 @@
+"""From a model to a compiled gradient function; see docs/architecture.md."""
