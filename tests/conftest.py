@@ -12,8 +12,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+import zoo
 
 import tfsaliency as tfs
+from tfsaliency.synthetic.networks import build_shapes_model
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TFSALIENCY_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -58,3 +60,21 @@ def _with_keras_home(data: Path) -> list[str]:
     from tfsaliency.models.loading import imagenet_class_names
 
     return imagenet_class_names()
+
+
+@pytest.fixture(scope="session")
+def exact_shapes_model() -> keras.Model:
+    """The trained network of the wheel in float64: for comparisons with slow versions."""
+    with zoo.float64():
+        model = build_shapes_model()
+    model.set_weights(tfs.synthetic.shapes_model().get_weights())
+    return model
+
+
+@pytest.fixture(scope="session")
+def exact_squeezenet(squeezenet) -> keras.Model:
+    """SqueezeNet with its weights in float64."""
+    with zoo.float64():
+        model = tfs.models.SqueezeNet(weights=None)
+    model.set_weights(squeezenet.get_weights())
+    return model

@@ -1,4 +1,4 @@
-"""Eight models of keras.applications, small, against overridden ops and tf.gradients."""
+"""Eight models of keras.applications, small and in float64, against overridden ops."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from zoo import float64, slow_but
 
 import tfsaliency as tfs
 
@@ -26,11 +27,12 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(MODELS, "VGG16", "MobileNet", "MobileNetV2"))
 def test_a_model_of_keras_applications(name):
     options, relus, gates = MODELS[name]
     keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None, **options)
+    with float64():
+        model = getattr(keras.applications, name)(weights=None, **options)
     low, high = tfs.models.ranges.trained_range(model)
     x = np.random.default_rng(0).uniform(low, high, model.input_shape[1:])[np.newaxis]
     methods = METHODS if relus else ["gradient"]

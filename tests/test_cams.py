@@ -20,13 +20,13 @@ SIZE = 12
 RNG = np.random.default_rng
 
 
-def _network(dtype="float32"):
+def _network(dtype="float64"):
     """Two convolutions in a nested model, one behind it, and a head that is not linear."""
-    i = keras.Input((SIZE, SIZE, 2))
+    i = keras.Input((SIZE, SIZE, 2), dtype="float64" if dtype == "float64" else "float32")
     x = layers.Conv2D(4, 3, activation="relu", name="inner1", dtype=dtype)(i)
     x = layers.MaxPooling2D(2, name="pool", dtype=dtype)(x)
     backbone = keras.Model(i, layers.Conv2D(5, 2, name="inner2", dtype=dtype)(x), name="backbone")
-    i = keras.Input((SIZE, SIZE, 2))
+    i = keras.Input((SIZE, SIZE, 2), dtype=i.dtype)
     x = layers.ReLU(name="rectified", dtype=dtype)(backbone(i))
     x = layers.Conv2D(3, 2, name="last", activation="relu", dtype=dtype)(x)
     x = layers.Flatten(dtype=dtype)(x)
@@ -38,7 +38,9 @@ def _head(model, name):
     """The layers of _network behind one of the outer layers, as a model of their own."""
     names = [layer.name for layer in model.layers]
     behind = model.layers[names.index(name) + 1 :]
-    return keras.Sequential([keras.Input(behind[0].input.shape[1:]), *behind])
+    return keras.Sequential(
+        [keras.Input(behind[0].input.shape[1:], dtype=behind[0].input.dtype), *behind]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    return RNG(0).normal(0.5, 1, (3, SIZE, SIZE, 2)).astype(np.float32)
+    return RNG(0).normal(0.5, 1, (3, SIZE, SIZE, 2))
 
 
 def _features(model, name, images, targets, rule="gradient"):

@@ -74,13 +74,14 @@ def test_closed_forms_refuse_what_they_cannot_be():
         synthetic.closed_form_model("xor", size=9).masks(np.zeros((8, 8, 3)))
 
 
-@pytest.mark.parametrize("variant", synthetic.VARIANTS)
+@pytest.mark.parametrize("variant", zoo.slow_but(synthetic.VARIANTS, "plain"))
 def test_the_network_classifies_unseen_pictures(variant):
     world = synthetic.make_shapes(500, seed=7, variant=variant)
     outputs = synthetic.shapes_model().predict(world.images, verbose=0)
     assert np.mean(outputs.argmax(axis=-1) == world.labels) >= 0.98
 
 
+@pytest.mark.slow
 def test_the_twins_know_permuted_labels_and_not_the_true_ones():
     """The labels of benchmarks/train_shapes_model.py, made again."""
     few = synthetic.make_shapes(2400, seed=1)

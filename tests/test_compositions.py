@@ -14,13 +14,13 @@ N = 3
 
 
 @pytest.fixture(scope="module")
-def model():
-    return synthetic.shapes_model()
+def model(exact_shapes_model):
+    return exact_shapes_model
 
 
 @pytest.fixture(scope="module")
 def images():
-    return synthetic.make_shapes(N, seed=1).images
+    return synthetic.make_shapes(N, seed=1).images.astype(np.float64)
 
 
 @pytest.mark.parametrize("rule", ["gradient", "guided_backprop"])
@@ -111,7 +111,7 @@ def test_several_baselines_are_averaged(model, images):
     color = np.broadcast_to(np.array([255.0, 0.0, 90.0]), images.shape[1:])
     method = slow.method(tfs.IntegratedGradients([0.0, color, "blur"], steps=6, max_steps=6))
     found = tfs.attributions(model, images, method, on_problem="ignore")
-    blur = [slow.blurred(image, 6.4) for image in images]
+    blur = [slow.blurred(image, np.float32(0.1) * np.float32(64)) for image in images]
     each = [
         slow.integrated(model, images, found.targets, 6, b) for b in (0.0, color, np.stack(blur))
     ]

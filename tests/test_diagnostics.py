@@ -141,6 +141,7 @@ MODULES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_names_are_those_that_keras_gives(monkeypatch):
     # EfficientNets and the like by name only: building all 40 takes minutes.
     for name in ("MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "VGG16",

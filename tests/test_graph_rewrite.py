@@ -21,7 +21,7 @@ def _reference(model, x, targets, rule, form):
     return np.stack([zoo.reference_gradient(model, i, t, rule, form)[1] for i, t in pairs])
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", zoo.slow_but(["float64", "float32"], "float64"))
 @pytest.mark.parametrize("spelling", zoo.HIDDEN)
 def test_hidden_relus_equal_the_numpy_reference(spelling, dtype):
     build, form = zoo.HIDDEN[spelling]
@@ -36,8 +36,19 @@ def test_hidden_relus_equal_the_numpy_reference(spelling, dtype):
         )
         coverage = together.coverage[rule]
         assert coverage.engine == "graph" and coverage.reached == coverage.relus >= 2
+
+
+TYPICAL = ("custom layer, keras.ops.relu", "cond in a function in a while_loop", "subclassed model")
+
+
+@pytest.mark.parametrize("spelling", zoo.slow_but(zoo.HIDDEN, *TYPICAL))
+def test_rules_in_one_call_equal_those_alone(spelling):
+    model, x = zoo.HIDDEN[spelling].build("float64"), zoo.images()
+    rules = RULES if "TimeDistributed" in spelling else list(tfs.RULES)
+    options = {"targets": [1, 3], "on_problem": "ignore"}
+    together = tfs.attributions(model, x, rules, **options)
     for rule in reversed(rules):
-        alone = tfs.attributions(model, x, rule, targets=targets, on_problem="ignore")[rule]
+        alone = tfs.attributions(model, x, rule, **options)[rule]
         zoo.assert_equal_to_reference(rule, together[rule], alone, 1e-6)
 
 

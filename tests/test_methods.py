@@ -16,16 +16,17 @@ SIZE = 9
 
 @pytest.fixture(scope="module")
 def model():
-    i = keras.Input((SIZE, SIZE, 2))
-    x = layers.Conv2D(4, 3, activation="relu", name="first")(i)
-    x = layers.Conv2D(5, 3, activation="relu", name="last")(x)
-    x = layers.Dense(6, activation="relu")(layers.Flatten()(x))
-    return zoo.random_weights(keras.Model(i, layers.Dense(3)(x)), seed=10)
+    with zoo.float64():
+        i = keras.Input((SIZE, SIZE, 2), dtype="float64")
+        x = layers.Conv2D(4, 3, activation="relu", name="first")(i)
+        x = layers.Conv2D(5, 3, activation="relu", name="last")(x)
+        x = layers.Dense(6, activation="relu")(layers.Flatten()(x))
+        return zoo.random_weights(keras.Model(i, layers.Dense(3)(x)), seed=10)
 
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).normal(0.5, 1, (2, SIZE, SIZE, 2)).astype(np.float32)
+    return np.random.default_rng(0).normal(0.5, 1, (2, SIZE, SIZE, 2))
 
 
 def _summed(attributions):
@@ -39,7 +40,7 @@ def _noisy_gradients(model, x, t):
 def _cam(kind, model, x, t):
     last = model.get_layer("last").output
     values = keras.Model(model.input, last).predict(x, verbose=0)
-    head = keras.Sequential([keras.Input(last.shape[1:]), *model.layers[-3:]])
+    head = keras.Sequential([keras.Input(last.shape[1:], dtype="float64"), *model.layers[-3:]])
     slopes = tfs.attributions(head, values, targets=t, on_problem="ignore")["gradient"]
     return slow.cam(kind, values, slopes, (SIZE, SIZE))
 

@@ -43,7 +43,7 @@ def _two_inputs(pack=list):
 
 
 @pytest.mark.parametrize("pack", [list, tuple, dict])
-@pytest.mark.parametrize("given", [tuple, list, dict])
+@pytest.mark.parametrize("given", zoo.slow_but([tuple, list, dict], tuple))
 @pytest.mark.parametrize("engine", ["clone", "graph"])
 def test_one_of_several_inputs(pack, given, engine):
     model, photo_kernel, series_kernel = _two_inputs(pack)

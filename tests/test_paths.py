@@ -17,10 +17,11 @@ N, SIZE = 2, 12
 
 
 def _network(shape=(SIZE, SIZE, 2), conv=layers.Conv2D, average=layers.GlobalAveragePooling2D):
-    i = keras.Input(shape)
-    x = conv(4, 3, activation="relu")(i)
-    x = conv(5, 3, activation="relu")(x)
-    return zoo.random_weights(keras.Model(i, layers.Dense(3)(average()(x))), seed=2)
+    with zoo.float64():
+        i = keras.Input(shape, dtype="float64")
+        x = conv(4, 3, activation="relu")(i)
+        x = conv(5, 3, activation="relu")(x)
+        return zoo.random_weights(keras.Model(i, layers.Dense(3)(average()(x))), seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).normal(1, 2, (N, SIZE, SIZE, 2)).astype(np.float32)
+    return np.random.default_rng(0).normal(1, 2, (N, SIZE, SIZE, 2))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_steps_of_blur_ig_are_doubled_until_the_sum_is_complete(model, images):
     found = tfs.attributions(model, images, slow.method(tfs.BlurIG(3.0, steps=4, tolerance=0.7)))
     told = found.details["composed"]
     assert (told["steps"] > 4).all() and not told["unconverged"].any()
-    start = np.stack([slow.blurred(image, 3.0) for image in images]).astype(np.float32)
+    start = np.stack([slow.blurred(image, 3.0) for image in images])
     blurry = tfs.attributions(model, start, targets=found.targets).scores
     total = found["composed"].sum(axis=(1, 2, 3), dtype=np.float64)
     gap = np.abs(total - (found.scores - blurry)) / np.abs(found.scores - blurry)
@@ -70,14 +71,14 @@ def test_guided_ig_equals_its_definition(fraction, model, images):
     reference = slow.guided_integrated(model, images, found.targets, 8, fraction, 0.5)
     slow.near(found["composed"], reference)
     if fraction == 1.0:  # all features at a time: the straight way, from the left
-        way = images - np.float32(0.5)
-        points = [0.5 + np.float32(t / 8) * way for t in range(8)]
+        way = images - 0.5
+        points = [0.5 + t / 8 * way for t in range(8)]
         straight = way * slow.gradients(model, points, found.targets).mean(axis=0)
         slow.near(found["composed"], straight, 1e-3)
 
 
-def test_guided_ig_of_the_network_in_the_wheel():
-    model, images = synthetic.shapes_model(), synthetic.make_shapes(2, seed=1).images
+def test_guided_ig_of_the_network_in_the_wheel(exact_shapes_model):
+    model, images = exact_shapes_model, synthetic.make_shapes(2, seed=1).images.astype(float)
     method = slow.method(tfs.GuidedIG(steps=6))
     with pytest.warns(tfs.SaliencyWarning, match=r"unconverged.*GuidedIG no number of steps"):
         found = tfs.attributions(model, images, method)
@@ -127,9 +128,9 @@ def test_of_a_linear_model_all_ways_are_one(linear):
 
 def test_a_model_of_one_batch_size_gets_it_while_nodes_are_doubled():
     free = _network()
-    inputs = keras.Input(batch_shape=(2, SIZE, SIZE, 2))
+    inputs = keras.Input(batch_shape=(2, SIZE, SIZE, 2), dtype="float64")
     model = keras.Model(inputs, free(inputs))
-    images = np.random.default_rng(4).normal(1, 2, (3, SIZE, SIZE, 2)).astype(np.float32)
+    images = np.random.default_rng(4).normal(1, 2, (3, SIZE, SIZE, 2))
     method = slow.method(tfs.IntegratedGradients(steps=2))
     found, reference = (tfs.attributions(m, images, method, targets=1) for m in (model, free))
     told = found.details["composed"]["steps"]
@@ -144,7 +145,7 @@ def test_sequences_and_volumes(axes):
     conv = {1: layers.Conv1D, 3: layers.Conv3D}[axes]
     average = {1: layers.GlobalAveragePooling1D, 3: layers.GlobalAveragePooling3D}[axes]
     model = _network(shape, conv, average)
-    x = np.random.default_rng(0).normal(1, 2, (2, *shape)).astype(np.float32)
+    x = np.random.default_rng(0).normal(1, 2, (2, *shape))
     found = tfs.attributions(
         model, x, slow.method(tfs.BlurIG(3.0, steps=4, max_steps=4)), on_problem="ignore"
     )
@@ -153,7 +154,9 @@ def test_sequences_and_volumes(axes):
     slow.near(found["composed"], slow.guided_integrated(model, x, found.targets, 4))
     blur = tfs.IntegratedGradients("blur", steps=4, max_steps=4)
     found = tfs.attributions(model, x, slow.method(blur), on_problem="ignore")
-    start = np.stack([slow.blurred(each, 0.1 * min(shape[:-1])) for each in x])
+    start = np.stack(
+        [slow.blurred(each, np.float32(0.1) * np.float32(min(shape[:-1]))) for each in x]
+    )
     slow.near(found["composed"], slow.integrated(model, x, found.targets, 4, start), 1e-4)
 
 
@@ -171,13 +174,13 @@ def test_blurring_a_volume_is_convolution_with_a_gaussian():
     [
         (lambda: tfs.BlurIG(0), "sigma as a number above 0. Received: 0"),
         (lambda: tfs.BlurIG(grid="log"), "Unknown grid: 'log'. Known: quadratic, linear"),
-        (lambda: tfs.BlurIG(max_steps=8), "most as an int of at least 32"),
+        (lambda: tfs.BlurIG(max_steps=8), "max_steps as an int of at least 32"),
         (lambda: tfs.GuidedIG(steps=0), "steps as an int of at least 1"),
         (lambda: tfs.GuidedIG(fraction=0), "fraction as a number above 0"),
         (lambda: tfs.GuidedIG(fraction=1.5), "fraction of at most 1. Received: 1.5"),
         (lambda: tfs.GuidedIG(tolerance=True), "tolerance as a number above 0. Received: True"),
         (lambda: tfs.ExpectedGradients(samples=0), "samples as an int of at least 1"),
-        (lambda: tfs.ExpectedGradients(inner="a"), "of as a composition.*Received: 'a'"),
+        (lambda: tfs.ExpectedGradients(inner="a"), "inner as a composition.*Received: 'a'"),
         (lambda: tfs.Product("a"), "by as a composition.*Received: 'a'"),
         (lambda: tfs.rect_grad_at(100), "percentile as a number from 0 to below 100"),
         (lambda: tfs.rect_grad_at("a"), "percentile as a number.*Received: 'a'"),

@@ -34,6 +34,7 @@ SPELLINGS = [  # of each way to reach a ReLU one
     "TimeDistributed(ReLU)",
     "subclassed model",
 ]
+FAST = zoo.slow_but(SPELLINGS, "nested", "layers called with training=True", "subclassed model")
 LOW = {"precision": "bfloat16"}
 
 
@@ -42,7 +43,7 @@ def _distance(a, b):
     return np.abs(a - b).max() / np.abs(b).max()
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("spelling", FAST)
 def test_maps_are_those_of_a_model_built_in_mixed_precision(spelling):
     model, mixed = (BUILT[spelling].build(dtype) for dtype in ("float32", "mixed_bfloat16"))
     x = zoo.images().astype("float32")
@@ -153,6 +154,7 @@ def test_weights_stay_and_are_read_at_every_call():
         zoo.assert_equal_maps(found[name], expected[name], 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [LOW, {"jit_compile": True}])
 def test_checks_and_compositions_take_it(of):
     model, twins = synthetic.shapes_model(), synthetic.permuted_label_models()
@@ -169,7 +171,9 @@ def test_checks_and_compositions_take_it(of):
         assert index == pytest.approx(exact.verdicts[method][0].invariance, abs=0.03)
 
 
-@pytest.mark.parametrize("spelling", ["ReLU layer", "nested", "custom layer, keras.ops.relu"])
+@pytest.mark.parametrize(
+    "spelling", zoo.slow_but(["ReLU layer", "nested", "custom layer, keras.ops.relu"], "nested")
+)
 def test_compiled_maps_are_the_same(spelling):
     model, x = BUILT[spelling].build("float32"), zoo.images().astype("float32")
     methods = [*zoo.RULES, slow.method(tfs.SmoothGrad(3))]

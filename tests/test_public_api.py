@@ -7,13 +7,20 @@ import inspect
 import os
 import pkgutil
 import re
+import typing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tfsaliency as tfs
-from tfsaliency import synthetic
+from tfsaliency import arrays, diagnostics, image_io, similarity, synthetic
+from tfsaliency.engine import precision, scores
+from tfsaliency.evaluation import localization
+from tfsaliency.methods import rules, table
+from tfsaliency.models.loading import load_model
+from tfsaliency.sanity import plans, randomizers
+from tfsaliency.synthetic import closed_form, shapes
 
 PUBLIC = [name for name in tfs.__all__ if name not in ("models", "worlds")]
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(tfs, name))]
@@ -124,3 +131,98 @@ def test_errors_are_one_tree():
 
 def test_the_tests_keep_out_of_the_home_folder():
     assert not os.environ["KERAS_HOME"].startswith(str(Path.home() / ".keras"))
+
+
+TABLES = {
+    "METHODS": (tfs.METHODS, table.MethodName),
+    "RULES": (tfs.RULES, rules.RuleName),
+    "SCORES": (tfs.SCORES, scores.ScoreName),
+    "RANDOMIZERS": (tfs.RANDOMIZERS, randomizers.RandomizerName),
+    "SIMILARITIES": (tfs.SIMILARITIES, similarity.SimilarityName),
+    "METRICS": (tfs.METRICS, localization.MetricName),
+    "VARIANTS": (synthetic.VARIANTS, shapes.VariantName),
+    "CLOSED_FORM": (synthetic.CLOSED_FORM, closed_form.ClosedFormName),
+    "REDUCTIONS": (arrays.REDUCTIONS, arrays.ReductionName),
+    "PLANS": (plans.PLANS, plans.PlanName),
+    "ON_PROBLEM": (diagnostics.ON_PROBLEM, diagnostics.OnProblem),
+    "FITS": (image_io.FITS, image_io.Fit),
+    "PRECISIONS": (precision.PRECISIONS, precision.Precision),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_an_editor_completes_the_names_of_a_table(name):
+    known, literal = TABLES[name]
+    assert typing.get_args(literal) == tuple(known)
+
+
+@pytest.mark.parametrize("name", [n for n in TABLES if isinstance(TABLES[n][0], tfs.tables.Table)])
+def test_a_table_prints_a_line_for_each_name_and_cannot_be_changed(name):
+    known = TABLES[name][0]
+    lines = repr(known).splitlines()
+    assert [line.split("  ")[0] for line in lines] == list(known)
+    assert all(len(line.split("  ", 1)[1].strip()) > 5 for line in lines)
+    with pytest.raises(TypeError):
+        known["mine"] = known[next(iter(known))]
+    with pytest.raises(TypeError):
+        del known[next(iter(known))]
+    assert "mine" not in known and 3 not in known and ["mine"] not in known
+
+
+@pytest.mark.parametrize(
+    ("call", "received", "nearest"),
+    [
+        (lambda: tfs.saliency_map(None, None, "GradCAM"), "'GradCAM'", "grad_cam"),
+        (lambda: tfs.saliency_map(None, None, ["Guided-Backprop"]), "Guided", "guided_backprop"),
+        (lambda: tfs.saliency_map(None, None, b"gradient"), "b'gradient'", "gradient"),
+        (lambda: tfs.Method("mine", "zeilerfergus"), "zeilerfergus", "zeiler_fergus"),
+        (lambda: tfs.prepare(lambda x: x, score="LogProbability"), "Log", "log_probability"),
+        (lambda: synthetic.make_shapes(1, 0, variant="Null Patch"), "Null Patch", "null_patch"),
+        (lambda: load_model("VGG-16"), "'VGG-16'", "vgg16"),
+        (lambda: load_model("ResNet_50"), "'ResNet_50'", "resnet50"),
+    ],
+)
+def test_an_unknown_name_suggests_the_nearest(call, received, nearest):
+    with pytest.raises(tfs.OptionError, match=received) as caught:
+        call()
+    assert f"Did you mean '{nearest}'?" in str(caught.value)
+
+
+def test_an_unknown_name_lists_all_known_ones():
+    with pytest.raises(tfs.OptionError) as caught:
+        tfs.saliency_map(None, None, "nothing like it")
+    assert str(caught.value).endswith(f"Known: {', '.join(tfs.METHODS)}.")
+
+
+def test_gradient_map_is_the_originals_name_for_the_same_function():
+    assert tfs.gradient_map is tfs.saliency_map
+
+
+def test_a_composition_is_taken_for_a_method_under_its_own_name():
+    model, images = synthetic.shapes_model(), synthetic.make_shapes(1, seed=0).images
+
+    def halved(attribute, points, image_index):
+        return attribute(points / 2, image_index)
+
+    class TwiceTheGradient:
+        def __call__(self, attribute, points, image_index):
+            found = attribute(points, image_index)
+            return found._replace(values=2 * found.values)
+
+    asked = [
+        "gradient",
+        tfs.SmoothGrad(2, statistic="variance"),
+        tfs.CAM("layer_cam", rule="guided_backprop"),
+        tfs.InputXGradient(inner=tfs.SmoothGrad(2)),
+        halved,
+        TwiceTheGradient(),
+    ]
+    maps = tfs.saliency_map(model, images, asked)
+    names = ["var_grad", "layer_cam", "input_x_gradient", "halved", "twice_the_gradient"]
+    assert list(maps) == ["gradient", *names]
+    np.testing.assert_allclose(maps["twice_the_gradient"], 2 * maps["gradient"], rtol=1e-6)
+    rule = tfs.Method("mine", "gradient", tfs.CAM("layer_cam", rule=tfs.RULES["guided_backprop"]))
+    assert np.array_equal(tfs.saliency_map(model, images, rule)["mine"], maps["layer_cam"])
+    assert tfs.METHODS["var_grad"].channel_reduction == "sum"
+    with pytest.raises(tfs.OptionError, match="different names"):
+        tfs.saliency_map(model, images, ["smooth_grad", tfs.SmoothGrad(2)])

@@ -11,9 +11,10 @@ from reference import backprop
 import tfsaliency as tfs
 
 RULES = list(tfs.RULES)
+TYPICAL = ("ReLU layer", "nested", "PReLU", "ReLU(.875, .125, .375)")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", zoo.slow_but(["float64", "float32"], "float64"))
 @pytest.mark.parametrize("spelling", zoo.SPELLINGS)
 def test_rules_equal_the_numpy_reference(spelling, dtype):
     build, form = zoo.SPELLINGS[spelling]
@@ -38,7 +39,7 @@ def test_rules_equal_the_numpy_reference(spelling, dtype):
         assert np.abs(references[a] - references[b]).max() > 0.01 * largest
 
 
-@pytest.mark.parametrize("spelling", zoo.SPELLINGS)
+@pytest.mark.parametrize("spelling", zoo.slow_but(zoo.SPELLINGS, *TYPICAL))
 def test_three_rules_in_one_call_equal_three_calls(spelling):
     model = zoo.SPELLINGS[spelling].build("float32")
     x = zoo.images()

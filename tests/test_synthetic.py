@@ -131,6 +131,7 @@ def test_the_mask_is_where_the_object_changed_the_picture():
     assert loud[ndimage.binary_erosion(masks[:, 0], np.ones((1, 3, 3)))].mean() > 0.9
 
 
+@pytest.mark.slow
 def test_without_the_object_nothing_says_the_class():
     """A network that learns the classes in a few epochs learns nothing without the objects."""
     scenes, finals, labels = [], [], []

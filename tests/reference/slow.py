@@ -1,7 +1,8 @@
 """Compositions written from the formulas: one call of the gradient for each point, sums in NumPy.
 
-Points are made in float32, as they are made in the graph: a point that is rounded otherwise may be
-on the other side of a ReLU's corner.
+Models compute in float64: in float32 a point that is rounded otherwise may be on the other side of
+a ReLU's corner. What is drawn or tabulated in float32 in the graph is so here: uniform noise, its
+logarithm and cosine, the places of nodes, the widths of blurs.
 """
 
 import numpy as np
@@ -18,8 +19,9 @@ def method(composition, rule="gradient"):
 
 def gradients(model, points, targets, rule="gradient"):
     """The gradients at points (m, n, h, w, c), a call for each m."""
+    dtype = np.dtype(model.inputs[0].dtype)
     calls = [
-        tfs.attributions(model, each.astype(np.float32), rule, targets=targets, on_problem="ignore")
+        tfs.attributions(model, each.astype(dtype), rule, targets=targets, on_problem="ignore")
         for each in points
     ]
     return np.stack([call[rule] for call in calls]).astype(np.float64)
@@ -37,15 +39,19 @@ def normal(shape, key):
     """Standard normal noise of two halves of uniform noise, by Box and Muller."""
     size = int(np.prod(shape))
     half = -(-size // 2)
-    u = tf.random.stateless_uniform((2, half), key).numpy().astype(np.float64)
-    complex_noise = np.sqrt(-2 * np.log(1 - u[0])) * np.exp(2j * np.pi * u[1])
-    return np.r_[complex_noise.real, complex_noise.imag][:size].reshape(shape)
+    u = tf.random.stateless_uniform((2, half), key)
+    radius, angle = tf.sqrt(-2 * tf.math.log(1 - u[0])), 2 * np.pi * u[1]
+    noise = np.r_[radius * tf.cos(angle), radius * tf.sin(angle)]
+    exact = u.numpy().astype(np.float64)
+    exact = np.sqrt(-2 * np.log(1 - exact[0])) * np.exp(2j * np.pi * exact[1])
+    np.testing.assert_allclose(noise, np.r_[exact.real, exact.imag], rtol=1e-5, atol=1e-5)
+    return noise[:size].reshape(shape).astype(np.float64)
 
 
 def integrated(model, images, targets, count, baseline=0.0, rule="gradient"):
     """Integrated gradients by Gauss-Legendre nodes."""
     places, weights = np.polynomial.legendre.leggauss(count)
-    start = np.asarray(baseline, np.float32)
+    start = np.asarray(baseline, images.dtype)
     way = images - start
     points = [start + np.float32(t) * way for t in (places + 1) / 2]
     return way * np.tensordot(weights / 2, gradients(model, points, targets, rule), 1)
@@ -62,8 +68,8 @@ def blur_integrated(model, images, targets, steps, largest=50.0, grid="quadratic
     """Blur integrated gradients: the gradient in the middle of a step times the step."""
 
     def at(place):
-        left = 1 - place / steps
-        sigma = largest * (left**2 if grid == "quadratic" else left)
+        left = 1 - np.float32(place) / np.float32(steps)
+        sigma = np.float32(largest) * (left**2 if grid == "quadratic" else left)
         return np.stack([blurred(image, sigma) for image in images])
 
     total = np.zeros(images.shape)
@@ -93,7 +99,9 @@ def guided_integrated(model, images, targets, steps, fraction=0.1, baseline=0.0)
                 low = order[last]
                 distance = np.abs(left[chosen]).sum(dtype=np.float64)
                 part = 1.0 if step == steps - 1 else min(wanted / max(distance, 1e-30), 1.0)
-                new[chosen] = end[chosen] if part == 1 else (old + np.float32(part) * left)[chosen]
+                new[chosen] = (
+                    end[chosen] if part == 1 else (old + images.dtype.type(part) * left)[chosen]
+                )
                 wanted -= part * distance
             values[i] += (g * (new - old)).reshape(image.shape)
             at[i] = new.reshape(image.shape)
@@ -112,7 +120,7 @@ def expected(model, images, targets, samples, baselines=None, seed=0):
             start = low + (high - low) * noise
         else:
             which = tf.random.stateless_uniform((), key, 0, len(baselines), tf.int32).numpy()
-            start = np.broadcast_to(baselines[which], images.shape).astype(np.float32)
+            start = np.broadcast_to(baselines[which], images.shape).astype(images.dtype)
         place = tf.random.stateless_uniform((), [seed, 2 * sample + 1]).numpy()
         (slopes,) = gradients(model, [start + place * (images - start)], targets)
         total += (images - start) * slopes

@@ -10,7 +10,8 @@ _NARROW, _TAILS = 0.01, 6.0  # pixels, as good as no blur; standard deviations, 
 def blurred(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     """Return images (k, ..., c) convolved with a Gaussian of sigma pixels, 0 around them."""
     for axis in range(1, images.shape.rank - 1):
-        weights = tf.cast(_gaussian(tf.shape(images)[axis], sigma), images.dtype)
+        wide = images.dtype if images.dtype.size > tf.float32.size else tf.float32
+        weights = tf.cast(_gaussian(tf.shape(images)[axis], tf.cast(sigma, wide)), images.dtype)
         mixed = tf.tensordot(weights, images, [[1], [axis]])
         order = [*range(1, axis + 1), 0, *range(axis + 1, images.shape.rank)]
         images = tf.transpose(mixed, order)
@@ -20,9 +21,9 @@ def blurred(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
 def _gaussian(size: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     """Return (size, size) of the weight of each place at each other; for sigma 0 the identity."""
     places = tf.range(-size + 1, size)
-    narrow = tf.maximum(tf.cast(sigma, tf.float32), _NARROW)
+    narrow = tf.maximum(sigma, tf.cast(_NARROW, sigma.dtype))
     reach = tf.math.ceil(_TAILS * narrow)
     total = tf.reduce_sum(tf.exp(-tf.square(tf.range(-reach, reach + 1) / narrow) / 2))
-    row = tf.exp(-tf.square(tf.cast(places, tf.float32) / narrow) / 2) / total
+    row = tf.exp(-tf.square(tf.cast(places, sigma.dtype) / narrow) / 2) / total
     at = tf.range(size)
     return tf.gather(row, at[:, tf.newaxis] - at + size - 1)

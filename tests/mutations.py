@@ -1,0 +1,393 @@
+"""Mutations of the package, and the test that notices each of them; test_mutations.py runs them."""
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """A text of a file of the package, its replacement, and the test that then fails."""
+
+    file: str
+    text: str
+    replacement: str
+    test: str
+
+
+RELU_LAYER = "test_rules.py::test_rules_equal_the_numpy_reference[ReLU layer-float64]"
+
+MUTATIONS = [
+    # Rules, and the engine that puts them in.
+    Mutation(
+        "methods/rules.py",
+        "return site.backward(tf.nn.relu(upstream))",
+        "return site.backward(upstream)",
+        "test_rules.py::test_rules_by_hand",
+    ),
+    Mutation(
+        "methods/rules.py",
+        "    return tf.nn.relu(upstream)\n",
+        "    return site.backward(tf.nn.relu(upstream))\n",
+        "test_rules.py::test_rules_by_hand",
+    ),
+    Mutation("methods/rules.py", "rect_grad_at(98.0)", "rect_grad_at(90.0)", RELU_LAYER),
+    Mutation(
+        "engine/gradients.py",
+        "with backward_rule(rule, census.gates) as passed:",
+        "with backward_rule([*rules.values()][-1], census.gates) as passed:",
+        RELU_LAYER,
+    ),
+    Mutation(
+        "engine/gradients.py",
+        "if place is None or value is None:",
+        "if True:",
+        "test_gradients.py::test_other_weights_are_arguments",
+    ),
+    Mutation(
+        "engine/gradients.py",
+        "        if last is not value:\n",
+        "        if False:\n",
+        "test_gradients.py::test_weights_are_those_given_last_however_they_are_mixed",
+    ),
+    Mutation(
+        "engine/clone.py",
+        "    return gradient if name in active.gates else active.rule",
+        "    return active.rule",
+        "test_coverage.py::test_gates_keep_their_own_derivative",
+    ),
+    Mutation(
+        "engine/clone.py",
+        '        if "training" in kwargs:\n            kwargs["training"] = False\n',
+        "",
+        "test_model_io.py::test_the_models_own_preprocessing_is_in_inference_mode",
+    ),
+    Mutation(
+        "engine/clone.py",
+        "nested = isinstance(operation, keras.Model) and has_visible_layers(operation)",
+        "nested = False",
+        "test_coverage.py::test_leaky_relus_are_reported",
+    ),
+    Mutation(
+        "engine/graph_rewrite.py",
+        "return rule(upstream, Site(op.outputs[0], lambda u: _RELU_GRADIENTS[op.type](op, u)))",
+        "return _RELU_GRADIENTS[op.type](op, upstream)",
+        "test_graph_rewrite.py::test_hidden_relus_equal_the_numpy_reference",
+    ),
+    Mutation(
+        "engine/graph_rewrite.py",
+        "for inner in [*main, *inside(main, library)]:",
+        "for inner in main:",
+        "test_graph_rewrite.py::test_a_relu_in_a_recurrent_cell",
+    ),
+    Mutation(
+        "engine/build.py",
+        "        if dropped:\n",
+        "        if False:\n",
+        "test_graph_rewrite.py::test_a_gradient_of_the_models_own_is_carried_over_or_refused",
+    ),
+    Mutation(
+        "engine/build.py",
+        "return batch.with_images(np.concatenate([first, noise.astype(first.dtype)]))",
+        "return batch.with_images(first)",
+        "test_graph_rewrite.py::test_a_clone_that_differs_is_noticed_behind_a_black_image",
+    ),
+    Mutation(
+        "engine/coverage.py",
+        "if (names and found.others) or found.hidden:",
+        "if False:",
+        "test_coverage.py::test_an_unreached_relu_is_refused_by_name",
+    ),
+    Mutation(
+        "engine/coverage.py",
+        "    if callers:\n",
+        "    if False:\n",
+        "test_coverage.py::test_an_unreached_relu_is_refused_by_name",
+    ),
+    Mutation(
+        "engine/coverage.py",
+        "if op in above and any(",
+        "if any(",
+        "test_coverage.py::test_only_what_lies_between_image_and_score_counts",
+    ),
+    Mutation(
+        "engine/coverage.py",
+        '    if op.type in ("StopGradient", "PreventGradient"):\n        return []\n',
+        "",
+        "test_coverage.py::test_a_relu_that_no_gradient_passes_is_none",
+    ),
+    Mutation(
+        "engine/coverage.py",
+        "    left = tuple(name for name in found.direct if name not in passed)",
+        "    left = ()",
+        "test_coverage.py::test_a_gradient_put_over_that_of_a_relu_is_refused",
+    ),
+    Mutation(
+        "engine/layer_outputs.py",
+        "    return found[-1]",
+        "    return found[0]",
+        "test_cams.py::test_of_a_layer_that_is_called_twice_the_last_call_counts",
+    ),
+    Mutation(
+        "engine/precision.py",
+        "return self._precision if mine else self._own",
+        "return self._precision",
+        "test_precision.py::"
+        "test_what_another_thread_calls_meanwhile_is_in_the_models_own_precision",
+    ),
+    Mutation(
+        "engine/gradients.py",
+        "if subject.precision is None else widened(find_head(outputs))",
+        "if True else widened(find_head(outputs))",
+        "test_precision.py::test_what_follows_the_logits_is_float32",
+    ),
+    Mutation(
+        "engine/compose.py",
+        "tf.gather(self.first.targets, image_index)",
+        "tf.gather(self.first.targets, image_index * 0)",
+        "test_compositions.py::test_each_image_keeps_its_class_and_its_other_inputs",
+    ),
+    Mutation(
+        "engine/scores.py",
+        'if op.type not in ("Softmax", "Sigmoid")',
+        'if op.type not in ("Sigmoid",)',
+        "test_scores.py::test_logit_is_the_value_before_the_softmax",
+    ),
+    Mutation(
+        "engine/scores.py",
+        "target, head.logits.dtype.min, head.logits)",
+        "target, head.logits, head.logits)",
+        "test_scores.py::test_probability_log_probability_and_margin",
+    ),
+    Mutation(
+        "prepared.py",
+        "if fingerprint is None or not fingerprint.matches(self.model):",
+        "if fingerprint is None:",
+        "test_clone.py::test_a_layer_changed_in_place_is_seen",
+    ),
+    Mutation(
+        "prepared.py",
+        "self.preprocess(batch.astype(dtype, copy=True))",
+        "self.preprocess(batch.astype(dtype, copy=False))",
+        "test_maps.py::test_preprocess_works_on_a_copy_and_gradients_are_those_of_its_output",
+    ),
+    Mutation(
+        "maps.py",
+        "    raise_problems(batch.problems, options.on_problem)\n",
+        "",
+        "test_batches_once.py::test_images_are_looked_at_before_anything_is_computed",
+    ),
+    Mutation(
+        "sanity/run.py",
+        "    trained = explain(prepared, batch, resolved, None, options)",
+        "    trained = explain(prepared, prepared.check(images), resolved, None, options)",
+        "test_batches_once.py::test_preprocess_is_called_once_with_all_images",
+    ),
+    # Compositions.
+    Mutation(
+        "methods/smooth_grad.py",
+        "radius * tf.sin(angle)",
+        "radius * tf.cos(angle)",
+        "test_compositions.py::test_smooth_grad_is_a_statistic_of_the_gradients_of_noisy_images",
+    ),
+    Mutation(
+        "methods/smooth_grad.py",
+        "moments.squares / n)",
+        "moments.squares / (n - 1))",
+        "test_compositions.py::test_smooth_grad_is_a_statistic_of_the_gradients_of_noisy_images",
+    ),
+    Mutation(
+        "methods/protocol.py",
+        "        return start + count, join(part, new), largest([details, others])",
+        "        return start + count, join(new, new), largest([details, others])",
+        "test_compositions.py::test_how_many_go_at_a_time_changes_nothing",
+    ),
+    Mutation(
+        "methods/integrated_gradients.py",
+        "(nodes + 1) / 2, shares / 2",
+        "(nodes + 1) / 2, shares / 2 * 1.001",
+        "test_compositions.py::test_integrated_gradients_are_those_of_gauss_and_legendre",
+    ),
+    Mutation(
+        "methods/completeness.py",
+        "tf.where(gap > tolerance)[:, 0]",
+        "tf.where(gap > -1.0)[:, 0]",
+        "test_compositions.py::"
+        "test_nodes_are_doubled_until_the_sum_is_the_difference_of_the_scores",
+    ),
+    Mutation(
+        "methods/blur_ig.py",
+        "at(tf.cast(step, tf.float32) + 0.5)",
+        "at(tf.cast(step, tf.float32))",
+        "test_paths.py::test_blur_ig_equals_its_definition",
+    ),
+    Mutation(
+        "methods/guided_ig.py",
+        "(size > limit) & (size <= further)",
+        "size <= further",
+        "test_paths.py::test_guided_ig_equals_its_definition",
+    ),
+    Mutation(
+        "methods/expected_gradients.py",
+        "key = [self.seed, 2 * sample]\n",
+        "key = [self.seed, 0 * sample]\n",
+        "test_paths.py::test_expected_gradients_equal_their_definition",
+    ),
+    Mutation(
+        "methods/cam.py",
+        "return tf.reduce_mean(gradients, _positions(gradients), keepdims=True)",
+        "return tf.reduce_max(gradients, _positions(gradients), keepdims=True)",
+        "test_cams.py::test_a_cam_equals_its_definition",
+    ),
+    Mutation(
+        "methods/product.py",
+        "Attributions(one.values * other.values,",
+        "Attributions(one.values * one.values,",
+        "test_cams.py::test_guided_grad_cam_is_the_product",
+    ),
+    # Similarities and verdicts.
+    Mutation(
+        "sanity/verdict.py",
+        "_CLIPPED = 99.0",
+        "_CLIPPED = 95.0",
+        "test_verdict.py::test_the_index_is_that_of_the_formula",
+    ),
+    Mutation(
+        "sanity/verdict.py",
+        "chance = np.minimum(other, CHANCE_LIMIT)",
+        "chance = np.minimum(other, 0.0)",
+        "test_verdict.py::test_the_index_is_that_of_the_formula",
+    ),
+    Mutation(
+        "statistics.py",
+        "by_photo = rng.multinomial(photos, np.full(photos, 1 / photos), _RESAMPLES)",
+        "by_photo = np.ones((_RESAMPLES, photos), int)",
+        "test_verdict.py::test_the_interval_resamples_photos_and_seeds_independently",
+    ),
+    Mutation(
+        "similarity/rank.py",
+        "means = (bounds[:-1] + bounds[1:] - 1) / 2",
+        "means = bounds[:-1]",
+        "test_similarity.py::test_average_ranks_are_scipys",
+    ),
+    Mutation(
+        "similarity/structure.py",
+        "_K1, _K2 = 0.01, 0.03",
+        "_K1, _K2 = 0.02, 0.03",
+        "test_similarity.py::test_a_similarity_equals_that_of_another_library",
+    ),
+    Mutation(
+        "similarity/entropy.py",
+        "_BINS = 100",
+        "_BINS = 50",
+        "test_similarity.py::test_emprt_is_the_rise_of_the_entropy",
+    ),
+    Mutation(
+        "similarity/protocol.py",
+        "    return array if array.ndim == 4 else array[..., np.newaxis]",
+        "    return array if array.ndim == 4 else array[..., np.newaxis] ** 2",
+        "test_similarity.py::test_a_similarity_equals_that_of_another_library",
+    ),
+    # Randomization.
+    Mutation(
+        "sanity/randomizers.py",
+        "    drawn = rng.permutation(flat)\n    while",
+        "    drawn = rng.permutation(weight).ravel()\n    while",
+        "test_randomization.py::test_every_1x1_kernel_changes",
+    ),
+    Mutation(
+        "sanity/randomizers.py",
+        "return rng.normal(exact.mean(), exact.std(), weight.shape)",
+        "return rng.normal(exact.mean(), 1.0, weight.shape)",
+        "test_randomization.py::test_draws_have_the_distribution_of_their_name",
+    ),
+    Mutation(
+        "sanity/plans.py",
+        '"cascade": [order[start:] for start in reversed(range(len(order)))],',
+        '"cascade": [order for _ in order],',
+        "test_sanity.py::test_lower_layers_are_still_the_trained_ones",
+    ),
+    Mutation(
+        "sanity/run.py",
+        "    if retarget:\n        targets =",
+        "    if True:\n        targets =",
+        "test_sanity.py::test_numbers_are_those_of_maps_made_by_hand",
+    ),
+    Mutation(
+        "sanity/comparison.py",
+        "np.roll(part, 1, axis=0), own)",
+        "np.roll(part, 0, axis=0), own)",
+        "test_sanity.py::test_numbers_are_those_of_maps_made_by_hand",
+    ),
+    Mutation(
+        "sanity/data_randomization.py",
+        "if len(set(map(weights_digest, every))) < len(every):",
+        "if False:",
+        "test_data_randomization.py::test_networks_that_cannot_be_compared_are_refused",
+    ),
+    # Evaluation and known answers.
+    Mutation(
+        "evaluation/localization.py",
+        "average_ranks(values)[mask].sum() - inside * (inside - 1) / 2",
+        "average_ranks(values)[mask].sum()",
+        "test_localization.py::test_a_score_equals_its_definition",
+    ),
+    Mutation(
+        "evaluation/run.py",
+        "Options(labels, None, batch_size,",
+        "Options(None, None, batch_size,",
+        "test_evaluation.py::test_the_label_is_explained_and_not_the_top_class",
+    ),
+    Mutation(
+        "evaluation/result.py",
+        "gaps = self.of(name, metric) - self.of(other, metric)",
+        "gaps = self.of(name, metric) - np.roll(self.of(other, metric), 1)",
+        "test_evaluation.py::test_intervals_are_those_of_resampled_pictures",
+    ),
+    Mutation(
+        "synthetic/shapes.py",
+        "rng = np.random.default_rng([seed, chunk, list(VARIANTS).index(variant)])",
+        "rng = np.random.default_rng([seed, 0, list(VARIANTS).index(variant)])",
+        "test_synthetic.py::test_fewer_pictures_are_the_first_ones_of_more",
+    ),
+    # What stands around the numbers.
+    Mutation(
+        "storage.py",
+        "    part = target.with_name(",
+        "    target.unlink(missing_ok=True)\n    part = target.with_name(",
+        "test_storage.py::test_a_full_disk_leaves_the_earlier_file",
+    ),
+    Mutation(
+        "storage.py",
+        'if header.get("format") != FORMAT:',
+        "if False:",
+        "test_storage.py::test_parts_that_do_not_belong_together_are_refused",
+    ),
+    Mutation(
+        "saliency_maps.py",
+        "for p in shifted(part.problems, int(start))",
+        "for p in shifted(part.problems, 0)",
+        "test_diagnostics.py::test_problems_are_saved_and_joined",
+    ),
+    Mutation(
+        "diagnostics.py",
+        "_SATURATED_EPSILONS = 10.0",
+        "_SATURATED_EPSILONS = 0.0",
+        "test_diagnostics.py::test_a_saturated_probability",
+    ),
+    Mutation(
+        "image_io.py",
+        "upright = ImageOps.exif_transpose(image)",
+        "upright = image",
+        "test_image_io.py::test_a_phones_photo_is_turned_upright",
+    ),
+    Mutation(
+        "errors.py",
+        'return re.sub(r"[-_ ]", "", name).casefold()',
+        "return name",
+        "test_public_api.py::test_an_unknown_name_suggests_the_nearest",
+    ),
+    Mutation(
+        "map_batches.py",
+        "return batch, _classes(labels) if of_labels else targets",
+        "return batch, None if of_labels else targets",
+        "test_map_batches.py::test_labels_that_come_along_are_explained_if_asked_for",
+    ),
+]
