@@ -88,17 +88,15 @@ def test_controls_are_those_of_the_preprocessed_images():
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "smooth"])
 def test_images_are_looked_at_before_anything_is_computed(name, monkeypatch):
-    def first(x):
-        return np.moveaxis(x, -1, 1)
-
+    moved = np.moveaxis(IMAGES, -1, 1)
     model = keras.Sequential(
         [keras.Input((3, 12, 12)), layers.Permute((2, 3, 1)), layers.Flatten(), layers.Dense(3)]
     )
     monkeypatch.setitem(globals(), "MODEL", model)
     monkeypatch.setitem(globals(), "OTHERS", (model, model))
-    monkeypatch.setitem(globals(), "IMAGES", first(IMAGES))
+    monkeypatch.setitem(globals(), "IMAGES", moved)
     monkeypatch.setitem(
-        globals(), "DATA", tfs.GroundTruth(first(IMAGES), LABELS, np.ones((8, 3, 12), bool))
+        globals(), "DATA", tfs.GroundTruth(moved, LABELS, np.ones((8, 3, 12), bool))
     )
     monkeypatch.setitem(QUIET, "on_problem", "raise")
     monkeypatch.setattr(build, "trace_gradients", lambda *_: pytest.fail("something is computed"))

@@ -245,7 +245,7 @@ def test_the_index_rises_with_the_share_that_is_fixed():
 @pytest.mark.parametrize("pattern", ["edges", "field"])
 @pytest.mark.parametrize("w", [0.5, 0.7, 0.85])
 def test_the_interval_covers_the_large_sample_value(pattern, w):
-    # It covers less of what different photos have in common: CONTRIBUTING.md has the numbers.
+    # It covers less of what different photos have in common: docs/decisions.md has the numbers.
     method = planted.mixture(getattr(planted, pattern), w)
     rng = RNG(99)
     trained, others = planted.attributions(method, planted.natural(150, 64, rng), 6, rng)

@@ -8,7 +8,7 @@ network f on the photo x, and r a randomized copy of it:
     invariance = (mean s - C) / (1 - C), C = mean c, at most .5, clipped to [0, 1]
 
 which is about the share of the map's variance that survives the randomization. How the constants
-were found, and what was tried instead: CONTRIBUTING.md, "The verdict".
+were found, and what was tried instead: docs/decisions.md, "The verdict".
 """
 
 from __future__ import annotations
