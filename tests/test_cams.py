@@ -20,9 +20,9 @@ SIZE = 12
 RNG = np.random.default_rng
 
 
-def _network(dtype="float64"):
+def _network(dtype="float64", input_dtype="float64"):
     """Two convolutions in a nested model, one behind it, and a head that is not linear."""
-    i = keras.Input((SIZE, SIZE, 2), dtype="float64" if dtype == "float64" else "float32")
+    i = keras.Input((SIZE, SIZE, 2), dtype=input_dtype)
     x = layers.Conv2D(4, 3, activation="relu", name="inner1", dtype=dtype)(i)
     x = layers.MaxPooling2D(2, name="pool", dtype=dtype)(x)
     backbone = keras.Model(i, layers.Conv2D(5, 2, name="inner2", dtype=dtype)(x), name="backbone")
@@ -215,9 +215,7 @@ def test_cams_nest(model, images):
     ]
     found = tfs.attributions(model, images, [*methods, "grad_cam"], targets=[0, 1, 2])
     each = [
-        tfs.attributions(
-            model, x.astype(np.float32), "grad_cam", targets=[0, 1, 2], on_problem="ignore"
-        )["grad_cam"]
+        tfs.attributions(model, x, "grad_cam", targets=[0, 1, 2], on_problem="ignore")["grad_cam"]
         for x in slow.noisy(images, 4, 0.1)
     ]
     slow.near(found["composed"], np.mean(each, axis=0), 1e-4)
@@ -226,7 +224,7 @@ def test_cams_nest(model, images):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("mixed_float16", 2e-2), ("float64", 1e-5)])
 def test_layers_of_other_precisions(images, dtype, tolerance):
-    exact, other = _network(), _network(dtype)
+    exact, other = (_network(each, "float32") for each in ("float32", dtype))
     other.set_weights(exact.get_weights())
     methods = [slow.method(tfs.CAM("grad_cam", "last")), "guided_grad_cam", "smooth_grad"]
     found, reference = (

@@ -29,12 +29,14 @@ RULES = ["gradient", "guided_backprop", "zeiler_fergus"]
 @contextmanager
 def float64() -> Iterator[None]:
     """Layers that are made inside compute in float64."""
-    before = keras.config.dtype_policy()
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_floatx("float64")  # that of inputs
     keras.config.set_dtype_policy("float64")
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
 
 
 def slow_but(names: Iterable[Any], *fast: Any) -> list[Any]:

@@ -122,10 +122,11 @@ class GuidedIG:
             wanted = tf.where(together > wanted, tf.zeros_like(wanted), wanted - together)
             return end, further, wanted, tf.where(chosen, part, shares)
 
+        lowest = tf.fill(tf.shape(wanted), tf.constant(-np.inf, wanted.dtype))
         *_, shares = tf.while_loop(
             lambda end, limit, wanted, shares: (end < last) & tf.reduce_any(wanted > 0),
             group,
-            (-1, tf.fill(tf.shape(wanted), -np.inf), wanted, tf.zeros_like(distance)),
+            (-1, lowest, wanted, tf.zeros_like(distance)),
             parallel_iterations=1,
         )
         return shares
