@@ -30,18 +30,18 @@ def main() -> None:
         world = synthetic.make_shapes(pictures, SEED, variant=variant)
         result = tfs.evaluate(model, world, list(tfs.METHODS), on_problem="ignore")
         print(f"### {variant}, {result.correct.mean():.1%} classified correctly\n")
-        print(row(["", *result.scores]))
-        print(row(["---"] * (1 + len(result.scores))))
+        print(row(["", *result.metrics]))
+        print(row(["---"] * (1 + len(result.metrics))))
         for name in result.names:
             cells = [name]
-            for score in result.scores:
-                low, high = result.interval(name, score)
+            for metric in result.metrics:
+                low, high = result.interval(name, metric)
                 spread = "" if name == "chance" else f" ({low:.3f} to {high:.3f})"
-                cells.append(f"{result.mean(name, score):.3f}{spread}")
+                cells.append(f"{result.mean(name, metric):.3f}{spread}")
             print(row(cells))
         print()
-        for score in result.scores:
-            print(f"- {score}: {' > '.join(map(' = '.join, result.ranking(score)))}")
+        for metric in result.metrics:
+            print(f"- {metric}: {' > '.join(map(' = '.join, result.ranking(metric)))}")
         print(flush=True)
     world = synthetic.make_shapes(CHECKED, SEED)
     options = {"targets": world.labels, "verbose": 0, "on_problem": "ignore"}

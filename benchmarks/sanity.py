@@ -16,8 +16,8 @@ import tensorflow as tf
 from speed import THREE, bare_gradient, seconds
 
 import tfsaliency as tfs
-from tfsaliency import checks, measuring
 from tfsaliency.models.squeezenet import preprocess_input
+from tfsaliency.sanity import comparison, run
 
 ROUNDS = 3
 LAYERS, METHODS = 26, 3
@@ -52,10 +52,10 @@ class Stopwatch:
 def watched() -> Stopwatch:
     """Put a stopwatch on the parts of a check."""
     watch = Stopwatch()
-    watch.watch(measuring, "run", "gradients, while maps are compared")
-    watch.watch(checks, "draw_weights", "weights drawn")
-    watch.watch(checks, "verdict_of", "verdict: intervals")
-    watch.watch(checks, "explain", "controls")
+    watch.watch(comparison, "run", "gradients, while maps are compared")
+    watch.watch(run, "draw_weights", "weights drawn")
+    watch.watch(run, "verdict_of", "verdict: intervals")
+    watch.watch(run, "compare_with_controls", "controls")
     return watch
 
 

@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
-import zoo
+from setups import float64
 
 import tfsaliency as tfs
 from tfsaliency.synthetic.networks import build_shapes_model
@@ -65,7 +65,7 @@ def _with_keras_home(data: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def exact_shapes_model() -> keras.Model:
     """The trained network of the wheel in float64: for comparisons with slow versions."""
-    with zoo.float64():
+    with float64():
         model = build_shapes_model()
     model.set_weights(tfs.synthetic.shapes_model().get_weights())
     return model
@@ -74,7 +74,7 @@ def exact_shapes_model() -> keras.Model:
 @pytest.fixture(scope="session")
 def exact_squeezenet(squeezenet) -> keras.Model:
     """SqueezeNet with its weights in float64."""
-    with zoo.float64():
+    with float64():
         model = tfs.models.SqueezeNet(weights=None)
     model.set_weights(squeezenet.get_weights())
     return model

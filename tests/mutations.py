@@ -134,8 +134,8 @@ MUTATIONS = [
     ),
     Mutation(
         "engine/gradients.py",
-        "if subject.precision is None else widened(find_head(outputs))",
-        "if True else widened(find_head(outputs))",
+        "head = head if subject.precision is None else widen_head(head)",
+        "pass",
         "test_precision.py::test_what_follows_the_logits_is_float32",
     ),
     Mutation(
@@ -318,7 +318,7 @@ MUTATIONS = [
     ),
     Mutation(
         "sanity/data_randomization.py",
-        "if len(set(map(weights_digest, every))) < len(every):",
+        "if len(set(map(digest_weights, every))) < len(every):",
         "if False:",
         "test_data_randomization.py::test_networks_that_cannot_be_compared_are_refused",
     ),
@@ -362,8 +362,8 @@ MUTATIONS = [
     ),
     Mutation(
         "saliency_maps.py",
-        "for p in shifted(part.problems, int(start))",
-        "for p in shifted(part.problems, 0)",
+        "for p in shift_problems(part.problems, int(start))",
+        "for p in shift_problems(part.problems, 0)",
         "test_diagnostics.py::test_problems_are_saved_and_joined",
     ),
     Mutation(

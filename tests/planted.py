@@ -21,7 +21,7 @@ def smooth(rng, shape, sigma):
     return field / field.std(axis=(1, 2, 3), keepdims=True)
 
 
-def centred(maps):
+def centered(maps):
     """Give maps a mean of 0 and a variance of 1."""
     maps = maps - maps.mean(axis=(1, 2, 3), keepdims=True)
     return maps / maps.std(axis=(1, 2, 3), keepdims=True)
@@ -48,7 +48,7 @@ def other_gradient(photos):
     """What another network says: signed, of the photo, and the same whatever is explained."""
     kernel = np.random.default_rng(77).normal(size=(5, 5, 3))
     maps = np.stack([ndimage.convolve(p, kernel, mode="wrap") for p in photos])
-    return centred(maps * np.roll(photos, 3, axis=1))
+    return centered(maps * np.roll(photos, 3, axis=1))
 
 
 def cam(photos, rng):
@@ -90,13 +90,13 @@ FIXED = {
     "x * constant": lambda x, rng: 0.3 * x,
     "another network's gradient": lambda x, rng: other_gradient(x),
     "random sign * edge": lambda x, rng: edges(x) * rng.choice([-1, 1], (len(x), 1, 1, 1)),
-    "edge + .33 noise": lambda x, rng: centred(edges(x)) + 0.33 * rng.normal(size=x.shape),
+    "edge + .33 noise": lambda x, rng: centered(edges(x)) + 0.33 * rng.normal(size=x.shape),
 }
 
 
 def mixture(pattern, w):
     """Return the planted method w * fixed + sqrt(1 - w^2) * fresh: a share w^2 is fixed."""
-    return lambda x, rng: w * centred(pattern(x)) + np.sqrt(1 - w**2) * rng.normal(size=x.shape)
+    return lambda x, rng: w * centered(pattern(x)) + np.sqrt(1 - w**2) * rng.normal(size=x.shape)
 
 
 def attributions(method, photos, networks, rng):

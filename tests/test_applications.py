@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from zoo import float64, slow_but
+from setups import float64, slow_but
 
 import tfsaliency as tfs
 
@@ -33,7 +33,7 @@ def test_a_model_of_keras_applications(name):
     keras.utils.set_random_seed(0)
     with float64():
         model = getattr(keras.applications, name)(weights=None, **options)
-    low, high = tfs.models.ranges.trained_range(model)
+    low, high = tfs.models.ranges.find_trained_range(model)
     x = np.random.default_rng(0).uniform(low, high, model.input_shape[1:])[np.newaxis]
     methods = METHODS if relus else ["gradient"]
     if not relus:

@@ -1,5 +1,6 @@
 """The command line, on real weights and on a small saved model."""
 
+import argparse
 import sys
 
 import keras
@@ -10,6 +11,8 @@ from PIL import Image
 
 import tfsaliency as tfs
 from tfsaliency import cli
+from tfsaliency.cli import map as map_command
+from tfsaliency.cli import options
 from tfsaliency.methods.table import DEFAULT_METHODS
 from tfsaliency.sanity.units import list_units
 
@@ -94,7 +97,7 @@ def test_good_photos_are_done_beside_bad_ones(photo, model_file, tmp_path, capsy
 
 
 def test_batches_are_joined(photo, model_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_BATCH", 2)
+    monkeypatch.setattr(map_command, "_BATCH", 2)
     photos = []
     for k in range(5):
         with Image.open(photo) as image:
@@ -258,15 +261,18 @@ def test_labels_from_a_file(photo, model_file, tmp_path, capsys):
     ],
 )
 def test_captions_claim_no_probability_that_is_none(outputs, caption):
-    assert cli._caption(["setter", "terrier"], np.array(outputs), 0) == caption
+    assert map_command._caption(["setter", "terrier"], np.array(outputs), 0) == caption
 
 
 def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        cli, "imagenet_class_names", lambda: (_ for _ in ()).throw(tfs.WeightsError("no network"))
+        options,
+        "imagenet_class_names",
+        lambda: (_ for _ in ()).throw(tfs.WeightsError("no network")),
     )
-    loaded = cli.LoadedModel(tfs.models.SqueezeNet(weights=None), None, True)
-    assert cli._labels(loaded, None) is None
+    loaded = options.LoadedModel(tfs.models.SqueezeNet(weights=None), None, True)
+    arguments = argparse.Namespace(class_names=None)
+    assert options.load_class_names(arguments, loaded) is None
     assert "no network. Classes are printed as numbers." in capsys.readouterr().err
 
 
@@ -282,7 +288,7 @@ def _more_photos(photo, tmp_path, count=3):
 def test_check_writes_what_python_computes(photo, model_file, tmp_path, capsys):
     photos, out = _more_photos(photo, tmp_path), tmp_path / "out"
     code, lines, errors = _run(
-        capsys, "check", *photos, "--model", model_file, "--seeds", 2, "--draw", "matched",
+        capsys, "check", *photos, "--model", model_file, "--seeds", 2, "--randomizer", "matched",
         "--similarities", "spearman", "pearson", "--out", out,
     )  # fmt: skip
     assert code == 0
@@ -292,11 +298,11 @@ def test_check_writes_what_python_computes(photo, model_file, tmp_path, capsys):
         model, tfs.load_images(photos, model), list(DEFAULT_METHODS), randomizer="matched", seeds=2,
         similarities=("spearman", "pearson"), verbose=0, on_problem="ignore",
     )  # fmt: skip
-    result = tfs.SanityResult.load(out / "result.json")
+    result = tfs.SanityResult.load(out / "result.npz")
     np.testing.assert_array_equal(result.values, direct.values)
     assert result.images == tuple(map(str, photos))
     assert lines[:-2] == str(result).splitlines()
-    assert lines[-1] == f"Wrote result.json, curves.png and maps.png to {out}"
+    assert lines[-1] == f"Wrote result.npz, result.json, curves.png and maps.png to {out}"
     for name in ("curves", "maps"):
         with Image.open(out / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 10
@@ -313,7 +319,7 @@ def test_check_of_chosen_layers_and_of_one_class(photo, model_file, tmp_path, ca
     )  # fmt: skip
     assert code == 0
     assert errors == ["tfsaliency: warning: a photo that is given more than once counts once"]
-    result = tfs.SanityResult.load(tmp_path / "out" / "result.json")
+    result = tfs.SanityResult.load(tmp_path / "out" / "result.npz")
     assert [step.name for step in result.steps] == [f"{first} + {last}", last]
     assert result.targets.tolist() == [1, 1] and result.headline is None
 

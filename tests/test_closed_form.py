@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from setups import slow_but
 
 import tfsaliency as tfs
 from tfsaliency import synthetic
@@ -74,7 +75,7 @@ def test_closed_forms_refuse_what_they_cannot_be():
         synthetic.closed_form_model("xor", size=9).masks(np.zeros((8, 8, 3)))
 
 
-@pytest.mark.parametrize("variant", zoo.slow_but(synthetic.VARIANTS, "plain"))
+@pytest.mark.parametrize("variant", slow_but(synthetic.VARIANTS, "plain"))
 def test_the_network_classifies_unseen_pictures(variant):
     world = synthetic.make_shapes(500, seed=7, variant=variant)
     outputs = synthetic.shapes_model().predict(world.images, verbose=0)

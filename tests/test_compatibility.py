@@ -19,7 +19,15 @@ PINS = {
         "pillow==11.3.0",
     ],
 }  # fmt: skip
-TEST_TOOLS = ["pytest>=8", "nbclient", "nbformat", "ipykernel", "scipy", "scikit-image"]
+TEST_TOOLS = [
+    "pytest>=8",
+    "pytest-xdist",
+    "nbclient",
+    "nbformat",
+    "ipykernel",
+    "scipy",
+    "scikit-image",
+]
 
 
 @pytest.mark.slow
@@ -32,7 +40,7 @@ def test_the_suite_passes_on_other_versions(versions, tmp_path):
     subprocess.run([*install, "--no-deps", "-e", ROOT], check=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
-        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests"],
+        [python, "-m", "pytest", "-n", "2", "-q", "-p", "no:cacheprovider", ROOT / "tests"],
         capture_output=True,
         text=True,
         check=False,

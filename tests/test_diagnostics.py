@@ -10,7 +10,7 @@ import zoo
 from keras import layers
 
 import tfsaliency as tfs
-from tfsaliency.models.ranges import trained_range
+from tfsaliency.models.ranges import find_trained_range
 
 MODIFIED = ["guided_backprop", "zeiler_fergus"]
 
@@ -149,9 +149,9 @@ def test_the_names_are_those_that_keras_gives(monkeypatch):
         model = getattr(keras.applications, name)(
             weights=None, include_top=False, input_shape=(32, 32, 3)
         )
-        assert trained_range(model) is not None, model.name
+        assert find_trained_range(model) is not None, model.name
     for name in ("resnet18_cifar", "my_vgg16", "mobilenet", "vgg16_small"):
-        assert trained_range(keras.Sequential([keras.Input((4, 4, 3))], name=name)) is None
+        assert find_trained_range(keras.Sequential([keras.Input((4, 4, 3))], name=name)) is None
 
 
 def _stem(name):
@@ -178,7 +178,7 @@ def test_the_range_that_a_model_was_trained_on(name):
     model = _stem(name)
     extremes = np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), 255.0)]).astype("float32")
     done = np.asarray(preprocess(extremes.copy()))
-    np.testing.assert_allclose(trained_range(model), [done.min(), done.max()], rtol=1e-3)
+    np.testing.assert_allclose(find_trained_range(model), [done.min(), done.max()], rtol=1e-3)
     photo = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype("float32")
     assert _causes(model, photo, preprocess=lambda x: preprocess(x.copy())) == []
     raw = done.min() == 0
@@ -197,13 +197,13 @@ def test_a_model_that_hands_its_input_on_is_known_too():
     x = i = keras.Input((4, 4, 3))
     direct = keras.Model(i, layers.Dense(3)(backbone(x)))
     scaled = keras.Model(i, layers.Dense(3)(backbone(layers.Rescaling(2.0)(x))))
-    assert trained_range(direct) == trained_range(backbone) is not None
-    assert trained_range(keras.Sequential([backbone, layers.Dense(1)])) is not None
-    assert trained_range(scaled) is None
+    assert find_trained_range(direct) == find_trained_range(backbone) is not None
+    assert find_trained_range(keras.Sequential([backbone, layers.Dense(1)])) is not None
+    assert find_trained_range(scaled) is None
     j = keras.Input((4, 4, 3))
     two = keras.Model([j, i], layers.Add()([layers.Flatten()(j)[:, :2], backbone(i)]))
-    assert trained_range(two, 0) is None and trained_range(two, 1) is not None
-    assert trained_range(keras.Model(i, layers.Dense(1)(x), name="mine")) is None
+    assert find_trained_range(two, 0) is None and find_trained_range(two, 1) is not None
+    assert find_trained_range(keras.Model(i, layers.Dense(1)(x), name="mine")) is None
 
 
 def test_images_of_one_colour_are_not_taken_for_unprocessed_ones():

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from keras import layers
+from setups import slow_but
 
 import tfsaliency as tfs
 
@@ -21,7 +22,7 @@ def _reference(model, x, targets, rule, form):
     return np.stack([zoo.reference_gradient(model, i, t, rule, form)[1] for i, t in pairs])
 
 
-@pytest.mark.parametrize("dtype", zoo.slow_but(["float64", "float32"], "float64"))
+@pytest.mark.parametrize("dtype", slow_but(["float64", "float32"], "float64"))
 @pytest.mark.parametrize("spelling", zoo.HIDDEN)
 def test_hidden_relus_equal_the_numpy_reference(spelling, dtype):
     build, form = zoo.HIDDEN[spelling]
@@ -41,7 +42,7 @@ def test_hidden_relus_equal_the_numpy_reference(spelling, dtype):
 TYPICAL = ("custom layer, keras.ops.relu", "cond in a function in a while_loop", "subclassed model")
 
 
-@pytest.mark.parametrize("spelling", zoo.slow_but(zoo.HIDDEN, *TYPICAL))
+@pytest.mark.parametrize("spelling", slow_but(zoo.HIDDEN, *TYPICAL))
 def test_rules_in_one_call_equal_those_alone(spelling):
     model, x = zoo.HIDDEN[spelling].build("float64"), zoo.images()
     rules = RULES if "TimeDistributed" in spelling else list(tfs.RULES)

@@ -29,8 +29,8 @@ def test_crop_keeps_proportions_and_squash_does_not(stripes):
 
 
 def test_size_and_channels_come_from_the_model(stripes):
-    grey = keras.Sequential([keras.Input((8, 12, 1)), keras.layers.Flatten()])
-    images = tfs.load_images([stripes, stripes], grey)
+    gray = keras.Sequential([keras.Input((8, 12, 1)), keras.layers.Flatten()])
+    images = tfs.load_images([stripes, stripes], gray)
     assert images.shape == (2, 8, 12, 1) and images.dtype == np.float32
     luma = {round(v) for v in np.unique(images[0, :, [0, -1]])}
     assert luma == {76, 29}  # ITU-R 601: .299 and .114 of 255

@@ -171,8 +171,8 @@ def test_what_breaks_is_raised_after_what_came_before(model, images):
 @pytest.mark.parametrize(
     ("batches", "options", "match"),
     [
-        (np.ones((2, 7, 7, 3)), {}, r"ndarray of shape \(2, 7, 7, 3\). gradient_map takes one"),
-        (tf.ones((2, 7, 7, 3)), {}, "gradient_map takes one batch"),
+        (np.ones((2, 7, 7, 3)), {}, r"ndarray of shape \(2, 7, 7, 3\). saliency_map takes one"),
+        (tf.ones((2, 7, 7, 3)), {}, "saliency_map takes one batch"),
         ("photos", {}, "Received: str"),
         (3, {}, "Received: int"),
         ([], {"targets": [0, 1]}, "one class for all batches, or 'labels'.*Received: list"),

@@ -153,10 +153,10 @@ def test_the_result_is_a_mapping_and_survives_a_file(model, x, tmp_path):
         assert np.array_equal(getattr(loaded, name), getattr(maps, name))
     assert (loaded.score, loaded.coverage, loaded.names) == (maps.score, maps.coverage, ())
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(tfs.OptionError, match="a file that SaliencyMaps.save wrote"):
+    with pytest.raises(tfs.ResultError, match="a file that SaliencyMaps.save wrote"):
         tfs.SaliencyMaps.load(path)
     np.savez(tmp_path / "other.npz", a=np.ones(3))
-    with pytest.raises(tfs.OptionError, match="a file that SaliencyMaps.save wrote"):
+    with pytest.raises(tfs.ResultError, match="a file that SaliencyMaps.save wrote"):
         tfs.SaliencyMaps.load(tmp_path / "other.npz")
 
 

@@ -6,6 +6,7 @@ import pytest
 import zoo
 from keras import layers
 from reference import slow
+from setups import float64
 
 import tfsaliency as tfs
 from tfsaliency import synthetic
@@ -16,7 +17,7 @@ SIZE = 9
 
 @pytest.fixture(scope="module")
 def model():
-    with zoo.float64():
+    with float64():
         i = keras.Input((SIZE, SIZE, 2), dtype="float64")
         x = layers.Conv2D(4, 3, activation="relu", name="first")(i)
         x = layers.Conv2D(5, 3, activation="relu", name="last")(x)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from keras import layers
+from setups import slow_but
 
 import tfsaliency as tfs
 
@@ -43,7 +44,7 @@ def _two_inputs(pack=list):
 
 
 @pytest.mark.parametrize("pack", [list, tuple, dict])
-@pytest.mark.parametrize("given", zoo.slow_but([tuple, list, dict], tuple))
+@pytest.mark.parametrize("given", slow_but([tuple, list, dict], tuple))
 @pytest.mark.parametrize("engine", ["clone", "graph"])
 def test_one_of_several_inputs(pack, given, engine):
     model, photo_kernel, series_kernel = _two_inputs(pack)

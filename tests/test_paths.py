@@ -8,6 +8,7 @@ import tensorflow as tf
 import zoo
 from keras import layers
 from reference import slow
+from setups import float64
 
 import tfsaliency as tfs
 from tfsaliency import synthetic
@@ -17,7 +18,7 @@ N, SIZE = 2, 12
 
 
 def _network(shape=(SIZE, SIZE, 2), conv=layers.Conv2D, average=layers.GlobalAveragePooling2D):
-    with zoo.float64():
+    with float64():
         i = keras.Input(shape, dtype="float64")
         x = conv(4, 3, activation="relu")(i)
         x = conv(5, 3, activation="relu")(x)

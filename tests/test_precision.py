@@ -9,6 +9,7 @@ import tensorflow as tf
 import zoo
 from keras import layers
 from reference import slow
+from setups import slow_but
 
 import tfsaliency as tfs
 from tfsaliency import synthetic
@@ -34,7 +35,7 @@ SPELLINGS = [  # of each way to reach a ReLU one
     "TimeDistributed(ReLU)",
     "subclassed model",
 ]
-FAST = zoo.slow_but(SPELLINGS, "nested", "layers called with training=True", "subclassed model")
+FAST = slow_but(SPELLINGS, "nested", "layers called with training=True", "subclassed model")
 LOW = {"precision": "bfloat16"}
 
 
@@ -172,7 +173,7 @@ def test_checks_and_compositions_take_it(of):
 
 
 @pytest.mark.parametrize(
-    "spelling", zoo.slow_but(["ReLU layer", "nested", "custom layer, keras.ops.relu"], "nested")
+    "spelling", slow_but(["ReLU layer", "nested", "custom layer, keras.ops.relu"], "nested")
 )
 def test_compiled_maps_are_the_same(spelling):
     model, x = BUILT[spelling].build("float32"), zoo.images().astype("float32")

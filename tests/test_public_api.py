@@ -22,7 +22,7 @@ from tfsaliency.models.loading import load_model
 from tfsaliency.sanity import plans, randomizers
 from tfsaliency.synthetic import closed_form, shapes
 
-PUBLIC = [name for name in tfs.__all__ if name not in ("models", "worlds")]
+PUBLIC = [name for name in tfs.__all__ if name not in ("models", "synthetic")]
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(tfs, name))]
 CLASSES = [name for name in PUBLIC if inspect.isclass(getattr(tfs, name))]
 SQUEEZENET = ["SqueezeNet", "preprocess_input", "decode_predictions"]
@@ -212,7 +212,7 @@ def test_a_composition_is_taken_for_a_method_under_its_own_name():
     asked = [
         "gradient",
         tfs.SmoothGrad(2, statistic="variance"),
-        tfs.CAM("layer_cam", rule="guided_backprop"),
+        tfs.CAM("layer_cam", "fire3-concat", "guided_backprop"),
         tfs.InputXGradient(inner=tfs.SmoothGrad(2)),
         halved,
         TwiceTheGradient(),
@@ -221,7 +221,9 @@ def test_a_composition_is_taken_for_a_method_under_its_own_name():
     names = ["var_grad", "layer_cam", "input_x_gradient", "halved", "twice_the_gradient"]
     assert list(maps) == ["gradient", *names]
     np.testing.assert_allclose(maps["twice_the_gradient"], 2 * maps["gradient"], rtol=1e-6)
-    rule = tfs.Method("mine", "gradient", tfs.CAM("layer_cam", rule=tfs.RULES["guided_backprop"]))
+    rule = tfs.Method(
+        "mine", "gradient", tfs.CAM("layer_cam", "fire3-concat", tfs.RULES["guided_backprop"])
+    )
     assert np.array_equal(tfs.saliency_map(model, images, rule)["mine"], maps["layer_cam"])
     assert tfs.METHODS["var_grad"].channel_reduction == "sum"
     with pytest.raises(tfs.OptionError, match="different names"):

@@ -12,7 +12,7 @@ from keras import layers
 from scipy import stats
 
 import tfsaliency as tfs
-from tfsaliency.sanity.plans import Step, new_weights, order_of_use, plan_steps
+from tfsaliency.sanity.plans import Step, assemble_weights, order_by_use, plan_steps
 from tfsaliency.sanity.randomizers import draw_weights, normal, truncated_normal
 from tfsaliency.sanity.units import list_units
 
@@ -95,7 +95,7 @@ def test_the_order_is_that_of_use_where_layers_cannot_be_seen():
     prepared = tfs.prepare(model)
     trace = prepared.trace([tfs.METHODS["gradient"]], prepared.check(x))
     units = list_units(model)
-    order = order_of_use(model, units, trace.used)
+    order = order_by_use(model, units, trace.used)
     assert [units[position].path for position in order] == ["first", "last"]
 
 
@@ -238,7 +238,7 @@ def test_what_has_one_value_only_is_said_to_be_unchanged():
 
 def test_what_could_have_changed_and_did_not_is_an_error(dense):
     kept = tfs.Randomizer("kept", lambda unit, rng: [w.numpy() for w in unit.parameters])
-    with pytest.raises(tfs.OptionError, match="draw 'kept' returned .* what it is already"):
+    with pytest.raises(tfs.OptionError, match="randomizer 'kept' returned .* what it is already"):
         draw_weights(dense, kept, 0)
     short = tfs.Randomizer("short", lambda unit, rng: [np.zeros(3), None])
     with pytest.raises(tfs.OptionError, match=r"an array \(200, 300\).*Received: shape \(3,\)"):
@@ -247,7 +247,7 @@ def test_what_could_have_changed_and_did_not_is_an_error(dense):
 
 @pytest.mark.parametrize("returned", [[], 3, [None] * 3])
 def test_a_draw_returns_a_list_of_arrays(returned, dense):
-    with pytest.raises(tfs.OptionError, match="Expected draw 'odd' to return a list"):
+    with pytest.raises(tfs.OptionError, match="Expected randomizer 'odd' to return a list"):
         draw_weights(dense, tfs.Randomizer("odd", lambda unit, rng: returned), 0)
     bad = tfs.Randomizer(
         "bad", lambda unit, rng: [np.full(w.shape, np.nan) for w in unit.parameters]
@@ -423,7 +423,9 @@ def test_layers_without_weights_are_an_error():
         tfs.randomize_model_parameters(model, "relu")
     with pytest.raises(tfs.OptionError, match="built Keras layer or model with weights"):
         tfs.randomize_layer(layers.Dense(2))
-    with pytest.raises(tfs.OptionError, match="Unknown draw: 'normall'. Did you mean 'normal'"):
+    with pytest.raises(
+        tfs.OptionError, match="Unknown randomizer: 'normall'. Did you mean 'normal'"
+    ):
         tfs.randomize_layer(model, randomizer="normall")
 
 
@@ -437,7 +439,7 @@ def test_new_weights_are_in_the_order_of_the_model():
     model = _nested()
     units = list_units(model)
     drawn = {p: draw_weights(u, normal(1.0), 0, p) for p, u in enumerate(units)}
-    values = new_weights(units, Step("two", (0, 4)), drawn, model.weights)
+    values = assemble_weights(units, Step("two", (0, 4)), drawn, model.weights)
     for weight, value in zip(model.weights, values, strict=True):
         targeted = any(weight is w for p in (0, 4) for w in units[p].weights)
         assert (value is not None) == targeted

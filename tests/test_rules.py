@@ -7,6 +7,7 @@ import tensorflow as tf
 import zoo
 from keras import layers
 from reference import backprop
+from setups import slow_but
 
 import tfsaliency as tfs
 
@@ -14,7 +15,7 @@ RULES = list(tfs.RULES)
 TYPICAL = ("ReLU layer", "nested", "PReLU", "ReLU(.875, .125, .375)")
 
 
-@pytest.mark.parametrize("dtype", zoo.slow_but(["float64", "float32"], "float64"))
+@pytest.mark.parametrize("dtype", slow_but(["float64", "float32"], "float64"))
 @pytest.mark.parametrize("spelling", zoo.SPELLINGS)
 def test_rules_equal_the_numpy_reference(spelling, dtype):
     build, form = zoo.SPELLINGS[spelling]
@@ -39,7 +40,7 @@ def test_rules_equal_the_numpy_reference(spelling, dtype):
         assert np.abs(references[a] - references[b]).max() > 0.01 * largest
 
 
-@pytest.mark.parametrize("spelling", zoo.slow_but(zoo.SPELLINGS, *TYPICAL))
+@pytest.mark.parametrize("spelling", slow_but(zoo.SPELLINGS, *TYPICAL))
 def test_three_rules_in_one_call_equal_three_calls(spelling):
     model = zoo.SPELLINGS[spelling].build("float32")
     x = zoo.images()

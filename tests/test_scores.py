@@ -7,7 +7,7 @@ import zoo
 from keras import layers
 
 import tfsaliency as tfs
-from tfsaliency.engine.scores import as_targets
+from tfsaliency.engine.scores import resolve_targets
 
 SHAPE = (2, 2, 3)
 
@@ -180,13 +180,15 @@ def test_the_top_class_is_that_of_the_clean_image():
 
 def test_targets_in_all_their_forms():
     names = ["cat", "dog", "cow"]
-    assert as_targets(None, 2).tolist() == [-1, -1]
-    assert as_targets(2, 2).tolist() == [2, 2]
-    assert as_targets(np.int64(1), 2).tolist() == [1, 1]
-    assert as_targets([0, "cow", None], 3, names).tolist() == [0, 2, -1]
-    assert as_targets(np.array([2, 0]), 2).tolist() == [2, 0]
-    assert as_targets("dog", 2, names).tolist() == [1, 1]
-    assert as_targets(["egyptian cat", "Tiger_cat"], 2, ["tiger cat", "Egyptian_cat"]).tolist() == [
+    assert resolve_targets(None, 2).tolist() == [-1, -1]
+    assert resolve_targets(2, 2).tolist() == [2, 2]
+    assert resolve_targets(np.int64(1), 2).tolist() == [1, 1]
+    assert resolve_targets([0, "cow", None], 3, names).tolist() == [0, 2, -1]
+    assert resolve_targets(np.array([2, 0]), 2).tolist() == [2, 0]
+    assert resolve_targets("dog", 2, names).tolist() == [1, 1]
+    assert resolve_targets(
+        ["egyptian cat", "Tiger_cat"], 2, ["tiger cat", "Egyptian_cat"]
+    ).tolist() == [
         1,
         0,
     ]

@@ -6,7 +6,7 @@ import pytest
 
 import tfsaliency as tfs
 from tfsaliency.models.squeezenet import preprocess_input
-from tfsaliency.sanity.verdict import unit_maps
+from tfsaliency.sanity.verdict import normalize_maps
 from tfsaliency.statistics import bootstrap
 
 RNG = np.random.default_rng
@@ -60,7 +60,7 @@ def test_preparing_is_scale_free_and_undefined_where_there_is_nothing():
     maps = RNG(0).standard_t(2, (7, 8, 8, 3))
     maps[1], maps[2], maps[3, 0, 0, 0], maps[4] = 0.0, 2.5, np.inf, 0.0
     maps[4, 2, 2, 0] = 3.0  # one value is a map
-    units = unit_maps(maps)
+    units = normalize_maps(maps)
     for i, unit in enumerate(units):
         expected = _plain_prep(maps[i])
         if expected is None:
@@ -68,7 +68,7 @@ def test_preparing_is_scale_free_and_undefined_where_there_is_nothing():
         else:
             np.testing.assert_allclose(unit, expected, rtol=1e-9, atol=1e-12)
     assert [bool(np.isnan(unit[0])) for unit in units] == [False, True, True, True] + 3 * [False]
-    tiny = unit_maps((maps[:1] * 1e-38).astype(np.float32))
+    tiny = normalize_maps((maps[:1] * 1e-38).astype(np.float32))
     np.testing.assert_allclose(tiny, units[:1], atol=1e-4)
 
 
@@ -140,7 +140,7 @@ AT_227 = {
     "constant blob": (lambda x, rng: planted.envelope(x), 1.0, 0.001),
     "edge + .33 noise": (planted.FIXED["edge + .33 noise"], 0.878, 0.02),
     "edge + .7 noise": (
-        lambda x, rng: planted.centred(planted.edges(x)) + 0.7 * rng.normal(size=x.shape),
+        lambda x, rng: planted.centered(planted.edges(x)) + 0.7 * rng.normal(size=x.shape),
         0.614,
         0.03,
     ),
@@ -152,7 +152,7 @@ AT_227 = {
     **{
         f"mixture with edge, w = {w}": (
             lambda x, rng, w=w: (
-                w * planted.centred(planted.edges(x)) + (1 - w) * rng.normal(size=x.shape)
+                w * planted.centered(planted.edges(x)) + (1 - w) * rng.normal(size=x.shape)
             ),
             index,
             0.05,

@@ -72,14 +72,14 @@ def test_one_large_value_does_not_hide_the_rest():
     np.testing.assert_allclose(spiked[4], plain[4], atol=0.15)
 
 
-def test_constant_and_undefined_maps_are_grey():
+def test_constant_and_undefined_maps_are_gray():
     holes = MAP.copy()
     holes[2, 3] = np.nan
     figure = tfs.tile_input_and_maps(
         PHOTO, [np.zeros((8, 12)), np.full((8, 12), np.nan), holes], list("abcd")
     )
-    grey = np.full((8, 12, 3), 211 / 255)
-    np.testing.assert_allclose(_colours(figure, 1), grey, atol=0.01)
+    gray = np.full((8, 12, 3), 211 / 255)
+    np.testing.assert_allclose(_colours(figure, 1), gray, atol=0.01)
     file = io.BytesIO()
     figure.savefig(file)  # with NaN in it
     assert np.ma.getmaskarray(figure.axes[3].images[0].get_array())[2, 3]
@@ -103,17 +103,17 @@ def test_notebooks_show_the_figure_as_a_png():
 
 def test_overlay_by_hand():
     image = np.full((1, 3, 3), 51, "uint8")
-    grey = 51
+    gray = 51
     ours = tfs.overlay(image, np.array([[0.0, 1.0, 2.0]]), percentile=100, strength=0.5)
     # Shares 0, .25 and .5 of white-to-red at 0, .5 and 1.
     half_red = np.array([255, 127.5, 127.5])
-    expected = [[grey] * 3, 0.75 * grey + 0.25 * half_red, 0.5 * grey + 0.5 * np.array([255, 0, 0])]
+    expected = [[gray] * 3, 0.75 * gray + 0.25 * half_red, 0.5 * gray + 0.5 * np.array([255, 0, 0])]
     np.testing.assert_allclose(ours[0], expected, atol=1)
     signed = tfs.overlay(image, np.array([[-1.0, 0.0, 1.0]]), strength=1.0)
-    assert signed[0, 1].tolist() == [grey] * 3
+    assert signed[0, 1].tolist() == [gray] * 3
     assert signed[0, 0, 2] > signed[0, 0, 0] and signed[0, 2, 0] > signed[0, 2, 2]
     undefined = tfs.overlay(image, np.array([[np.nan, 1.0, 2.0]]))
-    assert undefined[0, 0].tolist() == [grey] * 3
+    assert undefined[0, 0].tolist() == [gray] * 3
     for constant in (0.0, 1.0, -1.0, np.nan):
         assert np.array_equal(tfs.overlay(image, np.full((1, 3), constant)), image)
 
@@ -123,8 +123,8 @@ def test_forms_of_an_image():
     for form in (PHOTO, PHOTO[np.newaxis], PHOTO.astype("float32"), unit, Image.fromarray(PHOTO)):
         figure = tfs.tile_input_and_maps(form, [MAP[np.newaxis]], ["a", "b"])
         np.testing.assert_allclose(figure.axes[0].images[0].get_array(), unit, atol=1e-6)
-    grey = tfs.tile_input_and_maps(PHOTO[..., :1], [MAP], ["a", "b"])
-    assert np.array_equal(np.ptp(grey.axes[0].images[0].get_array(), axis=-1), np.zeros((8, 12)))
+    gray = tfs.tile_input_and_maps(PHOTO[..., :1], [MAP], ["a", "b"])
+    assert np.array_equal(np.ptp(gray.axes[0].images[0].get_array(), axis=-1), np.zeros((8, 12)))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_curves_are_the_numbers_of_the_result(checked):
 
 def test_no_line_joins_steps_that_are_no_cascade(checked):
     for name in ("independent", "one step"):
-        axis = _named(tfs.plot_similarities(checked[name]), "index")
+        axis = _named(tfs.plot_similarities(checked[name]), "invariance")
         assert not any(
             line.get_linestyle() == "-" and len(line.get_xdata()) > 2 for line in axis.lines
         )
@@ -284,9 +284,7 @@ def test_pictures_with_a_known_answer():
 def test_equal_scores_are_drawn_without_an_interval():
     """The interval of equal values misses their mean by a rounding, on either side."""
     values = np.full((1, 1, 10), 0.1)
-    result = tfs.tfs.Evaluation(
-        values, values[0], ("gradient",), (), ("relevance_mass",), None, {}, {}
-    )
+    result = tfs.Evaluation(values, values[0], ("gradient",), (), ("relevance_mass",), None, {}, {})
     assert any(end != 0.1 for end in (result.mean("gradient", "relevance_mass"),
                                       *result.interval("gradient", "relevance_mass")))  # fmt: skip
     _, caps, _ = tfs.plot_evaluation(result).axes[0].containers[0]
@@ -295,7 +293,7 @@ def test_equal_scores_are_drawn_without_an_interval():
 
 def test_scores_are_drawn_at_their_means_with_intervals():
     known = tfs.synthetic.closed_form_model("null_patch")
-    result = tfs.tfs.evaluate(known.model, known.ground_truth(20, seed=0), on_problem="ignore")
+    result = tfs.evaluate(known.model, known.ground_truth(20, seed=0), on_problem="ignore")
     figure = tfs.plot_evaluation(result)
     panel = figure.axes[1]
     assert panel.get_title() == "relevance_mass"
@@ -310,5 +308,5 @@ def test_scores_are_drawn_at_their_means_with_intervals():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(
         result.names[:-1]
     )
-    with pytest.raises(tfs.OptionError, match="what tfs.evaluate returns. Received: dict"):
+    with pytest.raises(tfs.OptionError, match="what evaluate returns. Received: dict"):
         tfs.plot_evaluation({})

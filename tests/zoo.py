@@ -5,15 +5,13 @@ NumPy reference serves them all. A clone reaches the ReLUs of SPELLINGS; those o
 reached in the traced graph; those of REFUSED are not reached, by name.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 from keras import layers
 from reference import backprop
@@ -24,24 +22,6 @@ SIZE, CHANNELS, CLASSES = 7, 3, 4
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # of the largest value
 # Those that look at each value by itself; RectGrad's 2 % of a tiny layer may be none.
 RULES = ["gradient", "guided_backprop", "zeiler_fergus"]
-
-
-@contextmanager
-def float64() -> Iterator[None]:
-    """Layers that are made inside compute in float64."""
-    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx("float64")  # that of inputs
-    keras.config.set_dtype_policy("float64")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(policy)
-
-
-def slow_but(names: Iterable[Any], *fast: Any) -> list[Any]:
-    """Parameters of a test, of which all but a few run with -m slow alone."""
-    return [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 def assert_equal_maps(ours: np.ndarray, reference: np.ndarray, tolerance: float) -> None:

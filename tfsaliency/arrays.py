@@ -48,11 +48,11 @@ REDUCTIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 
 
 def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
-    """Return images as one checked array with a batch axis; see limited_batch."""
-    return limited_batch(images, shape, what)[0]
+    """Return images as one checked array with a batch axis; see check_batch."""
+    return check_batch(images, shape, what)[0]
 
 
-def limited_batch(images: Any, shape: Shape, what: str = "images") -> tuple[Array, Limits]:
+def check_batch(images: Any, shape: Shape, what: str = "images") -> tuple[Array, Limits]:
     """Return images as one checked array with a batch axis, and the limits of its values.
 
     Parameters
@@ -109,7 +109,7 @@ def batches(n: int, batch_size: int) -> Iterator[slice]:
         yield slice(start, min(start + int(batch_size), n))
 
 
-def reduction_named(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+def resolve_reduction(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return the function (n, h, w, c) -> (n, h, w) of that name."""
     if not isinstance(name, str) or name not in REDUCTIONS:
         raise unknown_option("reduction", name, REDUCTIONS)
@@ -128,7 +128,7 @@ def rescale(maps: Array) -> Array:
     return (maps - low) / np.where(span > 0, span, np.nan).astype(maps.dtype)
 
 
-def storable(array: Array) -> Array:
+def to_storable(array: Array) -> Array:
     """Return an array that a file has a dtype for: float32 for bfloat16, which NumPy has not."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 

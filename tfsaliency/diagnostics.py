@@ -254,7 +254,7 @@ def report(problems: Sequence[Problem], on_problem: str, stacklevel: int) -> Non
             warnings.warn(str(problem), SaliencyWarning, stacklevel=stacklevel + 1)
 
 
-def shifted(problems: Iterable[Problem], by: int) -> tuple[Problem, ...]:
+def shift_problems(problems: Iterable[Problem], by: int) -> tuple[Problem, ...]:
     """Return problems with the indices of their images moved up."""
     return tuple(replace(p, images=tuple(i + by for i in p.images)) for p in problems)
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+_LISTED = 200  # more than any table of options has
+
 
 class TfSaliencyError(ValueError):
     """Root of every error that tfsaliency raises on purpose.
@@ -184,7 +186,9 @@ def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionE
     wanted = received.decode("utf-8", "replace") if isinstance(received, bytes) else str(received)
     close = difflib.get_close_matches(_letters(wanted), by_letters, n=1)
     hint = f" Did you mean {by_letters[close[0]]!r}?" if close else ""
-    return OptionError(f"Unknown {kind}: {received!r:.200}.{hint} Known: {', '.join(names)}.")
+    more = f", ... ({len(names)})" if len(names) > _LISTED else ""  # as the names of 1000 classes
+    listed = ", ".join(names[:_LISTED]) + more
+    return OptionError(f"Unknown {kind}: {received!r:.200}.{hint} Known: {listed}.")
 
 
 def _letters(name: str) -> str:

@@ -35,7 +35,7 @@ def load_images(
     model
         A model or what prepare made of it: gives the size and the number of channels.
     fit
-        "crop" cuts the largest centred part of the model's aspect ratio, then resizes; "squash"
+        "crop" cuts the largest centered part of the model's aspect ratio, then resizes; "squash"
         resizes both sides to the model's, whatever becomes of the proportions. Both bicubic.
     size
         (h, w) in pixels, instead of the model's; needed where the model takes any size.

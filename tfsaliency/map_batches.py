@@ -14,7 +14,7 @@ from .diagnostics import OnProblem, check_on_problem
 from .engine.model_io import Batch, Model
 from .engine.scores import Score, ScoreName
 from .errors import OptionError
-from .maps import Options, explain, reductions
+from .maps import Options, explain, resolve_reductions
 from .methods.table import MethodsArgument, resolve_methods
 from .prepared import Prepared, Preprocess, as_prepared
 from .saliency_maps import SaliencyMaps
@@ -87,7 +87,7 @@ def saliency_map_batches(
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
     check_on_problem(on_problem)
-    reduce = reductions(resolved, reduction)
+    reduce = resolve_reductions(resolved, reduction)
     if isinstance(targets, (list, tuple)) or getattr(targets, "shape", ()) != ():
         raise OptionError(
             "Expected targets as None, one class for all batches, or 'labels' for those that come "

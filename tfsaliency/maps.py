@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from .arrays import ReductionName, batches, reduction_named, storable
+from .arrays import ReductionName, batches, resolve_reduction, to_storable
 from .diagnostics import (
     OnProblem,
     Problems,
@@ -26,9 +26,9 @@ from .engine.model_io import Batch, Model
 from .engine.scores import (
     Score,
     ScoreName,
-    as_targets,
     check_class_names,
     check_targets_in_range,
+    resolve_targets,
 )
 from .methods.rules import gradient
 from .methods.table import Method, MethodsArgument, resolve_methods
@@ -169,7 +169,7 @@ def saliency_map(
     """
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
-    reduce = reductions(resolved, reduction)
+    reduce = resolve_reductions(resolved, reduction)
     options = Options(targets, class_names, batch_size, check_on_problem(on_problem))
     return explain(prepared, prepared.check(images), resolved, reduce, options)
 
@@ -181,9 +181,9 @@ gradient_map = saliency_map
 Reductions: TypeAlias = Sequence[Callable[[tf.Tensor], tf.Tensor]]
 
 
-def reductions(methods: Sequence[Method], reduction: str | None) -> Reductions:
+def resolve_reductions(methods: Sequence[Method], reduction: str | None) -> Reductions:
     """Return the function that reduces the channels of each method's maps."""
-    return [reduction_named(reduction or method.channel_reduction) for method in methods]
+    return [resolve_reduction(reduction or method.channel_reduction) for method in methods]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +210,7 @@ def explain(
     raise_problems(batch.problems, options.on_problem)
     trace = prepared.trace(methods, batch)
     check_class_names(options.class_names, trace.classes)
-    targets = as_targets(options.targets, len(batch.images), options.class_names)
+    targets = resolve_targets(options.targets, len(batch.images), options.class_names)
     check_targets_in_range(targets, trace.classes)
     parts = []
     size, keep = options.batch_size, [tf.identity] * len(methods)
@@ -233,7 +233,7 @@ def explain(
         chosen,
         scores,
         trace.score,
-        storable(outputs),
+        to_storable(outputs),
         Coverages({method.name: _coverage(method, trace) for method in methods}),
         problems=problems,
         details=details,

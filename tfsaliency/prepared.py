@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import keras
 import tensorflow as tf
 
-from .arrays import Array, as_batch, limited_batch
+from .arrays import Array, as_batch, check_batch
 from .diagnostics import image_problems
 from .engine.build import build_trace
 from .engine.fingerprint import Fingerprint
@@ -22,18 +22,18 @@ from .engine.model_io import (
     Model,
     check_others,
     choose,
-    flat_inputs,
-    inputs_of,
+    declares_inputs,
+    describe_inputs,
+    flatten_inputs,
     output_names,
-    says_inputs,
     symbolic_ends,
 )
 from .engine.precision import PRECISIONS, Precision
 from .engine.scores import Score, ScoreName, check_score
 from .engine.subject import Subject
 from .errors import ImageError, ModelError, OptionError, unknown_option
-from .methods.table import Method, identity_of
-from .models.ranges import trained_range
+from .methods.table import Method, identify
+from .models.ranges import find_trained_range
 from .version import __version__
 
 Preprocess = Callable[[Array], Any]
@@ -94,7 +94,7 @@ class Prepared:
     @property
     def input_shape(self) -> tuple[int | None, ...]:
         """The shape of the input that is explained, with the batch axis first, as in Keras."""
-        inputs = inputs_of(self.model, self.input)
+        inputs = describe_inputs(self.model, self.input)
         return (None, *inputs.shapes[inputs.explained])
 
     def check(self, images: Any) -> Batch:
@@ -107,17 +107,17 @@ class Prepared:
         ImageError
             For images the model cannot take; see tfsaliency.arrays.as_batch.
         """
-        inputs = inputs_of(self.model, self.input, images)
+        inputs = describe_inputs(self.model, self.input, images)
         index = inputs.explained
         shape, dtype = inputs.shapes[index], inputs.dtypes[index]
-        arrays = check_others(inputs, flat_inputs(inputs, images))
+        arrays = check_others(inputs, flatten_inputs(inputs, images))
         if self.preprocess is None:
-            batch, limits = limited_batch(arrays[index], shape)
+            batch, limits = check_batch(arrays[index], shape)
             arrays[index] = batch.astype(dtype, copy=False)
         else:
             batch = as_batch(arrays[index], (None,) * (len(shape) - 1) + shape[-1:])
             output = self.preprocess(batch.astype(dtype, copy=True))
-            array, limits = limited_batch(output, shape, "preprocessed images")
+            array, limits = check_batch(output, shape, "preprocessed images")
             arrays[index] = array.astype(dtype, copy=False)
             if len(arrays[index]) != len(batch):
                 raise OptionError(
@@ -130,7 +130,7 @@ class Prepared:
                     f"Expected {len(batch)} entries in every input. Received: {len(array)} in "
                     f"{name!r}."
                 )
-        trained = trained_range(self.model, index)
+        trained = find_trained_range(self.model, index)
         problems = image_problems(arrays[index], limits, trained)
         return Batch(batch, tuple(arrays), inputs, problems)
 
@@ -143,7 +143,7 @@ class Prepared:
         """
         # A callable score is that of this Prepared alone: as_prepared shares no traces of it.
         score = self.score if isinstance(self.score, str) else None
-        identities = tuple(identity_of(method) or method for method in methods)
+        identities = tuple(identify(method) or method for method in methods)
         key = (identities, score, self.input, self.output, *batch.signature)
         with _tracing:
             traces, fingerprint = self._kept.traces, self._kept.fingerprint
@@ -288,7 +288,7 @@ def as_prepared(
     _checked_model(model)
     score = "logit" if score is None else score
     check_score(score)
-    known = isinstance(score, str) and all(identity_of(m) is not None for m in methods)
+    known = isinstance(score, str) and all(identify(m) is not None for m in methods)
     kept = _Kept()
     if known and isinstance(model, keras.Model):
         with _tracing:
@@ -311,8 +311,8 @@ def _checked_model(
             f"Expected a built keras.Model. Received: {model.name!r}, not built. "
             "Give it a keras.Input, or call it once on a batch."
         )
-    if says_inputs(model):
-        inputs_of(model, input)
+    if declares_inputs(model):
+        describe_inputs(model, input)
         outputs = symbolic_ends(model)[1]
         choose("output", output_names(model, outputs), output)
     return model

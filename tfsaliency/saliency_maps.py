@@ -10,7 +10,7 @@ import numpy as np
 
 from . import storage
 from .arrays import Array, rescale
-from .diagnostics import Problem, Problems, shifted
+from .diagnostics import Problem, Problems, shift_problems
 from .engine.coverage import Coverage, Coverages
 from .errors import ResultError
 
@@ -149,14 +149,14 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, object]) -> Sal
     names = storage.from_plain(tuple[str, ...], header["names"])
     coverage = storage.from_plain(Mapping[str, Coverage], header["coverage"])
     problems = storage.from_plain(tuple[Problem, ...], header["problems"])
-    images = storage.checked_array(arrays, "images", "buif")
+    images = storage.read_array(arrays, "images", "buif")
     n, spatial = len(images), images.shape[1:-1]
-    maps = {name: storage.checked_array(arrays, _MAP + name, "f") for name in methods}
+    maps = {name: storage.read_array(arrays, _MAP + name, "f") for name in methods}
     details: dict[str, dict[str, Array]] = {}
     for key in arrays:
         if key.startswith(_DETAIL):
             name, _, method = key.removeprefix(_DETAIL).partition(":")
-            details.setdefault(method, {})[name] = storage.checked_array(arrays, key, "f", (n,))
+            details.setdefault(method, {})[name] = storage.read_array(arrays, key, "f", (n,))
     expected = {"images", "targets", "scores", "outputs", *(_MAP + name for name in methods)}
     strangers = {key for key in arrays if not key.startswith(_DETAIL)} - expected
     if strangers or set(details) - set(methods) or set(coverage) != set(methods):
@@ -165,14 +165,14 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, object]) -> Sal
         raise ResultError(f"maps of another shape than the images {images.shape}")
     if len(names) not in (0, n) or any(not 0 <= i < n for p in problems for i in p.images):
         raise ResultError(f"names or problems of other images than {n}")
-    outputs = storage.checked_array(arrays, "outputs", "f")
+    outputs = storage.read_array(arrays, "outputs", "f")
     if outputs.shape[:1] != (n,):
         raise ResultError(f"outputs {outputs.shape} of {n} images")
     return SaliencyMaps(
         maps,
         images,
-        storage.checked_array(arrays, "targets", "i", (n,)),
-        storage.checked_array(arrays, "scores", "f", (n,)),
+        storage.read_array(arrays, "targets", "i", (n,)),
+        storage.read_array(arrays, "scores", "f", (n,)),
         storage.from_plain(str, header["score"]),
         outputs,
         Coverages(coverage),
@@ -196,7 +196,7 @@ def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
         problems=Problems(
             p
             for part, start in zip(parts, starts, strict=False)
-            for p in shifted(part.problems, int(start))
+            for p in shift_problems(part.problems, int(start))
         ),
         details={
             method: {

@@ -188,7 +188,7 @@ def _record(kind: type, value: Mapping[str, Any]) -> Any:
     return kind(**{name: from_plain(hints[name], item) for name, item in value.items()})
 
 
-def checked_array(
+def read_array(
     arrays: Mapping[str, Array], name: str, kinds: str, shape: tuple[int | None, ...] | None = None
 ) -> Array:
     """Return an array of a file.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.scores import as_targets
+from ..engine.scores import resolve_targets
 from ..errors import TfSaliencyError
 from ..sanity import RANDOMIZERS, sanity_check
 from ..sanity.plans import PLANS, Plan
@@ -19,13 +19,13 @@ from ..visualization.sanity_figures import plot_similarities, tile_cascade
 from .options import (
     PNG_DPI,
     add_photo_options,
-    class_names_of,
+    choose_methods,
     complain,
     load,
-    methods_of,
+    load_class_names,
     number,
+    parse_target,
     say,
-    target_of,
 )
 from .photos import check_out, name_images, picture_names, read_photos
 
@@ -71,18 +71,18 @@ def _run(arguments: argparse.Namespace) -> int:
         say("warning: a photo that is given more than once counts once")
     read = read_photos(photos, prepared, arguments.fit, problems)
     if read:
-        target = target_of(arguments)
-        names = class_names_of(arguments, loaded) if isinstance(target, str) else None
+        target = parse_target(arguments)
+        names = load_class_names(arguments, loaded) if isinstance(target, str) else None
         with contextlib.redirect_stdout(sys.stderr):
             result = sanity_check(
                 prepared,
                 np.concatenate([photo.pixels for photo in read]),
-                methods_of(arguments),
+                choose_methods(arguments),
                 plan=_plan(arguments.plan),
                 randomizer=arguments.randomizer,
                 similarities=arguments.similarities,
                 seeds=arguments.seeds,
-                targets=None if target is None else as_targets(target, len(read), names),
+                targets=None if target is None else resolve_targets(target, len(read), names),
                 on_problem="ignore",  # they are printed below, with the names of the photos
                 verbose=int(sys.stderr.isatty()),
             )

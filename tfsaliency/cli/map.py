@@ -23,13 +23,13 @@ from ..visualization.tiles import tile_input_and_maps
 from .options import (
     PNG_DPI,
     add_photo_options,
-    class_names_of,
+    choose_methods,
     complain,
     load,
-    methods_of,
+    load_class_names,
     number,
+    parse_target,
     say,
-    target_of,
 )
 from .photos import Photo, check_out, name_images, picture_names, read_photos
 
@@ -76,9 +76,9 @@ def _run(arguments: argparse.Namespace) -> int:
     loaded, prepared = load(arguments)
     job = _Job(
         prepared,
-        class_names_of(arguments, loaded),
-        methods_of(arguments),
-        target_of(arguments),
+        load_class_names(arguments, loaded),
+        choose_methods(arguments),
+        parse_target(arguments),
         arguments.reduction,
         arguments.fit,
         arguments.top,

@@ -57,7 +57,7 @@ def add_photo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
 
 
-def methods_of(arguments: argparse.Namespace) -> Sequence[str]:
+def choose_methods(arguments: argparse.Namespace) -> Sequence[str]:
     """Return the names of the methods asked for."""
     return list(METHODS) if ALL in arguments.methods else arguments.methods
 
@@ -71,7 +71,7 @@ def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:
     return loaded, prepare(loaded.model, score=arguments.score, preprocess=preprocess)
 
 
-def target_of(arguments: argparse.Namespace) -> int | str | None:
+def parse_target(arguments: argparse.Namespace) -> int | str | None:
     """Return the target: an index, a name, or None."""
     text: str | None = arguments.target
     try:
@@ -80,7 +80,7 @@ def target_of(arguments: argparse.Namespace) -> int | str | None:
         return text
 
 
-def class_names_of(arguments: argparse.Namespace, loaded: LoadedModel) -> list[str] | None:
+def load_class_names(arguments: argparse.Namespace, loaded: LoadedModel) -> list[str] | None:
     """Return the names of the classes, None where they are not known."""
     path: Path | None = arguments.class_names
     if path is not None:

@@ -25,8 +25,8 @@ from .coverage import EngineName
 from .gradients import Gradients, Trace, trace_gradients
 from .graph_rewrite import retrace
 from .layer_outputs import LayerForward, with_layer_outputs
-from .model_io import Batch, Forward, Model, as_forward, has_visible_layers, pad
-from .precision import computing_in
+from .model_io import Batch, Forward, Model, has_visible_layers, make_forward, pad
+from .precision import lower_precision
 from .subject import Subject
 
 # Tolerance between an engine's outputs and the model's, relative to the largest value.
@@ -87,7 +87,7 @@ def _trace_by(engine: EngineName, subject: Subject, batch: Batch) -> Trace:
     trace = trace_gradients(subject, forward, engine)
     if engine != "model" and subject.precision is None:
         own = _forward(subject, model)
-        _check_outputs(trace, as_forward(model, model, subject.inputs, subject.output), batch)
+        _check_outputs(trace, make_forward(model, model, subject.inputs, subject.output), batch)
         if dropped:
             _check_gradients(subject, engine, forward, own, batch)
     return trace
@@ -95,9 +95,9 @@ def _trace_by(engine: EngineName, subject: Subject, batch: Batch) -> Trace:
 
 def _forward(subject: Subject, callee: Model) -> Forward | LayerForward:
     """Return the forward pass of the model or of its clone, as it is differentiated."""
-    forward = as_forward(subject.model, callee, subject.inputs, subject.output)
+    forward = make_forward(subject.model, callee, subject.inputs, subject.output)
     if subject.precision is not None:
-        forward = computing_in(subject.precision, forward, callee)
+        forward = lower_precision(subject.precision, forward, callee)
     if subject.layer is None:
         return forward
     return with_layer_outputs(forward, callee, subject.layer, subject.inputs.explained)
@@ -139,7 +139,7 @@ def outputs_differ(
     first = batch.with_images(batch.preprocessed[:1])
     target = np.zeros(1, np.int32)
     ours = _in_parts(first, lambda part: run(trace, first, part, target, weights).outputs)
-    forward = as_forward(model, model, batch.inputs, output)
+    forward = make_forward(model, model, batch.inputs, output)
     return _difference(ours, _run_eagerly(forward, first))
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from ..errors import OpaqueModelError
 from ..methods.rules import RULES, Rule, RuleName, Site, gradient
-from .coverage import LEAKY_SCOPE, SITE_SCOPE, site_of
+from .coverage import LEAKY_SCOPE, SITE_SCOPE, match_site
 from .model_io import has_visible_layers, symbolic_ends
 
 
@@ -156,7 +156,7 @@ def _attribution_relu(
 def _rule_at(outputs: tf.Tensor, own_rule: Rule) -> Rule:
     if _active.get() is None:  # not for saliency_map
         return own_rule
-    return active_rule(site_of(outputs.op.name) or "") or own_rule
+    return active_rule(match_site(outputs.op.name) or "") or own_rule
 
 
 class Borrowed(keras.Operation):
@@ -236,7 +236,7 @@ def inject(model: keras.Model) -> keras.Model:
     return clone(model)
 
 
-def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def list_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """Yield what may be called inside a model or a clone: its layers, and the layers in these."""
     if not has_visible_layers(model):
         yield from model._flatten_layers(include_self=False)
@@ -245,7 +245,7 @@ def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
         inner = operation.operation if isinstance(operation, Borrowed) else operation
         if isinstance(inner, keras.layers.Layer):
             yield inner
-            yield from layers_of(inner)
+            yield from list_layers(inner)
 
 
 _RELU_PARAMETERS = ("max_value", "negative_slope", "threshold")

@@ -13,7 +13,7 @@ from ..methods.protocol import AttributionFunction, Attributions, LayerOutputs
 from ..methods.rules import Rule, gradient
 from ..methods.table import Method
 from .gradients import Gradients, Trace, with_other_weights
-from .model_io import weights_of
+from .model_io import list_weights
 from .subject import DEFAULT_LAYER, Subject
 
 # (layer, rule, the method's name) -> the trace of the gradients with respect to that layer.
@@ -67,7 +67,7 @@ def compose(
     compiled: Any = tf.function(run, autograph=False).get_concrete_function(
         list(subject.specs), targets, scale, tf.TensorSpec((), tf.int32)
     )
-    run_with = with_other_weights(compiled, weights_of(subject.model))
+    run_with = with_other_weights(compiled, list_weights(subject.model))
     return trace._replace(run=compiled, run_with=run_with, composed=True)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import tensorflow as tf
 
 from ..errors import NoReluError, UncoveredReluError
-from .graph_nodes import Inner, Node, influenced_by, inside, of_operation
+from .graph_nodes import Inner, Node, find_influenced, inside, make_node
 from .relu_patterns import GATE, RELU, SMOOTH, WRITTEN, kind, other_halves
 
 # Every op of an AttributionReLU has this in its name, and so the census knows it; the second is
@@ -139,10 +139,10 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Cen
     """
     found = _Findings()
     callers: list[Inner] = []
-    influenced = influenced_by(images)
+    influenced = find_influenced(images)
     for op in between(images, scores):
-        node, definition = of_operation(op, influenced), op.node_def
-        site = None if marks else site_of(op.name)
+        node, definition = make_node(op, influenced), op.node_def
+        site = None if marks else match_site(op.name)
         if site:
             found.add_site(site, node)
         else:
@@ -153,7 +153,7 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Cen
     if callers:
         functions = scores.graph.as_graph_def().library.function
         for inner in inside(callers, {f.signature.name: f for f in functions}):
-            site = None if marks else site_of(inner.name)
+            site = None if marks else match_site(inner.name)
             if site:
                 found.add_unreached(site)
             else:
@@ -218,7 +218,7 @@ def check_passed(found: Census, passed: Collection[str], method: str) -> None:
         )
 
 
-def site_of(name: str) -> str | None:
+def match_site(name: str) -> str | None:
     """Return the name of the AttributionReLU that an op of this name belongs to, else None."""
     site = _SITE.match(name)
     return site.group() if site else None
@@ -247,7 +247,7 @@ class _Findings:
         elsewhere is not reached: together they are one ReLU.
         """
         self.sites[site] = self.sites.get(site, False) or kind(node) == GATE
-        if any(site_of(name) != site for name in other_halves(node)):
+        if any(match_site(name) != site for name in other_halves(node)):
             self.names[WRITTEN].append(site)
 
     def add_unreached(self, site: str) -> None:

@@ -19,11 +19,11 @@ from ..errors import ModelError
 from ..methods.rules import gradient
 from .clone import backward_rule
 from .coverage import Census, EngineName, check_coverage, check_passed, find_relus
-from .graph_nodes import captured_for
-from .graph_rewrite import forget_custom_gradients, marked_gradients
+from .graph_nodes import find_captured
+from .graph_rewrite import differentiate_marked, forget_custom_gradients
 from .layer_outputs import LayerForward
-from .model_io import Forward, weights_of
-from .scores import Head, choose_targets, describe_score, find_head, score_values, widened
+from .model_io import Forward, list_weights
+from .scores import Head, choose_targets, describe_score, find_head, score_values, widen_head
 from .subject import Subject
 
 # The distance from 1 to the next number.
@@ -139,7 +139,8 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
             tape.watch(images)
             returned = forward(inputs)
             outputs, source = (returned, images) if subject.layer is None else returned
-            head = find_head(outputs) if subject.precision is None else widened(find_head(outputs))
+            head = find_head(outputs)
+            head = head if subject.precision is None else widen_head(head)
             targets = choose_targets(head, targets)
             scores = score_values(subject.score, head, targets)
         census = find_relus(source, scores, marks)
@@ -150,7 +151,7 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
         for name, rule in rules.items():
             with backward_rule(rule, census.gates) as passed:
                 if marks:
-                    found = marked_gradients(scores, source, upstream)
+                    found = differentiate_marked(scores, source, upstream)
                 else:
                     found = tape.gradient(scores, source, output_gradients=upstream)
             wide = _wide(_connected(found))
@@ -166,7 +167,7 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
         list(subject.specs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
     )
     forget_custom_gradients(compiled.graph)
-    run_with = with_other_weights(compiled, weights_of(subject.model))
+    run_with = with_other_weights(compiled, list_weights(subject.model))
     return Trace(compiled, run_with, engine=engine, **facts)
 
 
@@ -174,8 +175,8 @@ def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> d
     """Return the facts about a traced model that a Trace holds."""
     dtypes = _dtypes(scores.graph)
     half = tf.float16.as_datatype_enum in dtypes
-    captured = [tensor for tensor in captured_for(scores) if tensor.dtype == tf.resource]
-    used = _indices_of(captured, weights_of(subject.model))
+    captured = [tensor for tensor in find_captured(scores) if tensor.dtype == tf.resource]
+    used = _indices_of(captured, list_weights(subject.model))
     return {
         "used": used,
         "others": len(captured) - len(used),

@@ -1,4 +1,4 @@
-"""The operations of a TensorFlow graph with their neighbours, functions that it calls included."""
+"""The operations of a TensorFlow graph with their neighbors, functions that it calls included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONTROL_FLOW = (*_LOOPS, *_BRANCHES)  # their bodies are functions, differentiat
 
 
 class Node(NamedTuple):
-    """An operation and its neighbours.
+    """An operation and its neighbors.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Inner(NamedTuple):
     flows: bool
 
 
-def of_operation(op: tf.Operation, influenced: Collection[tf.Operation]) -> Node:
+def make_node(op: tf.Operation, influenced: Collection[tf.Operation]) -> Node:
     """Return the node of an operation of a graph that is being traced.
 
     Parameters
@@ -70,12 +70,12 @@ def of_operation(op: tf.Operation, influenced: Collection[tf.Operation]) -> Node
         op.type,
         op in influenced,
         lambda: tf.get_static_value(op.outputs[0]) if op.outputs else None,
-        lambda: [of_operation(tensor.op, influenced) for tensor in op.inputs],
-        lambda: [of_operation(c, influenced) for t in op.outputs for c in t.consumers()],
+        lambda: [make_node(tensor.op, influenced) for tensor in op.inputs],
+        lambda: [make_node(c, influenced) for t in op.outputs for c in t.consumers()],
     )
 
 
-def influenced_by(source: tf.Tensor) -> set[tf.Operation]:
+def find_influenced(source: tf.Tensor) -> set[tf.Operation]:
     """Return the operations whose values depend on a tensor, and not only on its shape."""
     influenced = {source.op}
     for op in source.graph.get_operations():  # in the order of creation: inputs come first
@@ -84,7 +84,7 @@ def influenced_by(source: tf.Tensor) -> set[tf.Operation]:
     return influenced
 
 
-def captured_for(target: tf.Tensor) -> list[tf.Tensor]:
+def find_captured(target: tf.Tensor) -> list[tf.Tensor]:
     """Return what a graph captured from outside to compute a tensor, in the order of its use."""
     above = set()
     pending = [target.op]
@@ -96,7 +96,7 @@ def captured_for(target: tf.Tensor) -> list[tf.Tensor]:
     return [outside for outside, inside in target.graph.captures if inside.op in above]
 
 
-def of_definitions(
+def make_nodes(
     definitions: Iterable[Any], arguments: Mapping[str, Node] | None = None
 ) -> list[Node]:
     """Return the nodes of a GraphDef or of a function's body, in the order of the definitions.
@@ -166,7 +166,7 @@ def inside(callers: Iterable[Inner], library: Mapping[str, Any]) -> Iterator[Inn
                 continue
             seen.add((name, flows))
             body = library[name].node_def
-            nodes = of_definitions(body, _passed(library[name], caller))
+            nodes = make_nodes(body, _passed(library[name], caller))
             for node, definition in zip(nodes, body, strict=True):
                 inner = Inner(f"{caller.name}/{node.name}", node, definition, flows)
                 pending.append(inner)

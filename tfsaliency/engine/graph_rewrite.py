@@ -2,7 +2,7 @@
 
 The forward pass is traced, the functions that it calls are inlined, and each ReLU op is marked
 with a gradient function of this module. Imported into another graph and differentiated there,
-marked ops follow the rule. Marks are honoured in loops and branches, too, because each backward
+marked ops follow the rule. Marks are honored in loops and branches, too, because each backward
 pass builds their gradients anew; they are not in functions that cannot be inlined, and the census
 counts those as not reached.
 """
@@ -20,8 +20,8 @@ from tensorflow.python.grappler import tf_optimizer as _grappler
 from ..errors import ModelError
 from ..methods.rules import Site
 from .clone import active_rule
-from .coverage import MARK, MARKED, site_of
-from .graph_nodes import CONTROL_FLOW, Inner, inside, of_definitions
+from .coverage import MARK, MARKED, match_site
+from .graph_nodes import CONTROL_FLOW, Inner, inside, make_nodes
 from .layer_outputs import LayerForward
 from .model_io import Forward
 from .relu_patterns import RELU, kind
@@ -89,8 +89,10 @@ def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) ->
     return Retraced(imported, custom)
 
 
-def marked_gradients(scores: tf.Tensor, images: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor | None:
-    """Differentiate scores by images where marks are honoured; a tape does not honour them."""
+def differentiate_marked(
+    scores: tf.Tensor, images: tf.Tensor, upstream: tf.Tensor
+) -> tf.Tensor | None:
+    """Differentiate scores by images where marks are honored; a tape does not honor them."""
     try:
         return tf.gradients(scores, images, grad_ys=upstream)[0]
     except LookupError as error:  # what TensorFlow raises for an op that has no gradient
@@ -201,7 +203,7 @@ def _mark(graph: Any) -> bool:
     dropped = False
     main = [
         Inner(node.name, node, definition, True)
-        for node, definition in zip(of_definitions(graph.node), graph.node, strict=True)
+        for node, definition in zip(make_nodes(graph.node), graph.node, strict=True)
     ]
     library = {function.signature.name: function for function in graph.library.function}
     for inner in [*main, *inside(main, library)]:
@@ -211,5 +213,5 @@ def _mark(graph: Any) -> bool:
         elif MARK in attributes and attributes[MARK].s.startswith(_CUSTOM.encode()):
             del attributes[MARK]
             # Inside an AttributionReLU is its ReLU, which is marked: nothing is lost.
-            dropped |= site_of(inner.definition.input[0]) is None
+            dropped |= match_site(inner.definition.input[0]) is None
     return dropped

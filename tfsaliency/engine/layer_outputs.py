@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from ..errors import ModelError, OptionError, unknown_option
-from .clone import layers_of
+from .clone import list_layers
 from .coverage import between
 from .model_io import Forward, Model
 from .subject import DEFAULT_LAYER
@@ -53,7 +53,7 @@ def with_layer_outputs(forward: Forward, callee: Model, layer: str, explained: i
             "Expected a keras.Model, whose layers can be seen, for a method that looks at the "
             f"outputs of a layer. Received: {type(callee).__name__}."
         )
-    layers = list({id(inner): inner for inner in layers_of(callee)}.values())
+    layers = list({id(inner): inner for inner in list_layers(callee)}.values())
 
     def run(arrays: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         with _watched(layers) as seen:

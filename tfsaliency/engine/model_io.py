@@ -104,7 +104,7 @@ def pad(array: Array, size: int | None) -> Array:
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
-def weights_of(model: Model) -> Sequence[keras.Variable]:
+def list_weights(model: Model) -> Sequence[keras.Variable]:
     """Return the weights of a model for which other values may be given."""
     return model.weights if isinstance(model, keras.Model) else []
 
@@ -128,12 +128,12 @@ def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
     return model.input, model.output
 
 
-def says_inputs(model: Model) -> bool:
+def declares_inputs(model: Model) -> bool:
     """Tell whether a model says what it takes, before it is called."""
     return isinstance(model, keras.Model) and bool(getattr(model, "inputs", None))
 
 
-def inputs_of(model: Model, wanted: str | int | None = None, images: Any = None) -> Inputs:
+def describe_inputs(model: Model, wanted: str | int | None = None, images: Any = None) -> Inputs:
     """Return what a model takes; images tell for a model that does not say.
 
     Parameters
@@ -150,7 +150,7 @@ def inputs_of(model: Model, wanted: str | int | None = None, images: Any = None)
     ModelError, OptionError
         If there is no such input, or it cannot be explained.
     """
-    inputs = _said(model, wanted) if says_inputs(model) else _like(model, wanted, images)
+    inputs = _said(model, wanted) if declares_inputs(model) else _like(model, wanted, images)
     i = inputs.explained
     name, shape, dtype = inputs.names[i], inputs.shapes[i], inputs.dtypes[i]
     if not tf.as_dtype(dtype).is_floating:
@@ -209,7 +209,7 @@ def _like(model: Model, wanted: str | int | None, images: Any) -> Inputs:
     return Inputs(structure, names, shapes, tuple(dtypes), explained)
 
 
-def flat_inputs(inputs: Inputs, images: Any) -> list[Any]:
+def flatten_inputs(inputs: Inputs, images: Any) -> list[Any]:
     """Return what the caller gave as a flat list, one entry for each of the model's inputs.
 
     Raises
@@ -292,7 +292,7 @@ def output_names(model: Model, outputs: Any) -> tuple[str, ...]:
     return _names(outputs, given if len(given) == n else [f"output {i}" for i in range(n)])
 
 
-def as_forward(
+def make_forward(
     model: Model,
     callee: Model,
     inputs: Inputs,

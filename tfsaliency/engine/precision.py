@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from ..errors import ModelError, TfSaliencyError
-from .clone import layers_of
+from .clone import list_layers
 from .model_io import Forward, Model, has_visible_layers
 
 Precision = Literal["bfloat16"]
@@ -38,7 +38,7 @@ class _InOneThread(keras.dtype_policies.DTypePolicy):
         return self._precision if mine else self._own
 
 
-def computing_in(precision: str, forward: Forward, callee: Model) -> Forward:
+def lower_precision(precision: str, forward: Forward, callee: Model) -> Forward:
     """Return a forward pass of the layers of callee in a precision.
 
     Parameters
@@ -60,7 +60,7 @@ def computing_in(precision: str, forward: Forward, callee: Model) -> Forward:
             f"Expected a keras.Model, whose layers can be told to compute in {precision}. "
             f"Received: {type(callee).__name__}. Prepare it without precision."
         )
-    layers = [layer for layer in (callee, *layers_of(callee)) if not has_visible_layers(layer)]
+    layers = [layer for layer in (callee, *list_layers(callee)) if not has_visible_layers(layer)]
     quantized = [layer.name for layer in layers if layer.dtype_policy.quantization_mode]
     if quantized:
         raise ModelError(

@@ -1,6 +1,6 @@
 """What a ReLU looks like in a TensorFlow graph, and what only looks like one.
 
-A node is looked at with its neighbours, in a graph that is being traced or in the body of a
+A node is looked at with its neighbors, in a graph that is being traced or in the body of a
 function that it calls.
 """
 

@@ -49,7 +49,7 @@ class Head(NamedTuple):
 _ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
 
 
-def widened(head: Head) -> Head:
+def widen_head(head: Head) -> Head:
     """Return the end of a model that was told to compute in 16 bits, from its logits on in 32."""
     logits = tf.cast(head.logits, tf.float32)
     activation = _ACTIVATIONS.get(head.activation)
@@ -170,7 +170,7 @@ def describe_score(score: str | Score, head: Head) -> str:
     return score
 
 
-def as_targets(targets: Any, n: int, class_names: Sequence[str] | None = None) -> Array:
+def resolve_targets(targets: Any, n: int, class_names: Sequence[str] | None = None) -> Array:
     """Return one class index per image, (n,) int32, with TOP_CLASS where none was given.
 
     Parameters

@@ -261,16 +261,16 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
     coverage = storage.from_plain(Mapping[str, Coverage], header["coverage"])
     problems = storage.from_plain(tuple[Problem, ...], header["problems"])
     shape = (len(methods) + len(controls), len(metrics), None)
-    values = storage.checked_array(arrays, "values", "f", shape)
+    values = storage.read_array(arrays, "values", "f", shape)
     n = values.shape[-1]
     if set(coverage) != set(methods) or any(not 0 <= i < n for p in problems for i in p.images):
         raise ResultError("coverage or problems of other methods or images")
     correct = None
     if "correct" in arrays:
-        correct = storage.checked_array(arrays, "correct", "b", (n,))
+        correct = storage.read_array(arrays, "correct", "b", (n,))
     return Evaluation(
         values,
-        storage.checked_array(arrays, "chance", "f", (len(metrics), n)),
+        storage.read_array(arrays, "chance", "f", (len(metrics), n)),
         methods,
         controls,
         metrics,

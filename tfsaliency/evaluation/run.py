@@ -11,7 +11,7 @@ from ..diagnostics import OnProblem, check_on_problem
 from ..engine.model_io import Model
 from ..engine.scores import Score, ScoreName
 from ..errors import ImageError, OptionError, check_int
-from ..maps import Options, explain, reductions
+from ..maps import Options, explain, resolve_reductions
 from ..methods.table import DEFAULT_METHODS, MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
 from ..synthetic.shapes import GroundTruth
@@ -86,7 +86,7 @@ def evaluate(
     prepared = as_prepared(model, chosen, score, preprocess)
     options = Options(labels, None, batch_size, check_on_problem(on_problem))
     batch = prepared.check(data.images)
-    maps = explain(prepared, batch, chosen, reductions(chosen, reduction), options)
+    maps = explain(prepared, batch, chosen, resolve_reductions(chosen, reduction), options)
     images = batch.preprocessed
     rng = np.random.default_rng(seed)
     every = [*maps.values(), *(_in_parts(control, images, rng) for control in CONTROLS.values())]

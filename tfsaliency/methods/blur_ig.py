@@ -9,7 +9,14 @@ import tensorflow as tf
 
 from ..errors import unknown_option
 from .blur import blurred
-from .completeness import Integral, check_steps, doubled, endpoints, integrate_once, refine
+from .completeness import (
+    Integral,
+    check_steps,
+    double_steps,
+    integrate_once,
+    refine,
+    score_endpoints,
+)
 from .protocol import AttributionFunction, Attributions, Composition, check_number, fold
 
 GRIDS = ("quadratic", "linear")
@@ -71,7 +78,7 @@ class BlurIG:
     ) -> Attributions:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
         inner = attribute.of(self.inner)
-        levels = doubled(self.steps, self.max_steps) if inner.is_gradient else [self.steps]
+        levels = double_steps(self.steps, self.max_steps) if inner.is_gradient else [self.steps]
         counts = tf.constant(levels)
 
         def integrate(level: tf.Tensor, indices: tf.Tensor) -> Integral:
@@ -95,7 +102,7 @@ class BlurIG:
             return fold(counts[level], middle, inner, sharp, own, weighted, tf.add)
 
         first = blurred(points, tf.constant(self.sigma))
-        ends = endpoints(attribute, first, points, image_index)
+        ends = score_endpoints(attribute, first, points, image_index)
         if not inner.is_gradient:
             return integrate_once(integrate, ends)
         return refine(integrate, levels, ends, self.tolerance, points)

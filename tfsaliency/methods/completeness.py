@@ -56,7 +56,7 @@ class Endpoints(NamedTuple):
         return tf.math.divide_no_nan(gap, tf.cast(scale, gap.dtype))
 
 
-def endpoints(
+def score_endpoints(
     attribute: AttributionFunction, first: tf.Tensor, last: tf.Tensor, image_index: tf.Tensor
 ) -> Endpoints:
     """Return the scores at the first and last points of paths, both (k, ...)."""
@@ -124,10 +124,10 @@ def gap_details(gap: tf.Tensor, steps: tf.Tensor, tolerance: float) -> dict[str,
     return {name: tf.cast(each, tf.float32) for name, each in details.items()}
 
 
-def doubled(steps: int, max_steps: int) -> list[int]:
+def double_steps(steps: int, max_steps: int) -> list[int]:
     """Return the numbers of steps from steps to max_steps, each twice the one before.
 
-    >>> doubled(16, 100)
+    >>> double_steps(16, 100)
     [16, 32, 64, 100]
     """
     return [*(steps << i for i in range(32) if steps << i < max_steps), max_steps]

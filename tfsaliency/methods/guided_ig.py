@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import OptionError, check_int
-from .completeness import endpoints, gap_details, resolve_baseline
+from .completeness import gap_details, resolve_baseline, score_endpoints
 from .protocol import AttributionFunction, Attributions, Composition, check_inner, check_number
 
 
@@ -99,7 +99,7 @@ class GuidedIG:
             (tf.constant(0), baseline, zeros),
             parallel_iterations=1,
         )
-        ends = endpoints(attribute, baseline, points, image_index)
+        ends = score_endpoints(attribute, baseline, points, image_index)
         if not inner.is_gradient:
             return Attributions(values, ends.last, {})
         gap, steps = ends.gap(values, tf.range(k)), tf.fill([k], self.steps)

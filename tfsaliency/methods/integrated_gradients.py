@@ -13,11 +13,11 @@ from ..errors import OptionError
 from .completeness import (
     Integral,
     check_steps,
-    doubled,
-    endpoints,
+    double_steps,
     integrate_once,
     refine,
     resolve_baseline,
+    score_endpoints,
 )
 from .protocol import AttributionFunction, Attributions, Composition, fold, largest
 
@@ -91,7 +91,7 @@ class IntegratedGradients:
         image_index: tf.Tensor,
     ) -> Attributions:
         inner = attribute.of(self.inner)
-        levels = doubled(self.steps, self.max_steps) if inner.is_gradient else [self.steps]
+        levels = double_steps(self.steps, self.max_steps) if inner.is_gradient else [self.steps]
         counts, places, weights = map(tf.constant, _gauss_legendre(levels))
 
         def integrate(level: tf.Tensor, indices: tf.Tensor) -> Integral:
@@ -108,7 +108,7 @@ class IntegratedGradients:
             total, details = fold(counts[level], node, inner, start, own, weighted, tf.add)
             return total * tf.cast(path, total.dtype), details
 
-        ends = endpoints(attribute, baseline, points, image_index)
+        ends = score_endpoints(attribute, baseline, points, image_index)
         if not inner.is_gradient:
             return integrate_once(integrate, ends)
         return refine(integrate, levels, ends, self.tolerance, points)

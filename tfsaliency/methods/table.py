@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeAlias
 
-from ..arrays import ReductionName, reduction_named
+from ..arrays import ReductionName, resolve_reduction
 from ..errors import OptionError
 from ..tables import Table, by_name, first_line
 from .blur_ig import BlurIG
@@ -114,7 +114,7 @@ class Method:
                 f"image_index) -> Attributions, such as SmoothGrad(). Received: "
                 f"{self.composition!r}."
             )
-        reduction_named(self.channel_reduction)
+        resolve_reduction(self.channel_reduction)
 
     @property
     def backward_rule(self) -> Rule:
@@ -186,7 +186,7 @@ def resolve_methods(methods: MethodsArgument) -> tuple[Method, ...]:
     return resolved
 
 
-def identity_of(method: Method) -> tuple[Any, ...] | None:
+def identify(method: Method) -> tuple[Any, ...] | None:
     """Return a key that is equal for methods that compute the same, whatever their reduction.
 
     None for a method with a part that may compute something else in the next call: a callable of

@@ -33,7 +33,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
-def trained_range(model: Any, index: int = 0) -> tuple[float, float] | None:
+def find_trained_range(model: Any, index: int = 0) -> tuple[float, float] | None:
     """Return the least and the largest value that a model was trained on, None if not known.
 
     Known are SqueezeNet and the models of keras.applications, and models that give their input
@@ -47,7 +47,7 @@ def trained_range(model: Any, index: int = 0) -> tuple[float, float] | None:
     index
         Which of its inputs.
 
-    >>> trained_range(keras.applications.MobileNetV2(weights=None))
+    >>> find_trained_range(keras.applications.MobileNetV2(weights=None))
     (-1.0, 1.0)
     """
     for candidate in _candidates(model, index):

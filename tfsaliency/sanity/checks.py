@@ -24,7 +24,7 @@ from .run import (
     check_parameters,
     compare_variants,
     make_result,
-    seeds_of,
+    resolve_seeds,
 )
 
 _TWO = 2  # classes
@@ -175,7 +175,7 @@ def random_logit_check(
             "Expected a model of at least two classes, outputs (n, classes), to explain another "
             f"class. Received: {classes or 'outputs of another shape'}."
         )
-    numbers = seeds_of(seeds)
+    numbers = resolve_seeds(seeds)
 
     def variants() -> Iterator[Variant]:
         for r, seed in enumerate(numbers):

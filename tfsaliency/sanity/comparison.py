@@ -25,7 +25,7 @@ from ..prepared import Prepared
 from ..saliency_maps import SaliencyMaps
 from ..similarity import RESERVED, Similarity
 from ..similarity.protocol import Mask, absolute
-from .verdict import compare_maps, unit_maps
+from .verdict import compare_maps, normalize_maps
 
 COSINE, SIGNED = RESERVED
 
@@ -194,13 +194,13 @@ def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[M
     It returns two arrays (similarities, n): of the same photo, and of the next one. One mask stands
     for both.
     """
-    units = unit_maps(trained)
+    units = normalize_maps(trained)
     own = _features(trained, similarities, masks)
     # In the place of each photo the one before it: with these, the next photo's are compared.
     before = tf.nest.map_structure(lambda part: np.roll(part, 1, axis=0), own)
 
     def meter(maps: Array) -> tuple[Array, Array]:
-        cells = compare_maps(units, unit_maps(maps))
+        cells = compare_maps(units, normalize_maps(maps))
         other = _features(maps, similarities, masks)
         values = _compared(similarities, own, other)
         chance = np.roll(_compared(similarities, before, other), -1, axis=-1)

@@ -28,9 +28,9 @@ from .run import (
     Settings,
     check_inputs,
     compare_variants,
+    digest_weights,
     make_result,
-    seeds_of,
-    weights_digest,
+    resolve_seeds,
 )
 
 LEARNED = 0.95  # training accuracy below which a network has not learned its labels
@@ -133,7 +133,7 @@ def train_permuted_label_models(
     >>> min(models.accuracies) > .95
     True
     """
-    numbers = seeds_of(seeds)
+    numbers = resolve_seeds(seeds)
     check_int("epochs", epochs, 1)
     check_int("batch_size", batch_size, 1)
     x, y = _array("images", images), _array("labels", labels)
@@ -379,7 +379,7 @@ def _check_models(inputs: Inputs, others: Sequence[Any]) -> None:
                 f"Expected networks of the trained one's architecture. permuted[{index}] "
                 f"({each.name!r}) has other weights, or computes something else with them."
             )
-    if len(set(map(weights_digest, every))) < len(every):
+    if len(set(map(digest_weights, every))) < len(every):
         raise OptionError(
             "Expected networks that differ. Received: some with the same weights, as when a "
             "network is given twice or is the trained one."

@@ -88,7 +88,7 @@ def plan_steps(plan: Plan, units: Sequence[Unit], order: Sequence[int]) -> tuple
     return tuple(steps)
 
 
-def order_of_use(model: keras.Model, units: Sequence[Unit], used: Sequence[int]) -> tuple[int, ...]:
+def order_by_use(model: keras.Model, units: Sequence[Unit], used: Sequence[int]) -> tuple[int, ...]:
     """Return the positions of the layers that a score depends on, from input to output.
 
     Where all layers can be seen that is the order of model.layers; those inside a custom layer or
@@ -117,7 +117,7 @@ def order_of_use(model: keras.Model, units: Sequence[Unit], used: Sequence[int])
     return tuple(sorted(first, key=first.__getitem__))
 
 
-def new_weights(
+def assemble_weights(
     units: Sequence[Unit], step: Step, drawn: Mapping[int, Drawn], weights: Sequence[keras.Variable]
 ) -> list[Array | None]:
     """Return the weights of a step in the order of the model's weights; None for those that stay.

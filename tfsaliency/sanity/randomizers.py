@@ -84,7 +84,7 @@ def draw_weights(unit: Unit, randomizer: Randomizer, seed: int, position: int = 
             f"The layer {unit.path!r} is quantized. Expected weights of floating point to draw "
             "anew: use the model before quantization."
         )
-    rng = np.random.default_rng((checked_seed(seed), position))
+    rng = np.random.default_rng((check_seed(seed), position))
     returned = randomizer.values(unit, rng)
     counts = len(unit.parameters), len(unit.weights)
     if not isinstance(returned, (list, tuple)) or len(returned) not in counts:
@@ -130,7 +130,7 @@ def _has_changed(unit: Unit, weight: Any, array: Array, randomizer: Randomizer) 
     return False
 
 
-def checked_seed(seed: Any) -> int:
+def check_seed(seed: Any) -> int:
     """Return a seed if it is a whole number from 0, else raise OptionError."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise OptionError(f"Expected a seed as a whole number from 0. Received: {seed!r}.")

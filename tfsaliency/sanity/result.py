@@ -17,7 +17,7 @@ from ..diagnostics import Problem, Problems
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..evaluation.controls import ExplainedBy
-from .text import lines_of
+from .text import format_result
 from .verdict import Verdict
 
 AXES = ("method", "step", "similarity", "image", "seed")
@@ -154,7 +154,7 @@ class SanityResult:
         return f"SanityResult({list(self.methods)}, {' x '.join(AXES)}: {size})"
 
     def __str__(self) -> str:
-        return "\n".join(lines_of(self))
+        return "\n".join(format_result(self))
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
@@ -283,15 +283,15 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Sanity
     if any(not 0 <= i < n for problem in problems for i in problem.images):
         raise ResultError(f"problems of other images than {n}")
     return SanityResult(
-        storage.checked_array(arrays, "values", "f", shape),
-        storage.checked_array(arrays, "chance", "f", shape),
+        storage.read_array(arrays, "values", "f", shape),
+        storage.read_array(arrays, "chance", "f", shape),
         methods,
         steps,
         similarities,
         images,
         seeds,
-        storage.checked_array(arrays, "targets", "i", (n,)),
-        storage.checked_array(arrays, "scores", "f", (n,)),
+        storage.read_array(arrays, "targets", "i", (n,)),
+        storage.read_array(arrays, "scores", "f", (n,)),
         verdicts,
         headline,
         by_method["explained_by"],
@@ -310,6 +310,6 @@ def _shown_from_file(
     shown = storage.from_plain(tuple[int, ...], header["shown_steps"])
     if any(not 0 <= step < steps for step in shown):
         raise ResultError(f"maps of steps {shown} of {steps}")
-    image = storage.checked_array(arrays, "shown_image", "buif", (None, None, None))
+    image = storage.read_array(arrays, "shown_image", "buif", (None, None, None))
     shape = (methods, 1 + len(shown), None, None)
-    return Shown(image, shown, storage.checked_array(arrays, "shown_maps", "f", shape))
+    return Shown(image, shown, storage.read_array(arrays, "shown_maps", "f", shape))

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..arrays import Array, storable
+from ..arrays import Array, to_storable
 from ..diagnostics import Problem, Problems, check_on_problem, raise_problems
 from ..engine.model_io import Model
 from ..engine.scores import TOP_CLASS, Score, ScoreName
@@ -23,11 +23,11 @@ from ..prepared import Prepared, Preprocess, as_prepared
 from ..similarity import SIMILARITIES, resolve_similarities
 from ..statistics import nanmean
 from .comparison import COSINE, SIGNED, Comparison, Inputs, Variant, compare
-from .plans import Plan, Step, new_weights, order_of_use, plan_steps
+from .plans import Plan, Step, assemble_weights, order_by_use, plan_steps
 from .randomizers import Drawn, Randomizer, draw_weights
 from .result import SanityResult, Shown, StepRecord
 from .units import Unit, list_units
-from .verdict import CHANCE_LIMIT, INCONCLUSIVE, PARAMETERS, Verdict, verdict_of
+from .verdict import CHANCE_LIMIT, INCONCLUSIVE, PARAMETERS, Verdict, decide
 
 _IMAGE_AXES = 4
 
@@ -91,14 +91,14 @@ def check_parameters(
     order: tuple[int, ...] = ()
     if isinstance(model, keras.Model):
         units = list_units(model)
-        order = order_of_use(model, units, inputs.trace.used)
+        order = order_by_use(model, units, inputs.trace.used)
     if not isinstance(model, keras.Model) or not order:
         raise ModelError(
             "Expected a keras.Model whose score depends on weights of its layers, to draw them "
             f"anew. Received: {type(model).__name__}."
         )
     steps = plan_steps(plan, units, order)
-    numbers = seeds_of(seeds)
+    numbers = resolve_seeds(seeds)
     targets = inputs.trained.targets
     if retarget:
         targets = np.full_like(targets, TOP_CLASS)
@@ -133,7 +133,7 @@ class _Draws:
     ) -> Iterator[Variant]:
         """Yield the model with the weights of each step, one seed after the other."""
         model, units = self._model, self._units
-        before = weights_digest(model)
+        before = digest_weights(model)
         for r, seed in enumerate(seeds):
             drawn: dict[int, Drawn] = {}
             for k, step in enumerate(steps):
@@ -141,11 +141,11 @@ class _Draws:
                     if position not in drawn:
                         unit = units[position]
                         drawn[position] = draw_weights(unit, self._randomizer, seed, position)
-                yield Variant(k, r, new_weights(units, step, drawn, model.weights), targets)
+                yield Variant(k, r, assemble_weights(units, step, drawn, model.weights), targets)
             self.last.update(drawn)
             for position, each in drawn.items():
                 self._digests.setdefault(position, set()).add(_digest(each.arrays))
-        if weights_digest(model) != before:
+        if digest_weights(model) != before:
             raise ModelError(
                 "The model's weights changed while it was checked. Expected a model that nothing "
                 "else trains or assigns to meanwhile."
@@ -230,7 +230,7 @@ def make_result(
         trained.coverage,
         {**words, **inputs.prepared.describe(trained.score, counts)},
         _problems(inputs, {name: verdicts[name][at] for name in methods}),
-        Shown(storable(trained.images[0]), comparison.steps, comparison.maps),
+        Shown(to_storable(trained.images[0]), comparison.steps, comparison.maps),
     )
 
 
@@ -260,7 +260,7 @@ def _verdict(
 ) -> Verdict:
     cosine, signed = map(comparison.similarities.index, (COSINE, SIGNED))
     values, chance = comparison.values[m, k], comparison.chance[m, k]
-    verdict = verdict_of(values[cosine].T, chance[cosine].T, values[signed].T, dependence)
+    verdict = decide(values[cosine].T, chance[cosine].T, values[signed].T, dependence)
     if step.layers and len(step.unchanged) == step.tensors:
         reason = "no weight changed: the randomizer returned none, or what they were"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
@@ -302,7 +302,7 @@ def _statistics(units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> str:
     return "kept" if all(array is None for array in arrays) else "reset"
 
 
-def seeds_of(seeds: Any) -> tuple[int, ...]:
+def resolve_seeds(seeds: Any) -> tuple[int, ...]:
     """Return the seeds: those given, or as many as said."""
     try:
         listed = seeds if isinstance(seeds, (list, tuple, range)) else range(operator.index(seeds))
@@ -317,7 +317,7 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
     return numbers
 
 
-def weights_digest(model: keras.Model) -> bytes:
+def digest_weights(model: keras.Model) -> bytes:
     """Return a digest of the weights of a model."""
     return _digest(weight.numpy() for weight in model.weights)
 

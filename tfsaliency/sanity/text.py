@@ -31,7 +31,7 @@ _LEGEND = (
 )
 
 
-def lines_of(result: Any) -> list[str]:
+def format_result(result: Any) -> list[str]:
     """Return the lines that a SanityResult prints."""
     lines = [f"{key}: {value}" for key, value in result.settings.items() if key != "versions"]
     at = result.headline

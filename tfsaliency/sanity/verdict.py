@@ -140,13 +140,13 @@ def judge(trained: Any, randomized: Any) -> Verdict:
             "Expected trained (n, h, w, c) and randomized (R, n, h, w, c). "
             f"Received: shapes {first.shape} and {others.shape}."
         )
-    units = unit_maps(first)
-    cells = [compare_maps(units, unit_maps(maps)) for maps in others]
+    units = normalize_maps(first)
+    cells = [compare_maps(units, normalize_maps(maps)) for maps in others]
     same, other, signed = (np.stack(table) for table in zip(*cells, strict=True))
-    return verdict_of(same, other, signed)
+    return decide(same, other, signed)
 
 
-def unit_maps(maps: Array) -> Array:
+def normalize_maps(maps: Array) -> Array:
     """Prepare attributions (n, ...) to be compared by dot products.
 
     Values are clipped at the 99th percentile of the sizes of those that are not zero; then the
@@ -174,7 +174,7 @@ def unit_maps(maps: Array) -> Array:
 
 
 def compare_maps(trained: Array, randomized: Array) -> Cells:
-    """Compare maps of the trained network with those of a randomized one, both by unit_maps.
+    """Compare maps of the trained network with those of a randomized one, both by normalize_maps.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def compare_maps(trained: Array, randomized: Array) -> Cells:
     return Cells(np.abs(signed), _row_means(np.array(others, np.float64)), signed)
 
 
-def verdict_of(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -> Verdict:
+def decide(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -> Verdict:
     """Return the verdict on what R randomized networks gave.
 
     Parameters
@@ -204,7 +204,7 @@ def verdict_of(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -
     seeds, photos = same.shape
     count = int(np.isfinite(same).sum())
     alike, chance = nanmean(same), nanmean(other)
-    invariance = float(invariance_of(alike, chance))
+    invariance = float(compute_invariance(alike, chance))
     low, high = _interval(same, other)
     reason = _reason(photos, seeds, count, same.size)
     verdict = INCONCLUSIVE
@@ -222,14 +222,14 @@ def verdict_of(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -
     return Verdict(verdict, invariance, low, high, alike, chance, signs, count, same.size, reason)
 
 
-def invariance_of(same: Any, other: Any) -> Any:
+def compute_invariance(same: Any, other: Any) -> Any:
     """Return the share that survives, of mean likenesses on the same and on different photos."""
     chance = np.minimum(other, CHANCE_LIMIT)
     return np.clip((same - chance) / (1 - chance), 0.0, 1.0)
 
 
 def _interval(same: Array, other: Array) -> tuple[float, float]:
-    return interval(invariance_of(*bootstrap(same, other)))
+    return interval(compute_invariance(*bootstrap(same, other)))
 
 
 def _reason(photos: int, seeds: int, defined: int, cells: int) -> str:

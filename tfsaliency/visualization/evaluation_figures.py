@@ -15,7 +15,7 @@ from ..errors import ImageError, OptionError
 from ..evaluation.localization import check_masks
 from ..evaluation.result import CHANCE, Evaluation
 from ..synthetic import GroundTruth
-from .tiles import RED, InlineFigure, color_scale, picture_of
+from .tiles import RED, InlineFigure, scale_colors, to_picture
 
 _TILE_INCHES, _LABEL_INCHES = 1.6, 0.5
 _OUTLINE = "#0050ff"
@@ -85,10 +85,10 @@ def tile_ground_truth(
     FigureCanvasAgg(figure)
     axes = figure.subplots(n, len(columns), squeeze=False)
     for i in range(n):
-        axes[i, 0].imshow(picture_of(data.images[i]))
+        axes[i, 0].imshow(to_picture(data.images[i]))
         for axis, array in zip(axes[i, 1:], maps.values(), strict=True):
-            low, high, colors = color_scale(array[i].astype(np.float64), RED, 99.0)
-            axis.set_facecolor("lightgrey")
+            low, high, colors = scale_colors(array[i].astype(np.float64), RED, 99.0)
+            axis.set_facecolor("lightgray")
             axis.imshow(array[i], cmap=colors, vmin=low, vmax=high)
         for axis in axes[i]:
             if masks[i].any() and not masks[i].all():
@@ -116,7 +116,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     -------
     matplotlib.figure.Figure, as for tile_ground_truth: a panel for each metric, a row for each
     method;
-    controls are grey, and a dashed line is chance.
+    controls are gray, and a dashed line is chance.
 
     Raises
     ------
@@ -148,10 +148,10 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     panels = figure.subplots(1, len(evaluation.metrics), sharey=True, squeeze=False)[0]
     colors = colormaps["tab10"](np.arange(len(names)) % 10)
     for axis, metric in zip(panels, evaluation.metrics, strict=True):
-        axis.axvline(evaluation.mean(CHANCE, metric), color="grey", linestyle="--", linewidth=1)
+        axis.axvline(evaluation.mean(CHANCE, metric), color="gray", linestyle="--", linewidth=1)
         for row, (name, color) in enumerate(zip(names, colors, strict=True)):
             mean, (low, high) = evaluation.mean(name, metric), evaluation.interval(name, metric)
-            drawn = "grey" if name in evaluation.controls else color
+            drawn = "gray" if name in evaluation.controls else color
             # An interval of equal values may miss their mean by a rounding.
             reach = np.maximum([[mean - low], [high - mean]], 0.0)
             axis.errorbar(mean, row, xerr=reach, fmt="o", color=drawn, capsize=3)

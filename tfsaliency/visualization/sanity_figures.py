@@ -18,7 +18,7 @@ from ..sanity.text import is_cumulative, is_worth_showing
 from ..sanity.verdict import DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE
 from ..similarity import SIMILARITIES
 from ..statistics import bootstrap, interval
-from .tiles import RED, InlineFigure, color_scale, picture_of
+from .tiles import RED, InlineFigure, scale_colors, to_picture
 
 _TILE_INCHES, _LABEL_INCHES = 1.5, 0.75
 _PANEL_INCHES, _STEP_INCHES, _LEAST_WIDTH = 2.6, 0.38, 6.5
@@ -41,7 +41,7 @@ def tile_cascade(result: SanityResult) -> Figure:
     -------
     matplotlib.figure.Figure, not known to pyplot: a notebook shows it as the last value of a
     cell, and figure.savefig(path) writes it. Every map has a scale of its own; one that is zero,
-    constant or not finite is grey.
+    constant or not finite is gray.
 
     Raises
     ------
@@ -73,13 +73,13 @@ def tile_cascade(result: SanityResult) -> Figure:
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for row, method in enumerate(result.methods):
         for column, values in enumerate(shown.maps[row].astype(np.float64), start=1):
-            low, high, colors = color_scale(values, RED, 99.0)
-            axes[row, column].set_facecolor("lightgrey")
+            low, high, colors = scale_colors(values, RED, 99.0)
+            axes[row, column].set_facecolor("lightgray")
             axes[row, column].imshow(values, cmap=colors, vmin=low, vmax=high)
         axes[row, 1].set_ylabel(method, fontsize=9)
     drawable = shown.image if shown.image.shape[-1] in (1, 3) else None
     if drawable is not None and drawable.min() >= 0 and drawable.max() <= 255:
-        axes[0, 0].imshow(picture_of(drawable))
+        axes[0, 0].imshow(to_picture(drawable))
     else:  # preprocessed by the caller: no picture
         columns[0] = ""
         axes[0, 0].axis("off")
@@ -158,7 +158,7 @@ def plot_similarities(result: SanityResult) -> Figure:
         Line2D([], [], color=color, label=method)
         for color, method in zip(colors, result.methods, strict=True)
     ]
-    dotted = Line2D([], [], color="grey", label="different photos")
+    dotted = Line2D([], [], color="gray", label="different photos")
     dotted.set(linestyle=":" if joined else "", marker="" if joined else "x")
     handles.append(dotted)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
@@ -174,14 +174,14 @@ def _draw_thresholds(axis: Any) -> None:
         (DOES_NOT_DEPEND_ABOVE, "does not depend", "bottom"),
     )
     for threshold, text, side in sides:
-        axis.axhline(threshold, color="grey", linewidth=0.8)
+        axis.axhline(threshold, color="gray", linewidth=0.8)
         axis.annotate(
             text,
             (0.005, threshold),
             xycoords=axis.get_yaxis_transform(),
             va=side,
             fontsize=8,
-            color="grey",
+            color="gray",
         )
     axis.set_ylim(-0.05, 1.05)
 

@@ -54,7 +54,7 @@ def tile_input_and_maps(
         Maps (h, w), or batches of one, or a mapping of names to these, as saliency_map returns
         for one image; each drawn on a scale of its own, from its minimum up. A
         map with negative values is drawn from blue over white to red, with white at zero. A map
-        that is constant stays grey, and so do pixels that are not finite.
+        that is constant stays gray, and so do pixels that are not finite.
     labels
         1 + number of maps: over the image, and over each map; long ones are wrapped.
     cmap
@@ -90,7 +90,7 @@ def tile_input_and_maps(
     >>> [axes.get_title() for axes in figure.axes]
     ['photo', 'a map', 'a signed map']
     """
-    picture = picture_of(image)
+    picture = to_picture(image)
     listed = maps.values() if isinstance(maps, Mapping) else maps
     drawn = [_one_map(m, picture.shape[:2]) for m in listed]
     if len(labels) != 1 + len(drawn):
@@ -113,8 +113,8 @@ def tile_input_and_maps(
     axes = [figure.add_subplot(rows, columns, 1 + i) for i in range(1 + len(drawn))]
     axes[0].imshow(picture)
     for axis, values in zip(axes[1:], drawn, strict=True):
-        low, high, colors = color_scale(values, positive, percentile)
-        axis.set_facecolor("lightgrey")
+        low, high, colors = scale_colors(values, positive, percentile)
+        axis.set_facecolor("lightgray")
         axis.imshow(values, cmap=colors, vmin=low, vmax=high)
     for axis, label in zip(axes, wrapped, strict=True):
         axis.set_title(label, fontsize=11)
@@ -133,7 +133,7 @@ def overlay(
     strength: float = 0.9,
     percentile: float = _FULL_COLOR,
 ) -> Array:
-    """Lay a map over its image, which stays visible in grey.
+    """Lay a map over its image, which stays visible in gray.
 
     Parameters
     ----------
@@ -165,17 +165,17 @@ def overlay(
     """
     if not 0.0 <= strength <= 1.0:
         raise OptionError(f"Expected strength from 0 to 1. Received: {strength}.")
-    picture = picture_of(image)
+    picture = to_picture(image)
     values = _one_map(saliency_map, picture.shape[:2])
-    low, high, colors = color_scale(values, _colormap(cmap), percentile)
+    low, high, colors = scale_colors(values, _colormap(cmap), percentile)
     position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
     signed = low < 0
     if np.nanmin(position) == np.nanmax(position):  # a constant map shows nothing
         strength = 0.0
     share = strength * (np.abs(2 * position - 1) if signed else position)[..., np.newaxis]
-    grey = picture.mean(axis=-1, keepdims=True)
+    gray = picture.mean(axis=-1, keepdims=True)
     share = np.where(np.isfinite(values)[..., np.newaxis], share, 0.0)
-    blended = (1 - share) * grey + share * colors(position)[..., :3]
+    blended = (1 - share) * gray + share * colors(position)[..., :3]
     return np.round(255 * blended).astype(np.uint8)
 
 
@@ -183,7 +183,7 @@ def _wrapped(text: str, letters: float) -> str:
     return "\n".join(textwrap.wrap(str(text), max(8, int(letters))))
 
 
-def picture_of(image: Any) -> Array:
+def to_picture(image: Any) -> Array:
     """Return the image as (h, w, 3) of 0..1."""
     array = np.asarray(image)
     channels = 1 if array.shape[-1:] == (1,) else 3
@@ -212,7 +212,7 @@ def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
     return values
 
 
-def color_scale(
+def scale_colors(
     values: Array, positive: Colormap, percentile: float
 ) -> tuple[float, float, Colormap]:
     """Return what gets the first and the last color, and the colors."""
@@ -220,7 +220,7 @@ def color_scale(
         raise OptionError(f"Expected a percentile above 0 and up to 100. Received: {percentile}.")
     finite = values[np.isfinite(values)]
     if finite.size == 0 or finite.min() == finite.max():
-        return 0.0, 1.0, _grey()
+        return 0.0, 1.0, _gray()
     size = np.abs(finite)
     # Of a map of few non-zero values, the percentile of all of them would be zero.
     full = float(np.percentile(size[size > 0], percentile))
@@ -230,9 +230,9 @@ def color_scale(
     return low, full if full > low else float(finite.max()), positive
 
 
-def _grey() -> Colormap:
-    """Return a colormap that is grey everywhere: a constant map shows nothing."""
-    return LinearSegmentedColormap.from_list("constant", ["lightgrey", "lightgrey"])
+def _gray() -> Colormap:
+    """Return a colormap that is gray everywhere: a constant map shows nothing."""
+    return LinearSegmentedColormap.from_list("constant", ["lightgray", "lightgray"])
 
 
 def _colormap(cmap: str | Colormap) -> Colormap:
