@@ -233,7 +233,7 @@ def _lines(result: Evaluation) -> list[str]:
         groups = map(result.ranking, result.metrics)
         rankings = [" > ".join(map(" = ".join, each)) for each in groups]
         lines += [
-            "means, with 95 % intervals over pictures",
+            "means, with 95 % intervals over images",
             "",
             _RANKED,
             "",
