@@ -120,6 +120,7 @@ def test_the_readmes_verdicts_are_those_that_the_notebook_prints():
         assert f"`{name}`" in README
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs(keras_home, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     names = {}

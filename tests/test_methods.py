@@ -121,7 +121,7 @@ def test_reduction_is_the_methods_unless_it_is_told(model, images):
 
 def test_defaults_are_rows_of_one_backward_pass():
     assert all(tfs.METHODS[name].composition is None for name in DEFAULT_METHODS)
-    world = synthetic.make_shapes(8, seed=5)
+    world = synthetic.make_shapes(3, seed=5)
     few = ["smooth_grad", "grad_cam", "rect_grad"]
     result = tfs.evaluate(synthetic.shapes_model(), world, few)
     maps = tfs.saliency_map(synthetic.shapes_model(), world.images, few, targets=world.labels)

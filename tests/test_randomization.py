@@ -311,27 +311,33 @@ def test_a_layer_without_config_is_refused_by_name():
     assert draw_weights(unit, tfs.RANDOMIZERS["normal"], 0).arrays[0].shape == (3,)
 
 
-def test_seeds_come_from_positions_and_not_from_names(tmp_path):
-    code = (
-        "import keras; from keras import layers; import tfsaliency as tfs\n"
-        "{first}\n"
-        "from tfsaliency.sanity.randomizers import draw_weights\n"
-        "from tfsaliency.sanity.units import list_units\n"
-        "model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])\n"
-        "print([draw_weights(u, d, 1, p).arrays[0].tolist() "
-        "for d in tfs.RANDOMIZERS.values() if d.name not in ('permutation', 'matched') "
-        "for p, u in enumerate(list_units(model))])"
-    )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", code.format(first=first)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for first in ("", "layers.Dense(1); layers.Dense(1); import random; random.random()")
-    }
-    assert len(printed) == 1 and len(printed.pop()) > 500
+DRAWN = """
+import json
+import keras, tfsaliency as tfs
+from tfsaliency.sanity.randomizers import draw_weights
+from tfsaliency.sanity.units import list_units
+
+model = keras.Sequential(
+    [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
+)
+drawn = [
+    draw_weights(unit, randomizer, 1, position).arrays[0].tolist()
+    for name, randomizer in tfs.RANDOMIZERS.items()
+    if name not in ("permutation", "matched")
+    for position, unit in enumerate(list_units(model))
+]
+print(json.dumps(drawn))
+"""
+
+
+def test_seeds_come_from_positions_and_not_from_names(capsys):
+    """In a fresh process weights are the same: here layers have other names by now."""
+    layers.Dense(1), layers.Dense(1)
+    random.random()
+    exec(compile(DRAWN, "drawn", "exec"), {})
+    here = capsys.readouterr().out
+    run = subprocess.run([sys.executable, "-c", DRAWN], capture_output=True, text=True, check=True)
+    assert run.stdout == here and len(here) > 500
 
 
 def test_randomize_layer_returns_another_layer():

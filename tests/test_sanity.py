@@ -72,7 +72,7 @@ PUBLISHED = {
 LETTERS = {"depends on the parameters": "D", "inconclusive": "I", "does not depend": "N"}
 
 
-@pytest.mark.parametrize("step", slow_but(PUBLISHED, "M", "S4"))
+@pytest.mark.parametrize("step", slow_but(PUBLISHED, "M"))
 def test_the_published_indices_of_squeezenet(step, prepared, photos):
     prefixes, draw, expected, letters = PUBLISHED[step]
     names = tuple(u.path for u in list_units(prepared.model) if u.path.startswith(prefixes))
@@ -262,7 +262,7 @@ def test_a_dead_network_gives_nan_which_is_counted():
     assert "Undefined, as a map is zero, constant or not finite: 32 of 48." in str(result)
 
 
-@pytest.mark.parametrize("draw", slow_but(tfs.RANDOMIZERS, "initializer"))
+@pytest.mark.parametrize("draw", slow_but(tfs.RANDOMIZERS))
 def test_fifty_layers_do_not_overflow(draw, resnet):
     model, x = resnet
     deep = [unit.path for unit in list_units(model)]

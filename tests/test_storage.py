@@ -2,9 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
+import resource
+import signal
 import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
 
 import keras
@@ -146,6 +147,55 @@ def test_parts_that_do_not_belong_together_are_refused(kind, header, arrays, res
         type(results[kind]).load(path)
 
 
+ODD = [
+    None,
+    True,
+    3,
+    -1,
+    0.5,
+    "x",
+    "",
+    [],
+    [1],
+    ["x"],
+    [[]],
+    [None],
+    {},
+    {"a": 1},
+    {"gradient": {}},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_header_of_other_values_is_refused_or_prints(kind, results, tmp_path):
+    """No result loads that fails when it is printed, looked at or saved again."""
+    result, path = results[kind], tmp_path / "result.npz"
+    result.save(path)
+    whole = path.read_bytes()
+    header = json.loads(np.load(path)["header"].item())
+    places = [(name,) for name in header]
+    for name, value in header.items():
+        if isinstance(value, (dict, list)):
+            keys = value if isinstance(value, dict) else range(len(value))
+            places += [(name, key) for key in keys]
+    refused = 0
+    for place in places:
+        for odd in ODD:
+            path.write_bytes(whole)
+            changed = json.loads(json.dumps(header))
+            target = changed if len(place) == 1 else changed[place[0]]
+            target[place[-1]] = odd
+            _rewritten(path, changed)
+            try:
+                loaded = type(result).load(path)
+            except tfs.ResultError:
+                refused += 1
+                continue
+            assert str(loaded) and repr(loaded)
+            loaded.save(path)
+    assert refused > 5 * len(places)
+
+
 def _bomb(path):
     """An array whose header promises a terabyte."""
     with zipfile.ZipFile(path, "w") as archive:
@@ -191,38 +241,25 @@ def test_a_missing_file_is_missing(tmp_path):
         tfs.Evaluation.load(tmp_path / "none.npz")
 
 
-# A disk that is full: no file of the process may grow beyond 3000 bytes.
-FULL_DISK = """
-import resource, signal, sys
-import numpy as np
-from tfsaliency import storage
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-noise = np.random.default_rng(0).normal(size=10_000)
-
-def save():
-    storage.save(sys.argv[1], "kind", {"noise": noise}, {})
-
-def export():
-    with storage.replacing(sys.argv[1]) as file:
-        file.write("x" * 10_000)
-
-for write in (save, export):
+@contextmanager
+def _full_disk():
+    """Let no file of this process grow beyond 3000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
     try:
-        write()
-        print("written")
-    except OSError as error:
-        print(type(error).__name__)
-"""
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_full_disk_leaves_the_earlier_file(tmp_path):
+@pytest.mark.parametrize("export", ["save", "to_json", "to_csv"])
+def test_a_full_disk_leaves_the_earlier_file(export, results, tmp_path):
     path = tmp_path / "result.npz"
     path.write_bytes(b"earlier")
-    run = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.split() == ["OSError", "OSError"], run.stderr
+    with _full_disk(), pytest.raises(OSError, match="File too large"):
+        getattr(results["check"], export)(path)
     assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import planted
 import pytest
+from setups import slow_but
 
 import tfsaliency as tfs
 from tfsaliency.models.squeezenet import preprocess_input
@@ -194,7 +195,10 @@ def _verdicts(method, runs, photos=None):
         yield tfs.judge(*planted.attributions(method, x, 4, rng))
 
 
-@pytest.mark.parametrize("name", [n for n in planted.FRESH if n != "CAM-like"])  # in 200 runs
+FAST = [name for name in planted.FRESH if name != "CAM-like noise"]  # which takes half a minute
+
+
+@pytest.mark.parametrize("name", slow_but(planted.FRESH, *FAST))
 def test_what_depends_is_hardly_ever_said_not_to(name, thumbnails):
     _count_wrong(planted.FRESH[name], 12, thumbnails)
 

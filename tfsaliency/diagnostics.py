@@ -127,6 +127,10 @@ class Problem:
     methods: tuple[str, ...] = ()
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        if self.cause not in CAUSES:
+            raise unknown_option("cause", self.cause, CAUSES)
+
     def __str__(self) -> str:
         plural = "s" if len(self.images) > 1 else ""
         return self.describe(f"image{plural} {_listed([str(i) for i in self.images])}")

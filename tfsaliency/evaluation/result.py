@@ -263,7 +263,11 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
     shape = (len(methods) + len(controls), len(metrics), None)
     values = storage.read_array(arrays, "values", "f", shape)
     n = values.shape[-1]
-    if set(coverage) != set(methods) or any(not 0 <= i < n for p in problems for i in p.images):
+    if (
+        not values.size
+        or set(coverage) != set(methods)
+        or any(not 0 <= i < n for p in problems for i in p.images)
+    ):
         raise ResultError("coverage or problems of other methods or images")
     correct = None
     if "correct" in arrays:

@@ -132,6 +132,25 @@ class Method:
 Methods: TypeAlias = MethodName | str | Method | Composition
 MethodsArgument: TypeAlias = Methods | Sequence[Methods]
 
+
+def _describe(method: Method) -> str:
+    """Return one line about a method: its expression, and what it computes."""
+    if method.composition is None:
+        return first_line(method.backward_rule)
+    rule = "" if method.rule == "gradient" else f" under {method.rule}"
+    return f"{_expression(method.composition)}{rule}: {first_line(method.composition)}"
+
+
+def _expression(part: Any) -> str:
+    """Return the expression that makes a composition, without options at their defaults."""
+    options = [
+        f"{field.name}={_expression(value) if is_dataclass(value) else repr(value)}"
+        for field in fields(part)
+        if (value := getattr(part, field.name)) != field.default
+    ]
+    return f"{type(part).__name__}({', '.join(options)})"
+
+
 METHODS: Table[Method] = Table(
     "method",
     by_name(
@@ -154,7 +173,7 @@ METHODS: Table[Method] = Table(
             Method("guided_grad_cam", "guided_backprop", Product(CAM(rule="gradient"))),
         )
     ),
-    lambda method: _describe(method),  # noqa: PLW0108 - defined below
+    _describe,
 )
 
 # The methods of evaluate and of the command line by default: one backward pass each.
@@ -226,21 +245,3 @@ def _default_name(composition: Any) -> str:
             "Method('name', 'gradient', composition)."
         )
     return name
-
-
-def _describe(method: Method) -> str:
-    """Return one line about a method: its expression, and what it computes."""
-    if method.composition is None:
-        return first_line(method.backward_rule)
-    rule = "" if method.rule == "gradient" else f" under {method.rule}"
-    return f"{_expression(method.composition)}{rule}: {first_line(method.composition)}"
-
-
-def _expression(part: Any) -> str:
-    """Return the expression that makes a composition, without options at their defaults."""
-    options = [
-        f"{field.name}={_expression(value) if is_dataclass(value) else repr(value)}"
-        for field in fields(part)
-        if (value := getattr(part, field.name)) != field.default
-    ]
-    return f"{type(part).__name__}({', '.join(options)})"

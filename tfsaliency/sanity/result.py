@@ -17,6 +17,7 @@ from ..diagnostics import Problem, Problems
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..evaluation.controls import ExplainedBy
+from ..similarity import RESERVED
 from .text import format_result
 from .verdict import Verdict
 
@@ -274,6 +275,9 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Sanity
         "coverage": read("coverage", Mapping[str, Coverage]),
     }
     problems = read("problems", tuple[Problem, ...])
+    plain = {name.partition(" (x != ")[0] for name in similarities}
+    if not all(shape) or not {*RESERVED, "spearman", *plain} <= set(similarities):
+        raise ResultError(f"values of shape {shape}, of similarities {list(similarities)}")
     if any(set(each) != set(methods) for each in (verdicts, *by_method.values())):
         raise ResultError(f"verdicts, controls or coverage of other methods than {list(methods)}")
     if any(len(each) != len(steps) for each in verdicts.values()):
