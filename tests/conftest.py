@@ -1,5 +1,6 @@
 """What the tests share: where the data is, and networks with real weights."""
 
+import functools
 import os
 import shutil
 import tempfile
@@ -60,6 +61,15 @@ def _with_keras_home(data: Path) -> list[str]:
     from tfsaliency.models.loading import imagenet_class_names
 
     return imagenet_class_names()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_network_of_the_wheel():
+    """Share the trained networks of the wheel, and what is traced for them, among all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("shapes_model", "permuted_label_models"):
+            patch.setattr(tfs.synthetic, name, functools.cache(getattr(tfs.synthetic, name)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What tests share about how they run: the dtype of models, and which parameters are slow."""
+"""What tests share about how they run: dtypes, slow parameters, models that are left alone."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,3 +24,26 @@ def float64() -> Iterator[None]:
 def slow_but(names: Iterable[Any], *fast: Any) -> list[Any]:
     """Parameters of a test, of which all but a few run with -m slow alone."""
     return [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@contextmanager
+def left_as_it_was(model: keras.Model, x: Any, has_config: bool = True) -> Iterator[None]:
+    """See that what is done inside changes neither weights nor outputs, nodes nor config."""
+
+    def state() -> list[Any]:
+        arrays = [*model.get_weights(), model(x, training=False).numpy()]
+        config = repr(model.get_config()) if has_config else None
+        return [[a.tobytes() for a in arrays], [*map(id, model.weights)], _nodes(model), config]
+
+    before = state()
+    yield
+    assert state() == before
+
+
+def _nodes(model: keras.Model) -> list[tuple[str, int, int]]:
+    found = []
+    for layer in model.layers:
+        found.append((layer.name, len(layer._inbound_nodes), len(layer._outbound_nodes)))
+        if isinstance(layer, keras.Model):
+            found += _nodes(layer)
+    return found

@@ -181,6 +181,7 @@ def test_maps_that_mean_nothing_are_said_by_the_names_of_the_photos(
     assert [problem.cause for problem in saved.problems] == ["zero_map"]
 
 
+@pytest.mark.slow
 def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
     weights = tmp_path / "mobilenet.weights.h5"
     model = keras.applications.MobileNetV2(weights=None)

@@ -6,13 +6,14 @@ import pytest
 import tensorflow as tf
 import zoo
 from keras import layers
+from setups import slow_but
 
 import tfsaliency as tfs
 
 MODIFIED = ["guided_backprop", "zeiler_fergus"]
 
 
-@pytest.mark.parametrize("rule", MODIFIED)
+@pytest.mark.parametrize("rule", slow_but(MODIFIED, MODIFIED[0]))
 @pytest.mark.parametrize("case", zoo.REFUSED)
 def test_an_unreached_relu_is_refused_by_name(case, rule):
     build, name = zoo.REFUSED[case]

@@ -88,6 +88,7 @@ def test_networks_learn_their_labels(data):
     assert np.mean(said[1] == labels) < 0.7  # a third by chance, 60 images
 
 
+@pytest.mark.slow
 def test_a_function_and_data_are_trained_first(data, capsys):
     keras.utils.set_random_seed(0)
     result = tfs.data_randomization_check(

@@ -41,7 +41,7 @@ def test_there_are_notebooks():
     ]
 
 
-@pytest.mark.parametrize("path", slow_but(NOTEBOOKS, NOTEBOOKS[0]), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", slow_but(NOTEBOOKS), ids=lambda p: p.stem)
 def test_a_notebook_runs_and_shows_what_is_committed(path, keras_home, monkeypatch):
     fresh = list(_text(_run(path, keras_home, monkeypatch)))
     assert fresh == list(_text(nbformat.read(path, as_version=4)))

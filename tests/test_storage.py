@@ -167,13 +167,12 @@ ODD = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_header_of_other_values_is_refused_or_prints(kind, results, tmp_path):
+def test_a_header_of_other_values_is_refused_or_prints(kind, results, tmp_path, monkeypatch):
     """No result loads that fails when it is printed, looked at or saved again."""
     result, path = results[kind], tmp_path / "result.npz"
     result.save(path)
-    whole = path.read_bytes()
-    header = json.loads(np.load(path)["header"].item())
-    places = [(name,) for name in header]
+    arrays, header = storage.load(path, type(result).__name__)
+    places = [(name,) for name in header if name not in ("kind", "format", "version")]
     for name, value in header.items():
         if isinstance(value, (dict, list)):
             keys = value if isinstance(value, dict) else range(len(value))
@@ -181,18 +180,17 @@ def test_a_header_of_other_values_is_refused_or_prints(kind, results, tmp_path):
     refused = 0
     for place in places:
         for odd in ODD:
-            path.write_bytes(whole)
             changed = json.loads(json.dumps(header))
             target = changed if len(place) == 1 else changed[place[0]]
             target[place[-1]] = odd
-            _rewritten(path, changed)
+            monkeypatch.setattr(storage, "load", lambda *_, h=changed: (dict(arrays), h))
             try:
                 loaded = type(result).load(path)
             except tfs.ResultError:
                 refused += 1
                 continue
             assert str(loaded) and repr(loaded)
-            loaded.save(path)
+            assert storage.to_plain(loaded)
     assert refused > 5 * len(places)
 
 
