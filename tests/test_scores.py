@@ -97,9 +97,11 @@ def test_probability_log_probability_and_margin():
     slope = kernel[:, c] - mean
     _check(model, "probability", p[:, c], p[:, c : c + 1] * slope, c)
     _check(model, "log_probability", np.log(p[:, c]), slope, c)
-    others = np.where(np.arange(3) == c, -np.inf, z)
-    rival = others.argmax(axis=-1)
-    _check(model, "margin", z[:, c] - others.max(axis=-1), (kernel[:, [c]] - kernel[:, rival]).T, c)
+    assert set(z.argmax(axis=-1)) != {1}  # the margin is above zero and below
+    for c in range(3):
+        others = np.where(np.arange(3) == c, -np.inf, z)
+        slopes = (kernel[:, [c]] - kernel[:, others.argmax(axis=-1)]).T
+        _check(model, "margin", z[:, c] - others.max(axis=-1), slopes, c)
 
 
 def test_log_probability_does_not_underflow():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -138,12 +139,10 @@ class SaliencyMaps(Mapping[str, Array]):
         FileNotFoundError
             If there is none.
         """
-        arrays, header = storage.load(path, "SaliencyMaps")
-        with storage.refusing(path, "SaliencyMaps"):
-            return _from_file(arrays, header)
+        return storage.load(path, "SaliencyMaps", _from_file)
 
 
-def _from_file(arrays: Mapping[str, Array], header: Mapping[str, object]) -> SaliencyMaps:
+def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SaliencyMaps:
     """Return the maps of a file whose arrays and header agree, else raise ResultError."""
     methods = storage.from_plain(tuple[str, ...], header["methods"])
     names = storage.from_plain(tuple[str, ...], header["names"])

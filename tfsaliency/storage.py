@@ -12,18 +12,22 @@ import secrets
 import types
 import typing
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from .arrays import Array
 from .errors import ResultError
 from .version import __version__
+
+T = TypeVar("T")
+Arrays: TypeAlias = Mapping[str, Array]
+Header: TypeAlias = Mapping[str, Any]
 
 FORMAT = 1  # of the file; a later version of the library may add another
 _HEADER = "header"
@@ -53,8 +57,19 @@ def save(
         np.savez_compressed(file, **every)
 
 
-def load(path: str | PathLike[str], kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Read the arrays and the header that save wrote.
+def load(path: str | PathLike[str], kind: str, read: Callable[[Arrays, Header], T]) -> T:
+    """Read a file that save wrote.
+
+    Parameters
+    ----------
+    path, kind
+        As for save.
+    read
+        (arrays, header) -> the record; it raises ResultError where these do not agree.
+
+    Returns
+    -------
+    The record.
 
     Raises
     ------
@@ -63,27 +78,8 @@ def load(path: str | PathLike[str], kind: str) -> tuple[dict[str, Array], dict[s
     FileNotFoundError, PermissionError
         If there is no such file, or it may not be read.
     """
-    with refusing(path, kind):
-        arrays = _read_arrays(path)
-        if _HEADER not in arrays:
-            raise ResultError("no header")
-        header = json.loads(str(arrays.pop(_HEADER)[()]))
-        if not isinstance(header, dict) or header.get("kind") != kind:
-            found = header.get("kind") if isinstance(header, dict) else header
-            raise ResultError(f"kind {found!r:.100}")
-        if header.get("format") != FORMAT:
-            raise ResultError(
-                f"format {header.get('format')!r:.100} of version {header.get('version')!r:.100}, "
-                f"where version {__version__} reads format {FORMAT}"
-            )
-        return arrays, header
-
-
-@contextmanager
-def refusing(path: str | PathLike[str], kind: str) -> Iterator[None]:
-    """Turn every error inside into a ResultError that names the file and the kind expected."""
     try:
-        yield
+        return read(*_read(path, kind))
     except (FileNotFoundError, PermissionError):
         raise
     # Damaged bytes raise whatever zipfile, zlib, NumPy or json raise, MemoryError included.
@@ -92,6 +88,22 @@ def refusing(path: str | PathLike[str], kind: str) -> Iterator[None]:
         raise ResultError(
             f"Expected a file that {kind}.save wrote. Received: {path} ({reason:.300})."
         ) from error
+
+
+def _read(path: str | PathLike[str], kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
+    arrays = _read_arrays(path)
+    if _HEADER not in arrays:
+        raise ResultError("no header")
+    header = json.loads(str(arrays.pop(_HEADER)[()]))
+    if not isinstance(header, dict) or header.get("kind") != kind:
+        found = header.get("kind") if isinstance(header, dict) else header
+        raise ResultError(f"kind {found!r:.100}")
+    if header.get("format") != FORMAT:
+        raise ResultError(
+            f"format {header.get('format')!r:.100} of version {header.get('version')!r:.100}, "
+            f"where version {__version__} reads format {FORMAT}"
+        )
+    return arrays, header
 
 
 @contextmanager

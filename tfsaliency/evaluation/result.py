@@ -175,9 +175,7 @@ class Evaluation:
         FileNotFoundError
             If there is none.
         """
-        arrays, header = storage.load(path, "Evaluation")
-        with storage.refusing(path, "Evaluation"):
-            return _from_file(arrays, header)
+        return storage.load(path, "Evaluation", _from_file)
 
     def to_json(self, path: str | PathLike[str]) -> None:
         """Write everything; NaN is written as null.

@@ -219,9 +219,7 @@ class SanityResult:
         FileNotFoundError
             If there is none.
         """
-        arrays, header = storage.load(path, "SanityResult")
-        with storage.refusing(path, "SanityResult"):
-            return _from_file(arrays, header)
+        return storage.load(path, "SanityResult", _from_file)
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write one row for each number: the labels of the axes, value, chance.
