@@ -211,9 +211,9 @@ def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
         (["--model", "PHOTO.h5"], "cannot be loaded as a Keras model"),
         (["--model", "MODEL", "--target", "4"], "a class index below 4"),
         (["--model", "MODEL", "--target", "cat"], "Expected class_names="),
-        (["--model", "MODEL", "--score", "logits"], "invalid choice: 'logits'"),
+        (["--model", "MODEL", "--score", "logits"], "Unknown score: 'logits'"),
         (["--model", "MODEL", "--top", "0"], "expected a whole number from 1, received 0"),
-        (["--model", "MODEL", "--methods", "guided"], "invalid choice: 'guided'"),
+        (["--model", "MODEL", "--methods", "guided"], "Unknown method: 'guided'"),
         (["--model", "MODEL", "--nonsense"], "unrecognized arguments: --nonsense"),
         (["--model", "MODEL", "--out", "PHOTO"], "Expected a folder to write to"),
     ],
@@ -348,3 +348,26 @@ def test_check_goes_on_without_a_broken_photo(photo, model_file, tmp_path, capsy
     )  # fmt: skip
     assert code == 2 and any("broken.jpg" in error for error in errors)
     assert any("1 photo; at least 2 are needed" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["map", "p", "--methods", "GradCAM"],
+            "Unknown method: 'GradCAM'. Did you mean 'grad_cam'?",
+        ),
+        (["map", "p", "--score", "Logits"], "Unknown score: 'Logits'. Did you mean 'logit'?"),
+        (
+            ["check", "p", "--similarities", "SSM"],
+            "Unknown similarity: 'SSM'. Did you mean 'ssim'?",
+        ),
+        (["check", "p", "--randomizer", "match"], "'match'. Did you mean 'matched'?"),
+        (["chek"], "Unknown command: 'chek'. Did you mean 'check'? Known: demo, map, check"),
+    ],
+)
+def test_a_typing_error_is_answered_with_the_nearest_name(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, "--out", "o"])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and message in error and error.count("\n") == 1

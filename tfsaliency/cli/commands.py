@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ..errors import TfSaliencyError
+from ..errors import TfSaliencyError, unknown_option
 from ..version import __version__
 from . import check, demo, map
 from .options import complain
@@ -35,10 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and suggest the nearest name for one that is unknown."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind = str(action.metavar or action.dest).lower()
+            raise argparse.ArgumentError(action, str(unknown_option(kind, value, action.choices)))
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {message.rstrip('.')}; see {self.prog} --help\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
