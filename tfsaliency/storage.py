@@ -52,9 +52,15 @@ def save(
     """
     about = {"kind": kind, "format": FORMAT, "version": __version__, **header}
     text = json.dumps(about, allow_nan=False)
-    with replacing(path, "wb") as file:
-        every: dict[str, Any] = {_HEADER: np.array(text), **arrays}
-        np.savez_compressed(file, **every)
+    every = {_HEADER: np.array(text), **arrays}
+    # Not np.savez_compressed, which in older versions leaves a broken archive open when it fails.
+    with (
+        replacing(path, "wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, array in every.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def load(path: str | PathLike[str], kind: str, read: Callable[[Arrays, Header], T]) -> T:
