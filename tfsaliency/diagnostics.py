@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .arrays import Array, Limits
-from .errors import MeaninglessMapError, unknown_option
+from .errors import MeaninglessMapError, ResultError, unknown_option
+from .storage import from_plain
 
 OnProblem = Literal["warn", "raise", "ignore"]
 ON_PROBLEM = ("warn", "raise", "ignore")
@@ -242,6 +243,14 @@ def check_on_problem(on_problem: str) -> str:
     if on_problem not in ON_PROBLEM:
         raise unknown_option("on_problem", on_problem, ON_PROBLEM)
     return on_problem
+
+
+def read_problems(plain: Any, n: int) -> Problems:
+    """Return the problems of n images out of what a file keeps of them, else raise ResultError."""
+    problems = from_plain(tuple[Problem, ...], plain)
+    if any(not 0 <= i < n for problem in problems for i in problem.images):
+        raise ResultError(f"problems of other images than {n}")
+    return Problems(problems)
 
 
 def raise_problems(problems: Sequence[Problem], on_problem: str) -> None:

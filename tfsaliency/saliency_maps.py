@@ -11,7 +11,7 @@ import numpy as np
 
 from . import storage
 from .arrays import Array, rescale
-from .diagnostics import Problem, Problems, shift_problems
+from .diagnostics import Problems, read_problems, shift_problems
 from .engine.coverage import Coverage, Coverages
 from .errors import ResultError
 
@@ -147,7 +147,6 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Salien
     methods = storage.from_plain(tuple[str, ...], header["methods"])
     names = storage.from_plain(tuple[str, ...], header["names"])
     coverage = storage.from_plain(Mapping[str, Coverage], header["coverage"])
-    problems = storage.from_plain(tuple[Problem, ...], header["problems"])
     images = storage.read_array(arrays, "images", "buif")
     n, spatial = len(images), images.shape[1:-1]
     maps = {name: storage.read_array(arrays, _MAP + name, "f") for name in methods}
@@ -162,8 +161,8 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Salien
         raise ResultError(f"arrays or coverage of other methods than {list(methods)}")
     if not methods or any(a.shape[: 1 + len(spatial)] != (n, *spatial) for a in maps.values()):
         raise ResultError(f"maps of another shape than the images {images.shape}")
-    if len(names) not in (0, n) or any(not 0 <= i < n for p in problems for i in p.images):
-        raise ResultError(f"names or problems of other images than {n}")
+    if len(names) not in (0, n):
+        raise ResultError(f"names of other images than {n}")
     outputs = storage.read_array(arrays, "outputs", "f")
     if outputs.shape[:1] != (n,):
         raise ResultError(f"outputs {outputs.shape} of {n} images")
@@ -176,7 +175,7 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Salien
         outputs,
         Coverages(coverage),
         names,
-        Problems(problems),
+        read_problems(header["problems"], n),
         details,
     )
 

@@ -86,10 +86,9 @@ def _trace_by(engine: EngineName, subject: Subject, batch: Batch) -> Trace:
         forward, dropped = retraced.forward, retraced.custom_gradients
     trace = trace_gradients(subject, forward, engine)
     if engine != "model" and subject.precision is None:
-        own = _forward(subject, model)
         _check_outputs(trace, make_forward(model, model, subject.inputs, subject.output), batch)
         if dropped:
-            _check_gradients(subject, engine, forward, own, batch)
+            _check_gradients(subject, engine, forward, _forward(subject, model), batch)
     return trace
 
 

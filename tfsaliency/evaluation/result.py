@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import storage
 from ..arrays import Array
-from ..diagnostics import Problem, Problems
+from ..diagnostics import Problems, read_problems
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..statistics import bootstrap, interval, nanmean
@@ -257,16 +257,11 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
         for name in ("methods", "controls", "metrics")
     )
     coverage = storage.from_plain(Mapping[str, Coverage], header["coverage"])
-    problems = storage.from_plain(tuple[Problem, ...], header["problems"])
     shape = (len(methods) + len(controls), len(metrics), None)
     values = storage.read_array(arrays, "values", "f", shape)
     n = values.shape[-1]
-    if (
-        not values.size
-        or set(coverage) != set(methods)
-        or any(not 0 <= i < n for p in problems for i in p.images)
-    ):
-        raise ResultError("coverage or problems of other methods or images")
+    if not values.size or set(coverage) != set(methods):
+        raise ResultError(f"values {values.shape}, coverage of {list(coverage)}")
     correct = None
     if "correct" in arrays:
         correct = storage.read_array(arrays, "correct", "b", (n,))
@@ -279,5 +274,5 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
         correct,
         Coverages(coverage),
         storage.from_plain(Mapping[str, str], header["settings"]),
-        Problems(problems),
+        read_problems(header["problems"], n),
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import storage
 from ..arrays import Array
-from ..diagnostics import Problem, Problems
+from ..diagnostics import Problems, read_problems
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..evaluation.controls import ExplainedBy
@@ -272,7 +272,6 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Sanity
         "explained_by": read("explained_by", Mapping[str, ExplainedBy]),
         "coverage": read("coverage", Mapping[str, Coverage]),
     }
-    problems = read("problems", tuple[Problem, ...])
     plain = {name.partition(" (x != ")[0] for name in similarities}
     if not all(shape) or not {*RESERVED, "spearman", *plain} <= set(similarities):
         raise ResultError(f"values of shape {shape}, of similarities {list(similarities)}")
@@ -282,8 +281,6 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Sanity
         raise ResultError(f"verdicts of other steps than {len(steps)}")
     if headline is not None and not 0 <= headline < len(steps):
         raise ResultError(f"headline {headline} of {len(steps)} steps")
-    if any(not 0 <= i < n for problem in problems for i in problem.images):
-        raise ResultError(f"problems of other images than {n}")
     return SanityResult(
         storage.read_array(arrays, "values", "f", shape),
         storage.read_array(arrays, "chance", "f", shape),
@@ -299,7 +296,7 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Sanity
         by_method["explained_by"],
         Coverages(by_method["coverage"]),
         read("settings", Mapping[str, str]),
-        Problems(problems),
+        read_problems(header["problems"], n),
         _shown_from_file(arrays, header, len(methods), len(steps)),
     )
 
