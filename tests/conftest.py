@@ -58,7 +58,7 @@ def _with_keras_home(data: Path) -> list[str]:
     folder.mkdir(exist_ok=True)
     for name in ("imagenet_class_index.json", "squeezenet_v1.1.bin"):
         shutil.copy(data / name, folder)
-    from tfsaliency.models.loading import imagenet_class_names
+    from tfsaliency.models.imagenet import imagenet_class_names
 
     return imagenet_class_names()
 

