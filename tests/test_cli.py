@@ -206,16 +206,16 @@ def test_a_model_of_keras_applications(photo, tmp_path, capsys, keras_home):
     [
         (["--model", "squeezenett"], "Did you mean 'squeezenet'"),
         (["--model", "none.keras"], "none.keras: no such file"),
-        (["--model", "MODEL", "--weights", "w.h5"], "holds its weights"),
+        (["--model", "MODEL", "--weights", "w.h5"], "contains its weights"),
         (["--model", "resnet50", "--weights", "none.h5"], "Cannot read the weights file none.h5"),
         (["--model", "PHOTO.h5"], "cannot be loaded as a Keras model"),
         (["--model", "MODEL", "--target", "4"], "a class index below 4"),
         (["--model", "MODEL", "--target", "cat"], "Expected class_names="),
         (["--model", "MODEL", "--score", "logits"], "Unknown score: 'logits'"),
-        (["--model", "MODEL", "--top", "0"], "expected a whole number from 1, received 0"),
+        (["--model", "MODEL", "--top", "0"], "expected an integer of at least 1, received 0"),
         (["--model", "MODEL", "--methods", "guided"], "Unknown method: 'guided'"),
         (["--model", "MODEL", "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--model", "MODEL", "--out", "PHOTO"], "Expected a folder to write to"),
+        (["--model", "MODEL", "--out", "PHOTO"], "Expected a folder as --out"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -319,7 +319,7 @@ def test_check_of_chosen_layers_and_of_one_class(photo, model_file, tmp_path, ca
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert code == 0
-    assert errors == ["tfsaliency: warning: a photo that is given more than once counts once"]
+    assert errors == ["tfsaliency: warning: repeated photos are used once"]
     result = tfs.SanityResult.load(tmp_path / "out" / "result.npz")
     assert [step.name for step in result.steps] == [f"{first} + {last}", last]
     assert result.targets.tolist() == [1, 1] and result.headline is None

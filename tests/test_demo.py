@@ -94,6 +94,4 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert printed.err == "a progress bar\n"
     (tmp_path / "file").write_text("")
     assert cli.main(["demo", "--out", "file"]) == 2
-    assert (
-        "Expected a folder to write to as --out. Received: the file file" in capsys.readouterr().err
-    )
+    assert "Expected a folder as --out. Received: the file file" in capsys.readouterr().err

@@ -141,7 +141,7 @@ def test_few_pictures_have_no_intervals():
     )
     assert difference.sign == 0 and found.ranking("relevance_mass") == []
     assert "high    .85" in str(found).splitlines()
-    assert "give 8 pictures or more" in str(found) and "highest" not in str(found)
+    assert "give 8 images or more" in str(found) and "highest" not in str(found)
     more = _evaluation({name: np.append(array, array.mean()) for name, array in values.items()})
     assert more.difference("high", "low", "relevance_mass").sign == 1
 
@@ -153,8 +153,9 @@ def test_undefined_scores_are_left_out_and_counted(world):
     assert np.isnan(found.of("gradient", "relevance_rank")[:10]).all()
     rest = found.of("gradient", "relevance_rank")[10:]
     assert found.mean("gradient", "relevance_rank") == pytest.approx(rest.mean())
-    assert "Undefined, as a map is constant or not finite, or a mask is empty: 200 of 1200." in str(
-        found
+    assert (
+        "Undefined, because a map is constant or not finite, or a mask is empty: 200 of 1200."
+        in str(found)
     )
 
 

@@ -202,7 +202,7 @@ def test_what_cannot_be_done_is_refused():
         tfs.prepare(model, precision="bfloat")
     with pytest.raises(tfs.OptionError, match="jit_compile as True or False. Received: 'auto'"):
         tfs.prepare(model, jit_compile="auto")
-    with pytest.raises(tfs.ModelError, match="layers can be told to compute in bfloat16.*function"):
+    with pytest.raises(tfs.ModelError, match="layers can compute in bfloat16.*function"):
         tfs.attributions(tfs.prepare(lambda x: model(x), **LOW), zoo.images())
     own = keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten(), _Own()])
     with pytest.raises(tfs.ModelError, match="layers cannot compute in bfloat16: "):

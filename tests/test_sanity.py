@@ -234,7 +234,7 @@ def test_weights_that_change_meanwhile_are_noticed(monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(comparison, "run", meddle)
-    with pytest.raises(tfs.ModelError, match="weights changed while it was checked"):
+    with pytest.raises(tfs.ModelError, match="weights changed during the check"):
         tfs.sanity_check(model, x, seeds=1, verbose=0)
 
 
@@ -259,7 +259,7 @@ def test_a_dead_network_gives_nan_which_is_counted():
         assert np.isnan(verdict.invariance) and verdict.verdict == "inconclusive"
         assert (verdict.defined, verdict.cells) == (0, 16)
         assert "only 0 of 16 pairs of maps are defined" in verdict.reason
-    assert "Undefined, as a map is zero, constant or not finite: 32 of 48." in str(result)
+    assert "Undefined, because a map is zero, constant or not finite: 32 of 48." in str(result)
 
 
 @pytest.mark.parametrize("draw", slow_but(tfs.RANDOMIZERS))
@@ -490,7 +490,7 @@ def test_controls_tell_edges_and_noise():
     explained = result.explained_by["gradient"]
     assert explained.spearman == pytest.approx(explained.noise_to_noise, abs=0.02)
     assert explained.like_noise and explained.noise > 0.9
-    assert "not distinguishable from x * noise by it" in str(result)
+    assert "and does not distinguish the two" in str(result)
     assert result.verdicts["gradient"][0].invariance < 0.1
 
 

@@ -1,4 +1,4 @@
-"""python -m tfsaliency."""
+"""Entry point of `python -m tfsaliency`."""
 
 import sys
 

@@ -24,7 +24,7 @@ Limits = tuple[float, float]  # the least and the largest value
 _PIL_MODES_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _PIL_WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
-_FEW = 4  # channels, which are folded one by one in half the time that a reduction takes
+_FEW = 4  # channels; folding them one by one takes half the time of a reduction
 
 
 def _folded(
@@ -53,20 +53,20 @@ def as_batch(images: Any, shape: Shape, what: str = "images") -> Array:
 
 
 def check_batch(images: Any, shape: Shape, what: str = "images") -> tuple[Array, Limits]:
-    """Return images as one checked array with a batch axis, and the limits of its values.
+    """Check images, and return them as one array with a batch axis, with the limits of its values.
 
     Parameters
     ----------
     images
         One image or a batch: a NumPy array, tf.Tensor or PIL image, or a list of these.
     shape
-        The shape (h, w, c) of one image, with None where any size will do.
+        The shape (h, w, c) of one image, with None for axes of any size.
     what
         What to call the images in an error.
 
     Returns
     -------
-    Array (n, h, w, c), of the dtype received; it may be the caller's own. And its limits.
+    Array (n, h, w, c) of the dtype received, possibly the caller's own array, and its limits.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def batches(n: int, batch_size: int) -> Iterator[slice]:
 
 
 def resolve_reduction(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return the function (n, h, w, c) -> (n, h, w) of that name."""
+    """Return the channel reduction of that name, a function (n, h, w, c) -> (n, h, w)."""
     if not isinstance(name, str) or name not in REDUCTIONS:
         raise unknown_option("reduction", name, REDUCTIONS)
     return REDUCTIONS[name]
@@ -129,12 +129,12 @@ def rescale(maps: Array) -> Array:
 
 
 def to_storable(array: Array) -> Array:
-    """Return an array that a file has a dtype for: float32 for bfloat16, which NumPy has not."""
+    """Return an array of a dtype that NumPy can store: float32 in place of bfloat16."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def pil_to_array(image: Image.Image, channels: int | None) -> Array:
-    """Convert a PIL image to (h, w, c) of 0..255 with the channels a model expects."""
+    """Convert a PIL image to an array (h, w, c) of 0..255 with the channels a model expects."""
     if image.mode in _PIL_WIDE_MODES:
         raise ImageError(
             f"Expected an image of 8 bits a channel. Received: mode {image.mode!r}. "

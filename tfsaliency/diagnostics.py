@@ -1,7 +1,7 @@
-"""Diagnostics of meaningless maps: the causes that numbers show, and a remedy for each.
+"""Diagnostics of meaningless maps: each cause that numbers show, with a remedy.
 
-What has no derivative at all (an integer input, a score that does not depend on the images) is an
-error and raised where it is found; here is what has one that says nothing.
+A missing derivative (an integer input, a score that does not depend on the images) is an error,
+raised where it is found. This module handles derivatives that exist and mean nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .storage import from_plain
 OnProblem = Literal["warn", "raise", "ignore"]
 ON_PROBLEM = ("warn", "raise", "ignore")
 
-# Of each cause what is the case, and what to do.
+# For each cause: what was found, and what to do.
 CAUSES: dict[str, tuple[str, str]] = {
     "non_finite_map": (
         "a map has values that are NaN or infinite",
@@ -74,7 +74,7 @@ _FAR_OUTSIDE, _FAR_INSIDE = 0.1, 0.02  # of the range trained on
 
 
 class SaliencyWarning(UserWarning):
-    """A map that means nothing, with the cause and a remedy.
+    """Warning of a meaningless map, with the cause and a remedy.
 
     Examples
     --------
@@ -90,7 +90,7 @@ class SaliencyWarning(UserWarning):
 
 
 class Problems(tuple["Problem", ...]):
-    """The problems of a result, which print a line each.
+    """The problems of a result; they print one to a line.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class Problems(tuple["Problem", ...]):
 
 @dataclass(frozen=True)
 class Problem:
-    """One cause for which maps mean nothing, and where.
+    """A cause of meaningless maps, with the images and methods affected.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class Problem:
     images
         The indices of the images.
     methods
-        The methods whose maps it concerns; empty where it concerns all.
+        The methods whose maps are affected; empty for all.
     detail
         What was measured.
 
@@ -137,7 +137,7 @@ class Problem:
         return self.describe(f"image{plural} {_listed([str(i) for i in self.images])}")
 
     def describe(self, where: str) -> str:
-        """Return the problem in words, with where it is in the caller's."""
+        """Describe the problem in words; `where` names the images affected."""
         what, remedy = CAUSES[self.cause]
         detail = f" ({self.detail})" if self.detail else ""
         return f"{self.cause} ({', '.join([*self.methods, where])}): {what}{detail}. {remedy}"
@@ -146,16 +146,16 @@ class Problem:
 def map_problems(
     maps: Mapping[str, Array], channels: bool, probabilities: Array | None, epsilon: float
 ) -> tuple[Problem, ...]:
-    """Return what is wrong with maps.
+    """Find problems of maps.
 
     Parameters
     ----------
     maps
         (n, h, w) by method, or (n, h, w, c) with channels.
     channels
-        Whether the last axis is one of channels.
+        Whether the last axis holds channels.
     probabilities
-        The probabilities (n,) that were differentiated, None for another score.
+        The differentiated probabilities (n,); None for another score.
     epsilon
         The distance from 1 to the next number in the dtype of the probabilities.
     """
@@ -173,7 +173,7 @@ def map_problems(
 
 
 def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Problem, ...]:
-    """Return the problems of integrals that are not complete; see IntegratedGradients.
+    """Find integrals that violate completeness; see IntegratedGradients.
 
     Parameters
     ----------
@@ -190,16 +190,16 @@ def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Pr
 
 
 def image_problems(inputs: Array, limits: Limits, trained: Limits | None) -> tuple[Problem, ...]:
-    """Return what looks wrong with the images that a model gets.
+    """Find problems of the images that a model receives.
 
     Parameters
     ----------
     inputs
         (n, h, w, c), after preprocessing.
     limits
-        Their least and their largest value.
+        Their minimum and maximum.
     trained
-        The least and the largest value that the model was trained on, None if not known.
+        The minimum and maximum of the model's training images; None if unknown.
     """
     found = _check_range(inputs, limits, trained)
     n, *shape = inputs.shape
@@ -217,7 +217,7 @@ def _check_range(inputs: Array, limits: Limits, trained: Limits | None) -> tuple
     least_of_all, largest_of_all = limits
     inside = low - margin <= least_of_all and largest_of_all <= high + margin
     if inside and largest_of_all - least_of_all > _ORDINARY * span:
-        return ()  # as nearly always; what follows takes longer
+        return ()  # the usual case; the rest takes longer
     flat = inputs.reshape(len(inputs), -1)
     outside = np.maximum(low - flat.min(axis=1), flat.max(axis=1) - high) > margin
     where = _indices(outside)
@@ -229,9 +229,9 @@ def _check_range(inputs: Array, limits: Limits, trained: Limits | None) -> tuple
 
 
 def _hardly_vary(inputs: Array, least: float) -> bool:
-    """Tell whether no image varies by as much as least in any channel, but each of them does.
+    """Return whether every image varies, but none by as much as `least` in any channel.
 
-    All of them: one that does not may be of a plain wall, or of one color.
+    A single image that hardly varies may show a plain wall.
     """
     positions = tuple(range(1, inputs.ndim - 1))
     varies = inputs.max(axis=positions) - inputs.min(axis=positions)  # (n, c)
@@ -239,14 +239,14 @@ def _hardly_vary(inputs: Array, least: float) -> bool:
 
 
 def check_on_problem(on_problem: str) -> str:
-    """Return on_problem if it is a known choice, else raise OptionError."""
+    """Return on_problem, or raise OptionError if it is not a known choice."""
     if on_problem not in ON_PROBLEM:
         raise unknown_option("on_problem", on_problem, ON_PROBLEM)
     return on_problem
 
 
 def read_problems(plain: Any, n: int) -> Problems:
-    """Return the problems of n images out of what a file keeps of them, else raise ResultError."""
+    """Restore the problems of n images from a file's header, or raise ResultError."""
     problems = from_plain(tuple[Problem, ...], plain)
     if any(not 0 <= i < n for problem in problems for i in problem.images):
         raise ResultError(f"problems of other images than {n}")
@@ -268,7 +268,7 @@ def report(problems: Sequence[Problem], on_problem: str, stacklevel: int) -> Non
 
 
 def shift_problems(problems: Iterable[Problem], by: int) -> tuple[Problem, ...]:
-    """Return problems with the indices of their images moved up."""
+    """Return the problems with their image indices increased by `by`."""
     return tuple(replace(p, images=tuple(i + by for i in p.images)) for p in problems)
 
 
@@ -282,7 +282,7 @@ def _saturated(probabilities: Array | None, epsilon: float) -> tuple[int, ...]:
 def _degenerate(
     maps: Array, channels: bool, saturated: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """Return the images whose maps are not finite, zero or constant, by cause."""
+    """Find the images whose maps are not finite, zero or constant, by cause."""
     n = len(maps)
     flat = maps.reshape(n, -1)
     high, low = flat.max(axis=1), flat.min(axis=1)  # NaN where anything is
@@ -304,13 +304,13 @@ def _degenerate(
 
 
 def _vary_in_a_channel(maps: Array, least: Array) -> Array:
-    """Tell of which maps (n, positions, c) the values of some channel differ by more than least."""
+    """Find the maps (n, positions, c) in which some channel varies by more than `least`."""
 
     def vary(part: Array, least: Array) -> Array:
         return (part.max(axis=1) - part.min(axis=1)).max(axis=1) > least
 
     varies = vary(maps[:, :_SAMPLE], least)
-    flat = ~varies  # as hardly any are, and all positions take long to look at
+    flat = ~varies  # few are; looking at all positions takes long
     varies[flat] = vary(maps[flat], least[flat])
     return varies
 

@@ -1,4 +1,4 @@
-"""The errors this package raises on purpose, one tree under TfSaliencyError."""
+"""Error classes: one tree under TfSaliencyError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LISTED = 200  # more than any table of options has
 
 
 class TfSaliencyError(ValueError):
-    """Root of every error that tfsaliency raises on purpose.
+    """Base class of all errors that tfsaliency raises.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class ImageError(TfSaliencyError):
 
 
 class ModelError(TfSaliencyError):
-    """A model that cannot be explained as it was given.
+    """A model cannot be explained as it was given.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class ModelError(TfSaliencyError):
 
 
 class NoReluError(ModelError):
-    """A modified rule was asked of a model without a ReLU: it would equal the gradient.
+    """A modified rule was requested for a model without a ReLU, where it equals the gradient.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class NoReluError(ModelError):
 
 
 class UncoveredReluError(ModelError):
-    """A ReLU that the rule cannot reach; the message names it and says what to do.
+    """A rule cannot reach one of the model's ReLUs; the message names it and the remedy.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class UncoveredReluError(ModelError):
 
 
 class OpaqueModelError(ModelError):
-    """A model whose end cannot be seen, so that it is not known what the logit is.
+    """The last operations of a model cannot be inspected, so its logit cannot be found.
 
     Examples
     --------
@@ -96,7 +96,7 @@ class OpaqueModelError(ModelError):
 
 
 class MeaninglessMapError(TfSaliencyError):
-    """A map that means nothing, where on_problem is "raise"; the message says why.
+    """A map is meaningless, and on_problem is "raise"; the message gives the cause.
 
     Examples
     --------
@@ -112,7 +112,7 @@ class MeaninglessMapError(TfSaliencyError):
 
 
 class OptionError(TfSaliencyError):
-    """An unknown or impossible option; the message lists the known ones.
+    """An option is unknown or impossible; the message lists the known ones.
 
     Examples
     --------
@@ -128,7 +128,7 @@ class OptionError(TfSaliencyError):
 
 
 class WeightsError(TfSaliencyError):
-    """A weights file that is short, altered, of another network, or cannot be had.
+    """A weights file is truncated, altered, of another network, or not available.
 
     Examples
     --------
@@ -142,7 +142,7 @@ class WeightsError(TfSaliencyError):
 
 
 class ResultError(TfSaliencyError):
-    """A result file that is damaged, truncated, or of another kind than expected.
+    """A result file is damaged, truncated, or of another kind than expected.
 
     Examples
     --------
@@ -157,7 +157,7 @@ class ResultError(TfSaliencyError):
 
 
 def check_int(name: str, value: object, least: int) -> None:
-    """Raise OptionError for an option that is no whole number of at least that much.
+    """Raise OptionError unless a value is an integer of at least `least`.
 
     >>> try:
     ...     check_int("seeds", 0, 1)
@@ -170,9 +170,9 @@ def check_int(name: str, value: object, least: int) -> None:
 
 
 def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionError:
-    """Return the OptionError for a name that is not in a table: all known names, the nearest first.
+    """Return an OptionError that suggests the nearest name and lists all known ones.
 
-    Case, "-", "_" and spaces are ignored when the nearest name is looked for.
+    The search for the nearest name ignores case, "-", "_" and spaces.
 
     >>> print(unknown_option("score", "Logits", ["logit", "margin"]))
     Unknown score: 'Logits'. Did you mean 'logit'? Known: logit, margin.
@@ -192,5 +192,5 @@ def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionE
 
 
 def _letters(name: str) -> str:
-    """Return a name without case, hyphens, underscores and spaces."""
+    """Return a name in lower case, without hyphens, underscores and spaces."""
     return re.sub(r"[-_ ]", "", name).casefold()

@@ -1,4 +1,4 @@
-"""Photos from files, at the size a model takes."""
+"""Photos from files, at the input size of a model."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def load_images(
     fit: Fit = "crop",
     size: tuple[int, int] | None = None,
 ) -> Array:
-    """Read photos at the size a model takes, upright, as values 0..255.
+    """Read photos at the input size of a model, upright, with values 0..255.
 
     Parameters
     ----------
     paths
         One path or PIL image, or several.
     model
-        A model or what prepare made of it: gives the size and the number of channels.
+        A model, prepared or not, from which the size and the number of channels are taken.
     fit
         "crop" cuts the largest centered part of the model's aspect ratio, then resizes; "squash"
-        resizes both sides to the model's, whatever becomes of the proportions. Both bicubic.
+        resizes both sides to the model's, and distorts. Both are bicubic.
     size
-        (h, w) in pixels, instead of the model's; needed where the model takes any size.
+        (h, w) in pixels, instead of the model's; required for a model of variable size.
 
     Returns
     -------
@@ -47,9 +47,9 @@ def load_images(
     Raises
     ------
     ImageError
-        For a file that is missing, truncated, no image, or of more than 8 bits a channel.
+        If a file is missing, truncated, not an image, or has more than 8 bits a channel.
     OptionError
-        For an unknown fit, or where neither the model nor size says how large.
+        If fit is unknown, or neither the model nor size gives a size.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""saliency_map_batches(model, batches, methods): maps of more images than fit into memory."""
+"""Saliency maps of more images than fit into memory, batch by batch."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ def saliency_map_batches(
 ) -> Iterator[SaliencyMaps]:
     """Compute saliency maps of batches, one after the other.
 
-    While one batch is explained the next one is fetched and checked, in a thread of its own. No
-    more than these two are held: memory does not grow with the number of images. Leaving the
-    loop early blocks until the batch being fetched has arrived.
+    While one batch is explained, another thread fetches and checks the next. Only these two are
+    held, so memory does not grow with the number of images. Leaving the loop early blocks until the
+    batch being fetched has arrived.
 
     Parameters
     ----------
     model, methods, class_names, score, preprocess, reduction, on_problem
         As for saliency_map.
     batches
-        A tf.data.Dataset, a keras.utils.PyDataset, or any iterable. Each batch is images as
-        saliency_map takes them, but for a tuple, which is, as for keras.Model.predict, one of
-        images and their labels (n,). These are only looked at where targets asks for them. Of a
-        model of several inputs the first of the tuple is a dict or a tuple of these.
+        A tf.data.Dataset, a keras.utils.PyDataset, or another iterable. A batch is either images,
+        as saliency_map takes them, or a tuple of images and labels (n,), as in keras.Model.fit.
+        Labels are used only if targets is "labels". For a model of several inputs, the first item
+        of the tuple is a dict or a tuple of inputs.
     targets
-        The class to explain: None (each image's top class), an index or a name out of class_names
-        for all of them, or "labels" for those that come with the images, as indices.
+        The class to explain: None (each image's top class), an index or a name from class_names for
+        all images, or "labels" for the labels of the batches, which are class indices.
     batch_size
-        How many images of a batch go through the model at a time.
+        The number of images of a batch to pass through the model at a time.
 
     Returns
     -------
-    An iterator of SaliencyMaps, maps (n, h, w) of one batch after the other. What is said of images
-    in problems counts from the batch's first.
+    An iterator of SaliencyMaps, with maps (n, h, w), one for each batch. Image indices in problems
+    start at 0 in each batch.
 
     Raises
     ------
     ImageError, ModelError, OptionError, MeaninglessMapError
-        As for saliency_map; and whatever batches raises.
+        As for saliency_map. Errors of the iterable are passed on.
 
     References
     ----------
@@ -155,10 +155,10 @@ def _parts(element: Any) -> tuple[Any, Any]:
 
 
 def _classes(labels: Any) -> Array:
-    """Return the classes (n,) that labels name."""
+    """Return labels as class indices (n,)."""
     if labels is None:
         raise OptionError(
-            "Expected batches of (images, labels), as targets='labels' asks for. "
+            "Expected batches of (images, labels) for targets='labels'. "
             "Received: images without labels."
         )
     classes = np.asarray(labels)

@@ -1,4 +1,4 @@
-"""saliency_map(model, images, methods) -> SaliencyMaps."""
+"""Saliency maps and attributions of a batch of images."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def attributions(
 
     Returns
     -------
-    SaliencyMaps whose arrays are (n, h, w, c): the derivative of the score with respect to each
-    value of the (preprocessed) image, under the rule of each method.
+    SaliencyMaps with arrays (n, h, w, c): the derivative of the score with respect to each value of
+    the preprocessed image, under the rule of each method.
 
     Raises
     ------
@@ -103,34 +103,33 @@ def saliency_map(
     Parameters
     ----------
     model
-        A built keras.Model, any callable of TensorFlow operations from images to outputs, or what
-        prepare made of either. It is not changed; its present weights are read at every call.
+        A built keras.Model, a callable of TensorFlow operations from images to outputs, or the
+        result of prepare. It is not changed; its current weights are read at every call.
     images
-        One image (h, w, c) or a batch (n, h, w, c): NumPy, tf.Tensor, PIL, or a list of these.
-        Files are read by load_images. Sequences (n, t, c) and volumes (n, d, h, w, c) for models
-        of these. For a model of several inputs a dict or a tuple of them, see prepare.
+        One image (h, w, c) or a batch (n, h, w, c): NumPy, tf.Tensor, PIL, or a list of these. Use
+        load_images for files. Models of sequences take (n, t, c), models of volumes
+        (n, d, h, w, c), and models of several inputs a dict or a tuple; see prepare.
     methods
         Keys of METHODS, Methods or compositions such as SmoothGrad(samples=20), or a sequence of
-        these; all of them share one forward pass.
+        these; they share one forward pass.
     targets
-        The class to explain: None (each image's top class), an index, a name out of class_names,
-        or one of these per image.
+        The class to explain: None (each image's top class), an index, a name from class_names, or
+        one of these per image.
     class_names
-        The names of the classes in the order of the model's outputs.
+        The names of the classes, in the order of the model's outputs.
     score
-        What is differentiated, see prepare; "logit" by default.
+        The score to differentiate, see prepare; "logit" by default.
     preprocess
-        What is done to a copy of the images first, see prepare. Gradients are with respect to
-        what it returns.
+        Preprocessing applied to a copy of the images, see prepare. Gradients are with respect to
+        its result.
     reduction
-        How the channels become one: "sum_abs" (sum of absolute values), "max_abs" or "sum"
-        (signed); None for that of each method, which is "sum_abs" but for methods that are never
-        negative.
+        Reduction of channels: "sum_abs" (sum of absolute values), "max_abs" or "sum" (signed); None
+        for the default of each method, "sum" if it is never negative, else "sum_abs".
     batch_size
-        How many images go through the model at a time.
+        The number of images to pass through the model at a time.
     on_problem
-        What to do about maps that mean nothing, see SaliencyWarning: "warn", "raise" or "ignore".
-        The result's problems has them in any case.
+        Treatment of meaningless maps: "warn" (see SaliencyWarning), "raise" or "ignore". The
+        attribute `problems` of the result lists them in any case.
 
     Returns
     -------
@@ -139,15 +138,15 @@ def saliency_map(
     Raises
     ------
     ImageError
-        For images the model cannot take.
+        If the model cannot take the images.
     NoReluError, UncoveredReluError, OpaqueModelError
-        Where a modified rule cannot act, or not on every ReLU: no map is better than a wrong one.
+        If a modified rule cannot reach every ReLU: no map is better than a wrong one.
     ModelError
-        Where there is no derivative: an integer input, or a score that does not depend on it.
+        If there is no derivative: an integer input, or a score that does not depend on the input.
     MeaninglessMapError
-        For what on_problem="warn" warns of, with on_problem="raise".
+        If a map is meaningless and on_problem is "raise".
     OptionError
-        For an unknown method, score, reduction or class.
+        If a method, score, reduction or class is unknown.
 
     References
     ----------
@@ -158,10 +157,11 @@ def saliency_map(
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((8, 8, 3)),
-    ...                           keras.layers.Conv2D(4, 3, activation="relu"),
+    ...                           keras.layers.Conv2D(32, 3, activation="relu"),
     ...                           keras.layers.GlobalAveragePooling2D(),
     ...                           keras.layers.Dense(5, activation="softmax")])
-    >>> maps = tfs.saliency_map(model, np.ones((2, 8, 8, 3)), ["gradient", "guided_backprop"])
+    >>> images = np.random.default_rng(0).uniform(-1, 1, size=(2, 8, 8, 3))
+    >>> maps = tfs.saliency_map(model, images, ["gradient", "guided_backprop"])
     >>> maps["guided_backprop"].shape
     (2, 8, 8)
     >>> print(maps.coverage["guided_backprop"])
@@ -174,7 +174,7 @@ def saliency_map(
     return explain(prepared, prepared.check(images), resolved, reduce, options)
 
 
-# The name of the MATLAB original, for the same function.
+# The MATLAB original's name of the same function.
 gradient_map = saliency_map
 
 
@@ -182,13 +182,13 @@ Reductions: TypeAlias = Sequence[Callable[[tf.Tensor], tf.Tensor]]
 
 
 def resolve_reductions(methods: Sequence[Method], reduction: str | None) -> Reductions:
-    """Return the function that reduces the channels of each method's maps."""
+    """Return the channel reduction of each method."""
     return [resolve_reduction(reduction or method.channel_reduction) for method in methods]
 
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """The options of one call, beside model, images and methods; see saliency_map."""
+    """The options of one call besides model, images and methods; see saliency_map."""
 
     targets: Any = None
     class_names: Sequence[str] | None = None
@@ -203,9 +203,9 @@ def explain(
     reduce: Reductions | None,
     options: Options,
 ) -> SaliencyMaps:
-    """Return the maps of a checked batch, or the attributions if nothing reduces them.
+    """Compute the maps of a checked batch, or the attributions if there are no reductions.
 
-    Warnings point at the caller of the function that called this one.
+    Warnings point at the caller of the public function.
     """
     raise_problems(batch.problems, options.on_problem)
     trace = prepared.trace(methods, batch)

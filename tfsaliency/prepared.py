@@ -1,4 +1,4 @@
-"""prepare(model, ...): the choice of what is differentiated, with the traces made for it."""
+"""Prepared models: a model with the score to differentiate, and the traces made for it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from .models.ranges import find_trained_range
 from .version import __version__
 
 Preprocess = Callable[[Array], Any]
-_KEPT_TRACES = 24  # a model, some 20 MB each: one for each row of METHODS, and some more
+_KEPT_TRACES = 24  # per model, some 20 MB each: enough for all rows of METHODS
 
 
 @dataclass(eq=False)
 class _Kept:
-    """The traces of a model, and its fingerprint when they were made. It holds no model."""
+    """The traces of a model and its fingerprint when they were made, without the model."""
 
     fingerprint: Fingerprint | None = None
     traces: OrderedDict[Any, Trace] = field(default_factory=OrderedDict)
@@ -50,26 +50,26 @@ class _Kept:
 
 # The traces of models that the caller did not prepare.
 _kept: WeakKeyDictionary[keras.Model, _Kept] = WeakKeyDictionary()
-# Traces are made and kept by one thread at a time; they run in any.
+# One thread at a time makes traces; any thread runs them.
 _tracing = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model with a choice of what is differentiated; made by prepare.
+    """A model with its score, input, output and preprocessing; made by prepare.
 
     Parameters
     ----------
     model : keras.Model or callable
         The caller's model, never changed.
     score : str or callable
-        What is differentiated.
+        The score to differentiate.
     preprocess : callable or None
-        What is done to a copy of the images first.
+        Preprocessing applied to a copy of the images.
     input, output : str, int or None
-        Which of several inputs is explained, and which of several outputs is scored.
+        The explained input and the scored output of a model with several.
     precision : str or None
-        What the layers compute in, if not in their own dtype.
+        The dtype in which layers compute; None for their own.
     jit_compile : bool
         Whether XLA compiles the traces.
 
@@ -93,19 +93,19 @@ class Prepared:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """The shape of the input that is explained, with the batch axis first, as in Keras."""
+        """The shape of the explained input, with the batch axis first, as in Keras."""
         inputs = describe_inputs(self.model, self.input)
         return (None, *inputs.shapes[inputs.explained])
 
     def check(self, images: Any) -> Batch:
-        """Return the images (n, h, w, c) and all inputs of the model, checked and preprocessed.
+        """Check and preprocess images (n, h, w, c) and the model's other inputs.
 
-        Preprocessing is applied once, to all images together.
+        Preprocessing is called once, with all images.
 
         Raises
         ------
         ImageError
-            For images the model cannot take; see tfsaliency.arrays.as_batch.
+            If the model cannot take the images; see tfsaliency.arrays.as_batch.
         """
         inputs = describe_inputs(self.model, self.input, images)
         index = inputs.explained
@@ -135,13 +135,13 @@ class Prepared:
         return Batch(batch, tuple(arrays), inputs, problems)
 
     def trace(self, methods: Sequence[Method], batch: Batch) -> Trace:
-        """Return the trace for these methods and inputs of this shape, made or kept.
+        """Return the trace of these methods for inputs of this shape; make it if there is none.
 
         Raises
         ------
         OpaqueModelError, NoReluError, UncoveredReluError, ModelError
         """
-        # A callable score is that of this Prepared alone: as_prepared shares no traces of it.
+        # A callable score belongs to this Prepared alone: as_prepared shares no traces of it.
         score = self.score if isinstance(self.score, str) else None
         identities = tuple(identify(method) or method for method in methods)
         key = (identities, score, self.input, self.output, *batch.signature)
@@ -158,7 +158,7 @@ class Prepared:
             return traces[key]
 
     def describe(self, score: str, counts: Mapping[str, str]) -> dict[str, str]:
-        """Return the model, the score in words, and the versions, for the settings of a result."""
+        """Return the settings of a result: the model, the score in words, and the versions."""
         preprocess = self.preprocess
         named = getattr(preprocess, "__qualname__", repr(preprocess))
         return {
@@ -193,38 +193,38 @@ def prepare(
     precision: Precision | None = None,
     jit_compile: bool = False,
 ) -> Prepared:
-    """Choose what is differentiated, once; the result is accepted wherever a model is.
+    """Choose score, preprocessing, input and output once; use the result in place of the model.
 
-    saliency_map(model, ...) prepares for itself and keeps what it made for the next call on the
-    same model, if the score, the rules and the compositions are those of this package: what a
-    callable of yours returns, or an array, may change. Prepare by hand to name the choice once, and
-    to have these compiled once: what they are when they are first called stays in what is compiled.
+    saliency_map(model, ...) prepares the model itself, and keeps the compiled functions for the
+    next call if score, rules and compositions belong to this package. A callable or an array of
+    your own may change between calls, so it is compiled anew each time, unless you prepare the
+    model: then it is compiled once, as it is at the first call.
 
     Parameters
     ----------
     model
-        A built keras.Model, or any callable of TensorFlow operations that takes a batch of
-        images and returns outputs (n, k) or (n,): a tf.function, an endpoint of a SavedModel.
+        A built keras.Model, or a callable of TensorFlow operations that takes a batch of images
+        and returns outputs (n, k) or (n,), such as a tf.function or an endpoint of a SavedModel.
     score
         "logit" (the value before a final softmax or sigmoid, if there is one), "probability",
         "log_probability", "margin" (the logit minus the largest other one), or a callable
-        (outputs, targets (n,)) -> (n,) that gets the model's outputs as they are.
+        (outputs, targets (n,)) -> (n,) of the model's outputs.
     preprocess
-        A function of a batch (n, h, w, c), for example that of a keras.applications model. It
-        gets a copy, in the model's dtype; gradients are with respect to what it returns.
+        A function of a batch (n, h, w, c), such as preprocess_input of keras.applications. It
+        receives a copy in the model's dtype; gradients are with respect to its result.
     input
-        Of a model with several inputs, the one to explain: its name, its key in a dict, or its
-        index. The others are given beside it, as a dict or a tuple, and kept as they are.
+        The input to explain, for a model with several: its name, its key in a dict, or its index.
+        Pass the other inputs beside it, as a dict or a tuple; they are constant.
     output
-        Of a model with several outputs, the one to score: name, key or index.
+        The output to score, for a model with several: name, key or index.
     precision
-        "bfloat16": the layers compute in it, from weights that stay as they are; logits and scores
-        are float32, and maps of the dtype of the images. Where a processor has matrix units for it
-        that is faster, and maps differ from those of float32, both as benchmarks/README.md says.
-        None for the layers' own dtype.
+        "bfloat16" computes layers in bfloat16 from unchanged weights; logits and scores stay
+        float32, and maps have the dtype of the images. It is faster on processors with matrix units
+        for bfloat16; benchmarks/README.md has the speed and the error. None keeps the layers'
+        dtype.
     jit_compile
-        Whether XLA compiles what is traced, as in keras.Model.compile: for GPUs. On a CPU it took
-        up to twice as long.
+        Whether to compile with XLA, as in keras.Model.compile. Meant for GPUs; on a CPU it took up
+        to twice as long.
 
     Returns
     -------
@@ -233,9 +233,9 @@ def prepare(
     Raises
     ------
     ModelError
-        For what is no built model, and where input or output is needed.
+        If the model is not built, or a model with several inputs or outputs needs a choice.
     OptionError
-        For an unknown score, input, output or precision.
+        If a score, input, output or precision is unknown.
 
     References
     ----------
@@ -272,16 +272,16 @@ def as_prepared(
     score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
 ) -> Prepared:
-    """Return model as a Prepared, with the traces kept for it if score and methods are known."""
+    """Return the model as a Prepared, with its kept traces if score and methods are known."""
     if not tf.executing_eagerly():
         raise OptionError(
-            "Expected a call from plain Python. Received: one inside a tf.function or a graph, "
-            "where nothing has a value yet. Call it outside."
+            "Expected a call from eager Python. Received: a call inside a tf.function or a graph, "
+            "where tensors have no values. Call it outside."
         )
     if isinstance(model, Prepared):
         if score is not None or preprocess is not None:
             raise OptionError(
-                "Expected score and preprocess in prepare() alone, as the model was prepared "
+                "Expected score and preprocess in prepare() only, because the model was prepared "
                 f"with score={model.score!r}. Received: score={score!r}, preprocess={preprocess!r}."
             )
         return model

@@ -1,4 +1,4 @@
-"""SaliencyMaps: the maps of several methods for the same images."""
+"""SaliencyMaps: maps of several methods for the same images."""
 
 from __future__ import annotations
 
@@ -28,25 +28,24 @@ class SaliencyMaps(Mapping[str, Array]):
         (n, h, w) by method name, unscaled: the units of the score per unit of the model's input.
         From attributions: (n, h, w, c).
     images : array
-        The images as they were given, (n, h, w, c).
+        The images before preprocessing, (n, h, w, c).
     targets : array
-        The class index that was explained for each image, (n,); -1 where the model's outputs
-        are not classes.
+        The explained class index of each image, (n,); -1 if the outputs are not classes.
     scores : array
-        The score that was differentiated, (n,).
+        The differentiated score of each image, (n,).
     score : str
         The score in words.
     outputs : array
-        The outputs of the model for each image, (n, classes) for a classifier.
+        The model's outputs, (n, classes) for a classifier.
     coverage : dict
-        For each method, how many of the model's ReLUs its rule governs.
+        The number of ReLUs that each method's rule governs.
     names : tuple of str
-        The images' names, for example of their files; empty if they have none.
+        Names of the images, such as their paths; may be empty.
     problems : Problems, a tuple of Problem
-        The causes for which some of the maps mean nothing.
+        The causes of meaningless maps.
     details : dict
-        The details of each method's composition, arrays (n,) by name: of integrated gradients the
-        "gap" that is left, the "steps" used, and 1 for "unconverged".
+        Details of each method's composition, arrays (n,) by name. Integrated gradients have the
+        completeness "gap", the number of "steps", and "unconverged" (1 or 0).
 
     Examples
     --------
@@ -72,7 +71,7 @@ class SaliencyMaps(Mapping[str, Array]):
     problems: Problems = field(default_factory=Problems)
     details: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
-    # Arrays have no one truth value, as Mapping's comparison would need: identity it is.
+    # Compared by identity: comparing arrays gives no single truth value.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -100,12 +99,13 @@ class SaliencyMaps(Mapping[str, Array]):
         return rescale(self[method])
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything to a NumPy .npz file; the path is taken as it is.
+        """Save to a NumPy .npz file.
 
         Parameters
         ----------
         path
-            Where to write; an existing file is replaced once all is written.
+            Path of the file; no suffix is added. An existing file is replaced once the new one is
+            complete.
         """
         arrays = {
             "images": self.images,
@@ -130,20 +130,20 @@ class SaliencyMaps(Mapping[str, Array]):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SaliencyMaps:
-        """Read what save wrote.
+        """Load maps that save wrote.
 
         Raises
         ------
         ResultError
-            If the file is damaged, or not one that save wrote.
+            If the file is damaged or of another kind.
         FileNotFoundError
-            If there is none.
+            If the file does not exist.
         """
         return storage.load(path, "SaliencyMaps", _from_file)
 
 
 def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SaliencyMaps:
-    """Return the maps of a file whose arrays and header agree, else raise ResultError."""
+    """Build maps from the arrays and the header of a file, or raise ResultError."""
     methods = storage.from_plain(tuple[str, ...], header["methods"])
     names = storage.from_plain(tuple[str, ...], header["names"])
     coverage = storage.from_plain(Mapping[str, Coverage], header["coverage"])
@@ -181,7 +181,7 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Salien
 
 
 def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
-    """Join maps of one model and the same methods, made a part of the images at a time."""
+    """Join maps of the same model and methods along the images."""
     starts = np.cumsum([0, *(len(part.images) for part in parts)])
     return replace(
         parts[0],

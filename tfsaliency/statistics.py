@@ -11,7 +11,7 @@ _RESAMPLES, _TAIL = 2000, 2.5  # percent on each side
 
 
 def nanmean(values: Array) -> float:
-    """Return the mean of what is finite, NaN where nothing is.
+    """Return the mean of the finite values, or NaN if there are none.
 
     >>> nanmean(np.array([1.0, np.nan, 3.0]))
     2.0
@@ -21,10 +21,10 @@ def nanmean(values: Array) -> float:
 
 
 def upper_percentile(values: Array, percentile: float) -> float:
-    """Return np.percentile(values, percentile) of values (p,), where it is high, in less time.
+    """Return np.percentile(values, percentile) of values (p,), faster for high percentiles.
 
-    Only values above a bound are sorted. It is one that a sample has above it twice as often as
-    needed, so that it seldom is too high; and then all are.
+    Sorts only the values above a bound. The bound comes from a sample, low enough that it is rarely
+    too high; if it is, all values are sorted.
 
     >>> upper_percentile(np.arange(5.0), 90)
     3.6
@@ -45,7 +45,7 @@ def upper_percentile(values: Array, percentile: float) -> float:
 def bootstrap(*tables: Array) -> list[Array]:
     """Return resampled means of tables (R, n), photos and seeds drawn independently.
 
-    All tables are resampled alike; undefined cells are left out. The draws are always the same.
+    All tables use the same draws, which are fixed; undefined cells are left out.
     """
     seeds, photos = tables[0].shape
     rng = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def bootstrap(*tables: Array) -> list[Array]:
 
 
 def interval(values: Array) -> tuple[float, float]:
-    """Return the 95 % percentile interval of resampled values; NaN where none is defined."""
+    """Return the 95 % percentile interval of resampled values, or NaN if none is defined."""
     values = values[np.isfinite(values)]
     if not values.size:
         return np.nan, np.nan

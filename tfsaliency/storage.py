@@ -1,7 +1,7 @@
-"""Result files: arrays and a JSON header in one .npz, written whole or not at all.
+"""Result files: arrays and a JSON header in one .npz file, written completely or not at all.
 
-A file that cannot be trusted is a ResultError: its bytes are compared with their checksums, each
-array's size with its shape, and the header with the types of the record that is read from it.
+Loading raises ResultError for a damaged file: it compares bytes with their checksums, the size of
+each array with its shape, and the header with the types of the record.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 Arrays: TypeAlias = Mapping[str, Array]
 Header: TypeAlias = Mapping[str, Any]
 
-FORMAT = 1  # of the file; a later version of the library may add another
+FORMAT = 1  # of the file; later versions of the library may add another
 _HEADER = "header"
 _KINDS = "biuf"  # of dtypes: bool, integers and floats
 
@@ -37,23 +37,23 @@ _KINDS = "biuf"  # of dtypes: bool, integers and floats
 def save(
     path: str | PathLike[str], kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any]
 ) -> None:
-    """Write arrays and a header to a compressed .npz file, in place of an earlier one.
+    """Write arrays and a header to a compressed .npz file, replacing an earlier one.
 
     Parameters
     ----------
     path
-        Where to write, taken as it is.
+        Path of the file; no suffix is added.
     kind
-        The record that is saved, "SaliencyMaps" for example.
+        Class of the saved record, such as "SaliencyMaps".
     arrays
         Arrays of numbers or booleans by name, of any shape.
     header
-        What JSON can express; see to_plain.
+        Values that JSON can express; see to_plain.
     """
     about = {"kind": kind, "format": FORMAT, "version": __version__, **header}
     text = json.dumps(about, allow_nan=False)
     every = {_HEADER: np.array(text), **arrays}
-    # Not np.savez_compressed, which in older versions leaves a broken archive open when it fails.
+    # Older versions of np.savez_compressed leave a broken archive open when they fail.
     with (
         replacing(path, "wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -71,7 +71,7 @@ def load(path: str | PathLike[str], kind: str, read: Callable[[Arrays, Header], 
     path, kind
         As for save.
     read
-        (arrays, header) -> the record; it raises ResultError where these do not agree.
+        Function (arrays, header) -> record; raises ResultError if the two disagree.
 
     Returns
     -------
@@ -82,13 +82,13 @@ def load(path: str | PathLike[str], kind: str, read: Callable[[Arrays, Header], 
     ResultError
         If the file is damaged, truncated, of another kind or of a later format.
     FileNotFoundError, PermissionError
-        If there is no such file, or it may not be read.
+        If the file does not exist or is not readable.
     """
     try:
         return read(*_read(path, kind))
     except (FileNotFoundError, PermissionError):
         raise
-    # Damaged bytes raise whatever zipfile, zlib, NumPy or json raise, MemoryError included.
+    # Damaged bytes make zipfile, zlib, NumPy and json raise anything, MemoryError included.
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ResultError(
@@ -116,10 +116,9 @@ def _read(path: str | PathLike[str], kind: str) -> tuple[dict[str, Array], dict[
 def replacing(
     path: str | PathLike[str], mode: str = "w", newline: str | None = None
 ) -> Iterator[IO[Any]]:
-    """Open a new file beside a path, and put it in its place once all is written.
+    """Open a temporary file beside a path, and move it to the path once it is complete.
 
-    If writing fails, the earlier file is kept as it was. What is no regular file, such as a pipe,
-    is written to directly.
+    If writing fails, the earlier file stays unchanged. Pipes and devices are written to directly.
     """
     target = Path(os.path.realpath(path))
     encoding = None if "b" in mode else "utf-8"
@@ -142,7 +141,7 @@ def replacing(
 
 
 def to_plain(value: Any) -> Any:
-    """Return what JSON can express of records, mappings, sequences and numbers; null for NaN.
+    """Convert records, mappings, sequences and numbers to JSON values; NaN becomes null.
 
     >>> to_plain({"a": (1, float("nan"))})
     {'a': [1, None]}
@@ -161,19 +160,19 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: Any, value: Any) -> Any:
-    """Return a value of a type out of what JSON keeps of it; the inverse of to_plain.
+    """Convert a JSON value to a type; the inverse of to_plain.
 
     Parameters
     ----------
     kind
         A dataclass, str, int, float, bool, X | None, tuple[X, ...] or Mapping[str, X].
     value
-        What to_plain returned. None stands for NaN where a float is expected.
+        A value that to_plain returned. Where a float is expected, None stands for NaN.
 
     Raises
     ------
     ResultError
-        If the value is of another type.
+        If the value has another type.
 
     >>> from_plain(tuple[float, ...], [1, None])
     (1.0, nan)
@@ -197,7 +196,7 @@ def from_plain(kind: Any, value: Any) -> Any:
 
 
 def _record(kind: type, value: Mapping[str, Any]) -> Any:
-    """Return a dataclass of its fields, all of the types that it declares."""
+    """Build a dataclass from its fields, each converted to its declared type."""
     hints = typing.get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}
     needed = {name for name, f in known.items() if f.default is f.default_factory is MISSING}
@@ -214,18 +213,18 @@ def read_array(
     Parameters
     ----------
     arrays
-        Those of the file by name.
+        The arrays of the file, by name.
     name
-        The name of the one wanted.
+        Name of the array.
     kinds
-        The kinds of dtype that it may have, "iu" or "f" for example.
+        Accepted kinds of dtype, such as "iu" or "f".
     shape
-        The shape that it must have, with None for any size; None for any shape.
+        Required shape, with None for an axis of any size; None for any shape.
 
     Raises
     ------
     ResultError
-        If there is none, or it has another dtype or shape.
+        If the array is missing, or has another dtype or shape.
     """
     if name not in arrays:
         raise ResultError(f"no array {name!r}")
@@ -240,7 +239,7 @@ def read_array(
 
 
 def _read_arrays(path: str | PathLike[str]) -> dict[str, Array]:
-    """Read a .npz file; each array's size is compared with its shape before memory is taken."""
+    """Read a .npz file; compare each array's size with its shape before allocating memory."""
     arrays = {}
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
@@ -255,7 +254,7 @@ def _read_arrays(path: str | PathLike[str]) -> dict[str, Array]:
                 raise ResultError(f"{name!r} of {info.file_size} bytes: {dtype} of shape {shape}")
             with archive.open(info) as member:
                 arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-                if member.read():  # to the end, where zipfile compares the checksum
+                if member.read():  # zipfile compares the checksum at the end
                     raise ResultError(f"more than {name!r} holds")
     return arrays
 

@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 
 class Table(Mapping[str, T]):
-    """A read-only mapping of names to options that prints as a table of names with a line each.
+    """A read-only mapping of names to options; prints one line for each name.
 
     Parameters
     ----------
     kind
-        The option in one word, for errors: "method".
+        The option in one word, such as "method", for errors.
     rows
         The options by name.
     describe
-        An option -> one line about it; by default the first line of its docstring.
+        Function from an option to its line; by default, the first line of its docstring.
 
     Examples
     --------
@@ -52,12 +52,12 @@ class Table(Mapping[str, T]):
         return "\n".join(align([[name, self._describe(row)] for name, row in self.items()]))
 
     def named(self, name: Any) -> T:
-        """Return the option of a name.
+        """Return the option of that name.
 
         Raises
         ------
         OptionError
-            For an unknown name; it lists all known ones and suggests the nearest.
+            If the name is unknown; the message suggests the nearest and lists all.
         """
         if name not in self:
             raise unknown_option(self._kind, name, self)
@@ -65,12 +65,12 @@ class Table(Mapping[str, T]):
 
 
 def by_name(rows: Iterable[T]) -> dict[str, T]:
-    """Return records by their attribute `name`."""
+    """Return a dictionary of records, keyed by their attribute `name`."""
     return {row.name: row for row in rows}  # type: ignore[attr-defined]
 
 
 def first_line(item: Any) -> str:
-    """Return the first line of the docstring of an object, without its period."""
+    """Return the first line of an object's docstring, without the period."""
     return (item.__doc__ or "").strip().split("\n")[0].removesuffix(".")
 
 
@@ -88,7 +88,7 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def short(value: float) -> str:
-    """Write a number as .47, 1.00 or -.20.
+    """Format a number as .47, 1.00 or -.20.
 
     >>> short(0.468), short(1.0), short(-0.2), short(float("nan"))
     ('.47', '1.00', '-.20', 'undefined')

@@ -1,3 +1,3 @@
-"""The version, which setup.cfg and CHANGELOG.md agree with."""
+"""The version; setup.cfg reads it here, and a test compares it with CHANGELOG.md."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command line, a module for each command."""
+"""Command line, with one module for each command."""
 
 from .commands import main
 

@@ -1,4 +1,4 @@
-"""tfsaliency check PHOTO... --out DIR: whether maps depend on the network's weights."""
+"""The command `tfsaliency check`: dependence of maps on the network's weights."""
 
 from __future__ import annotations
 
@@ -37,26 +37,29 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "check",
         help="check whether maps depend on the network's weights",
-        description="Draw the weights of a network anew, layer by layer, compare the maps with "
+        description="Randomize the weights of a network layer by layer, compare the maps with "
         "those of the trained network, print a verdict on each method, and write result.npz, "
-        "result.json, curves.png and maps.png to a folder. Give 8 photos or more, of different "
+        "result.json, curves.png and maps.png to a folder. Give at least 8 photos of different "
         "things.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_photo_options(parser)
     parser.add_argument(
         "--plan", nargs="+", default=["cascade"], metavar="PLAN",
-        help=f"{', '.join(PLANS)}, or names of layers, a step each; a+b for two in one step",
+        help=f"{', '.join(PLANS)}, or names of layers, one per step; a+b for two in one step",
     )  # fmt: skip
     parser.add_argument(
-        "--randomizer", choices=RANDOMIZERS, default="initializer", help="draws the new weights"
+        "--randomizer",
+        choices=RANDOMIZERS,
+        default="initializer",
+        help="distribution of the new weights",
     )
     parser.add_argument(
         "--similarities", nargs="+", choices=SIMILARITIES, default=["spearman", "ssim"],
-        metavar="SIMILARITY", help=f"reported beside the verdict, of {', '.join(SIMILARITIES)}",
+        metavar="SIMILARITY", help=f"reported beside the verdict; any of {', '.join(SIMILARITIES)}",
     )  # fmt: skip
     parser.add_argument(
-        "--seeds", type=number, default=4, metavar="N", help="random networks a step"
+        "--seeds", type=number, default=4, metavar="N", help="random networks per step"
     )
     parser.set_defaults(run=_run)
 
@@ -68,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
     problems: list[TfSaliencyError] = []
     photos = list(picture_names(arguments.photos).items())
     if len(photos) < len(arguments.photos):
-        say("warning: a photo that is given more than once counts once")
+        say("warning: repeated photos are used once")
     read = read_photos(photos, prepared, arguments.fit, problems)
     if read:
         target = parse_target(arguments)
@@ -83,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 similarities=arguments.similarities,
                 seeds=arguments.seeds,
                 targets=None if target is None else resolve_targets(target, len(read), names),
-                on_problem="ignore",  # they are printed below, with the names of the photos
+                on_problem="ignore",  # printed below, with the names of the photos
                 verbose=int(sys.stderr.isatty()),
             )
         result = replace(result, images=tuple(photo.path for photo in read))
@@ -99,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(words: list[str]) -> Plan:
-    """Return the plan that is meant: one of PLANS, or a list of layers and pairs of layers.
+    """Parse a plan: one of PLANS, or a list of layers for each step.
 
     >>> _plan(["cascade"]), _plan(["fc1+fc2", "fc2"])
     ('cascade', [['fc1', 'fc2'], ['fc2']])

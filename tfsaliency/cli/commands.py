@@ -1,4 +1,4 @@
-"""The command line: tfsaliency demo, tfsaliency map PHOTO... --out DIR, and tfsaliency check."""
+"""The command line `tfsaliency`, with the commands demo, map and check."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv
-        The arguments; those of the process by default.
+        The arguments; by default, those of the process.
 
     Returns
     -------
-    0, or 2 for a bad option or photo, which one line on standard error names. Good photos are done
-    in any case.
+    0, or 2 if an option or a photo is invalid, with one line on standard error. Valid photos are
+    processed in any case.
     """
     arguments = make_parser().parse_args(argv)
     try:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and suggest the nearest name for one that is unknown."""
+    """A parser with one-line errors, which suggest the nearest name for an unknown one."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -1,4 +1,4 @@
-"""tfsaliency demo: everything this package does, on generated pictures with a known answer."""
+"""The command `tfsaliency demo`: all features, on generated pictures with a known answer."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from ..visualization.sanity_figures import plot_similarities, tile_cascade
 from .options import PNG_DPI
 from .photos import check_out
 
-_SEED = 3  # the networks were trained and tested on others
+_SEED = 3  # training and test used others
 _PICTURES, _CHECKED, _SHOWN = 500, 8, 4
 _METRICS = """\
-pointing_game     whether the largest value of the map lies in the object
-relevance_mass    the fraction of the map's sum that lies in the object
-relevance_rank    of as many largest values as the object has pixels, the fraction that lies in it
-localization_auc  the probability that a pixel of the object has a larger value than one outside
-chance            the mean for a map whose pixels were shuffled
+pointing_game     1 if the largest value of the map lies in the object
+relevance_mass    fraction of the map's sum inside the object
+relevance_rank    fraction of the k largest values inside the object, which has k pixels
+localization_auc  probability that a pixel inside the object has a larger value than one outside
+chance            mean for a map with shuffled pixels
 random_map, edge_map, x_times_noise, center_blob: noise, the edges of the picture, the picture times
-noise, and a blob in the middle; they have seen no network."""
+noise, and a centered blob; these controls use no network."""
 _FILES = """\
-report.txt        all that is printed here
-pictures.png      pictures, with a line around the object, and their maps
-cascade.png       maps of the first picture, as more and more layers get new weights
-similarities.png  how alike these maps are to those of the trained network
-metrics.png       the table of metrics
-metrics.csv       the metrics of every picture
-maps.npz          the maps that are drawn: tfsaliency.SaliencyMaps.load
+report.txt        this text
+pictures.png      pictures, with the outline of the object, and their maps
+cascade.png       maps of the first picture while more and more layers are randomized
+similarities.png  similarity of these maps to those of the trained network
+metrics.png       metrics of methods and controls
+metrics.csv       metrics of every picture
+maps.npz          the drawn maps: tfsaliency.SaliencyMaps.load
 cascade.npz, permuted.npz  the two checks: tfsaliency.SanityResult.load
 metrics.npz       the evaluation: tfsaliency.Evaluation.load"""
 _MIND = """\
-"Depends" is what a map needs that is to say why the network decided; without it, a map may still
-find the object."""
+A map can explain the network's decision only if it depends on the network. A map that does not may
+still find the object."""
 
 
 def add_command(commands: Any) -> None:
     """Add the command to a parser's subparsers."""
     parser = commands.add_parser(
         "demo",
-        help="show everything on generated pictures, without a network connection",
-        description="Explain pictures of which it is known what matters, check whether the maps "
+        help="show all features on generated pictures, offline",
+        description="Explain generated pictures with known relevant pixels, check whether the maps "
         "depend on the network's weights and labels, measure them against the true masks, and "
         "write pictures, tables and numbers to a folder. Takes less than a minute.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write"
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="output folder"
     )
     parser.set_defaults(run=_run)
 
@@ -76,14 +76,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
-    """Explain pictures of shapes, check the methods, measure their maps, and write all of it.
+    """Explain pictures of shapes, check the methods, measure their maps, and write the results.
 
     Parameters
     ----------
     out
-        The folder, made if need be.
+        The output folder, which is made if necessary.
     say
-        Gets each part of the text as soon as it is ready.
+        Function that receives each part of the text.
     verbose
         1 for progress bars, 0 for none.
     """
@@ -100,7 +100,7 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
 
     maps = saliency_map(model, shown.images, methods, targets=shown.labels)
     maps.save(out / "maps.npz")
-    tell("What the network says", _draw_pictures(out, shown, maps))
+    tell("The network's answers", _draw_pictures(out, shown, maps))
 
     cascade = sanity_check(model, few.images, methods, targets=few.labels, verbose=verbose)
     cascade.save(out / "cascade.npz")
@@ -113,15 +113,15 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
         model, few.images, methods, permuted=others, targets=few.labels, verbose=verbose
     )
     permuted.save(out / "permuted.npz")
-    tell("Do they depend on what it learned?", permuted)
+    tell("Do they depend on the labels that it learned?", permuted)
 
     evaluation = evaluate(model, data, methods)
     evaluation.save(out / "metrics.npz")
     evaluation.to_csv(out / "metrics.csv")
     plot_evaluation(evaluation).savefig(out / "metrics.png", dpi=PNG_DPI)
-    tell("Do they find what makes the class?", f"{_METRICS}\n\n{evaluation}")
+    tell("Do they find the relevant pixels?", f"{_METRICS}\n\n{evaluation}")
 
-    title = "In short: do the maps depend on the network, and find what matters?"
+    title = "Summary: do the maps depend on the network, and find the relevant pixels?"
     tell(title, f"{_summary(cascade, permuted, evaluation)}\n\n{_MIND}")
     tell("The files", _FILES)
     (out / "report.txt").write_text("\n".join(parts), encoding="utf-8")
@@ -137,19 +137,17 @@ def _draw_pictures(out: Path, shown: GroundTruth, maps: SaliencyMaps) -> str:
         f"{CLASSES[k]} ({outputs[k]:.0%})"
         for outputs, k in zip(maps.outputs, maps.outputs.argmax(axis=-1), strict=True)
     ]
-    title = "Pictures, the network's answers, and its maps; blue: what makes the class"
+    title = "Pictures, the network's answers, and its maps; blue: outline of the relevant pixels"
     figure = tile_ground_truth(shown, maps, captions, title)
     figure.savefig(out / "pictures.png", dpi=PNG_DPI)
-    rows = [["picture", "is", "network says"]]
+    rows = [["picture", "class", "network's answer"]]
     rows += [[str(i), CLASSES[k], captions[i]] for i, k in enumerate(shown.labels)]
     return f"{_table(rows)}\n\n{maps.coverage}"
 
 
 def _summary(cascade: SanityResult, permuted: SanityResult, evaluation: Evaluation) -> str:
-    """Return a table of the verdicts and of the metrics that each method wins."""
-    rows = [
-        ["", "upper layers", "what it learned", "beats chance", "beats the edges", "is beaten by"]
-    ]
+    """Return a table of the verdicts, and of the metrics in which each method wins."""
+    rows = [["", "upper layers", "labels", "beats chance", "beats the edges", "is beaten by"]]
     for method in cascade.methods:
         verdicts = [result.verdicts[method][result.headline or 0] for result in (cascade, permuted)]
         beaten = [
@@ -170,7 +168,7 @@ def _summary(cascade: SanityResult, permuted: SanityResult, evaluation: Evaluati
 
 
 def _wins(evaluation: Evaluation, method: str, other: str) -> int:
-    """Return the number of metrics by which a method is better than another."""
+    """Return the number of metrics in which a method is better than another."""
     return sum(evaluation.difference(method, other, m).sign > 0 for m in evaluation.metrics)
 
 

@@ -1,4 +1,4 @@
-"""tfsaliency map PHOTO... --out DIR: the saliency maps of photos, as pictures and numbers."""
+"""The command `tfsaliency map`: saliency maps of photos, as pictures and numbers."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from .photos import Photo, check_out, name_images, picture_names, read_photos
 
 _BATCH = 8
 _SIGNS = {"sum": "; red raises it, blue lowers it"}
-_ONE_PERCENT = 0.005  # what rounds to it
-_ROUNDING = 1e-3  # tolerance of the sum of probabilities from 1
+_ONE_PERCENT = 0.005  # the smallest probability that rounds to 1 %
+_ROUNDING = 1e-3  # tolerance of the sum of probabilities
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """The options for every batch of photos."""
+    """The options that all batches of photos share."""
 
     prepared: Prepared
     class_names: list[str] | None
@@ -66,7 +66,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--reduction",
         choices=REDUCTIONS,
-        help="how channels become one; by default each method's own way",
+        help="reduction of channels; by default, each method's own",
     )
     parser.add_argument("--top", type=number, default=1, metavar="N", help="classes to print")
     parser.set_defaults(run=_run)
@@ -90,7 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
     done: list[SaliencyMaps] = []
     lines: list[str] = []
     problems: list[TfSaliencyError] = []
-    # Lines are printed at the end, so that they do not cut through the progress bar.
+    # Lines are printed at the end, so that they do not interrupt the progress bar.
     with _progress(len(photos)) as advance:
         for part in batches(len(photos), _BATCH):
             read = read_photos(photos[part], job.prepared, job.fit, problems)
@@ -123,7 +123,7 @@ def _explain(job: _Job, photos: list[Photo]) -> tuple[SaliencyMaps, list[str]]:
             class_names=job.class_names,
             reduction=job.reduction,
             batch_size=_BATCH,
-            on_problem="ignore",  # they are printed at the end, with the names of the photos
+            on_problem="ignore",  # printed at the end, with the names of the photos
         ),
         names=tuple(photo.path for photo in photos),
     )
@@ -144,19 +144,19 @@ def _explain(job: _Job, photos: list[Photo]) -> tuple[SaliencyMaps, list[str]]:
 
 
 def _caption(class_names: Sequence[str] | None, outputs: Array, index: int) -> str:
-    """Name a class with its confidence, as the original's title does: "English setter (64%)"."""
+    """Name a class with its confidence, as in the original: "English setter (64%)"."""
     name = class_names[index] if class_names else f"class {index}"
     value = float(outputs[index])
-    if len(outputs) == 1:  # one output is no class: of a sigmoid it tells between two
+    if len(outputs) == 1:  # a single output is not a class
         return f"output {value:.4g}"
-    if outputs.min() < 0 or abs(float(outputs.sum()) - 1) > _ROUNDING:  # no softmax
+    if outputs.min() < 0 or abs(float(outputs.sum()) - 1) > _ROUNDING:  # not a softmax
         return f"{name} ({value:.4g})"
     return f"{name} (<1%)" if value < _ONE_PERCENT else f"{name} ({value:.0%})"
 
 
 @contextlib.contextmanager
 def _progress(photos: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error if there are photos to wait for and a terminal."""
+    """Show a progress bar for many photos, if standard error is a terminal."""
     if photos <= _BATCH or not sys.stderr.isatty():
         yield lambda done: None
         return

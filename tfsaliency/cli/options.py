@@ -1,4 +1,4 @@
-"""The options that several commands share, and the messages of the command line."""
+"""Options that several commands share, and messages of the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PNG_DPI = 150
 
 
 def add_photo_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command on photos."""
+    """Add the options of commands on photos."""
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image files")
     parser.add_argument(
         "--model",
@@ -29,37 +29,39 @@ def add_photo_options(parser: argparse.ArgumentParser) -> None:
         "or .h5 file",
     )
     parser.add_argument(
-        "--weights", metavar="FILE", help="weights of a model by name, else downloaded"
+        "--weights",
+        metavar="FILE",
+        help="weights file of a model by name; by default, ImageNet weights",
     )
     parser.add_argument(
         "--preprocess",
         choices=PREPROCESS_MODES,
-        help="what the model expects; by default its own, and none for a file",
+        help="preprocessing; by default, the model's own, and none for a file",
     )
     parser.add_argument(
         "--methods", nargs="+", choices=[*METHODS, ALL], default=DEFAULT_METHODS,
-        metavar="METHOD", help=f"{', '.join(DEFAULT_METHODS)} by default; of "
-        f"{', '.join(METHODS)}, or {ALL}; give the photos first",
+        metavar="METHOD", help=f"by default, {', '.join(DEFAULT_METHODS)}; any of "
+        f"{', '.join(METHODS)}, or {ALL}; write the photos first",
     )  # fmt: skip
-    parser.add_argument("--score", choices=SCORES, default="logit", help="what is differentiated")
+    parser.add_argument("--score", choices=SCORES, default="logit", help="score to differentiate")
     parser.add_argument(
         "--class-names", type=Path, metavar="FILE",
-        help="names of the classes, one a line; ImageNet's by default",
+        help="names of the classes, one per line; by default, ImageNet's",
     )  # fmt: skip
-    parser.add_argument("--target", help="class index or name; by default each photo's top class")
+    parser.add_argument("--target", help="class index or name; by default, each photo's top class")
     parser.add_argument(
-        "--fit", choices=FITS, default="crop", help="how photos get the model's size"
+        "--fit", choices=FITS, default="crop", help="way to resize photos to the model's input"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
 
 
 def choose_methods(arguments: argparse.Namespace) -> Sequence[str]:
-    """Return the names of the methods asked for."""
+    """Return the names of the chosen methods."""
     return list(METHODS) if ALL in arguments.methods else arguments.methods
 
 
 def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:
-    """Load the model asked for, and prepare it with its preprocessing and score."""
+    """Load the chosen model, and prepare it with its preprocessing and score."""
     loaded = load_model(arguments.model, arguments.weights)
     preprocess = loaded.preprocess
     if arguments.preprocess:
@@ -68,7 +70,7 @@ def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:
 
 
 def parse_target(arguments: argparse.Namespace) -> int | str | None:
-    """Return the target: an index, a name, or None."""
+    """Parse the target: an index, a name, or None."""
     text: str | None = arguments.target
     try:
         return None if text is None else int(text)
@@ -77,14 +79,14 @@ def parse_target(arguments: argparse.Namespace) -> int | str | None:
 
 
 def load_class_names(arguments: argparse.Namespace, loaded: LoadedModel) -> list[str] | None:
-    """Return the names of the classes, None where they are not known."""
+    """Return the names of the classes; None if unknown."""
     path: Path | None = arguments.class_names
     if path is not None:
         try:
             return path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise OptionError(
-                f"Cannot read --class-names {path}: expected one name a line."
+                f"Cannot read --class-names {path}: expected one name per line."
             ) from error
     if not loaded.imagenet:
         return None
@@ -96,9 +98,9 @@ def load_class_names(arguments: argparse.Namespace, loaded: LoadedModel) -> list
 
 
 def number(text: str) -> int:
-    """Read a whole number from 1; argparse calls it by this name."""
+    """Parse an integer of at least 1; argparse shows the name of this function."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, received {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, received {text}")
     return int(text)
 
 

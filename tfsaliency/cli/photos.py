@@ -1,4 +1,4 @@
-"""Photos of the command line: their names, their pixels, and the pictures made of them."""
+"""Photos of the command line: their pixels, and the names of their pictures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..errors import OptionError, TfSaliencyError
 from ..image_io import Fit, load_images
 from ..prepared import Prepared
 
-_NAMED = 3  # photos in a warning
+_NAMED = 3  # the largest number of photos to name in a warning
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photo that could be read: its path, the name of its picture, and (1, h, w, c) pixels."""
+    """A photo: its path, the name of its picture, and pixels (1, h, w, c)."""
 
     path: str
     name: str
@@ -27,7 +27,7 @@ class Photo:
 def read_photos(
     photos: list[tuple[str, str]], prepared: Prepared, fit: Fit, problems: list[TfSaliencyError]
 ) -> list[Photo]:
-    """Read the photos that can be read; collect the problems of the others."""
+    """Read all readable photos, and append the errors of the others to problems."""
     read = []
     for path, name in photos:
         try:
@@ -38,7 +38,7 @@ def read_photos(
 
 
 def picture_names(photos: Sequence[str]) -> dict[str, str]:
-    """Return a name for each photo's picture: its own, numbered where two are called the same.
+    """Name each photo's picture like the photo, with a number if two names are equal.
 
     >>> picture_names(["a/dog.jpg", "b/dog.jpg", "cat.png"])
     {'a/dog.jpg': 'dog', 'b/dog.jpg': 'dog-2', 'cat.png': 'cat'}
@@ -55,9 +55,9 @@ def picture_names(photos: Sequence[str]) -> dict[str, str]:
 
 
 def check_out(out: Path, photos: list[tuple[str, str]]) -> None:
-    """Raise OptionError unless there can be a folder to write to, and no photo is replaced."""
+    """Raise OptionError if out is a file, or a picture would replace a photo."""
     if out.exists() and not out.is_dir():
-        raise OptionError(f"Expected a folder to write to as --out. Received: the file {out}.")
+        raise OptionError(f"Expected a folder as --out. Received: the file {out}.")
     given = {Path(photo).resolve() for photo, _ in photos}
     for _, name in photos:
         if (out / f"{name}.png").resolve() in given:
@@ -68,6 +68,6 @@ def check_out(out: Path, photos: list[tuple[str, str]]) -> None:
 
 
 def name_images(problem: Problem, photos: Sequence[str]) -> str:
-    """Return the photos that a problem concerns, the first three by name."""
+    """Name the photos that a problem affects, at most three."""
     named = ", ".join(photos[i] for i in problem.images[:_NAMED])
     return f"{named}, ... ({len(problem.images)})" if len(problem.images) > _NAMED else named

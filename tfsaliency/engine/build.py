@@ -1,8 +1,8 @@
-"""Builds traces: chooses the engine, and checks that it computes what the model computes.
+"""Builder of traces: chooses an engine, and checks that it computes what the model computes.
 
-The plain gradient is taken of the model as it is ("model"). For a modified rule, AttributionReLUs
-are put into a clone ("clone"); where that does not reach every ReLU, the ops of the traced graph
-are marked ("graph").
+The plain gradient uses the model itself (engine "model"). A modified rule uses a clone with
+AttributionReLUs ("clone"), or, if that does not reach every ReLU, the traced graph with marked ops
+("graph").
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from .subject import Subject
 
 # Tolerance between an engine's outputs and the model's, relative to the largest value.
 _SAME, _SAME_HALF = 1e-3, 5e-2
-# float16 has no number below 6e-8, and none above 65504: backward passes are scaled up, by less
-# where something overflows.
+# float16 ranges from 6e-8 to 65504: backward passes are scaled up, by smaller factors if they
+# overflow.
 _HALF_SCALES = (2.0**15, 2.0**10, 2.0**5, 1.0, 2.0**-5)
 
 
 def build_trace(subject: Subject, methods: Sequence[Method], batch: Batch) -> Trace:
-    """Trace methods by the first engine that reaches every ReLU and sees the end of the model.
+    """Trace methods with the first engine that reaches every ReLU and finds the logits.
 
     Parameters
     ----------
     subject
-        What is differentiated; its rules are those of the methods.
+        The model, score and rules; the rules are those of the methods.
     methods
         The methods.
     batch
-        Images on which engines are compared.
+        Images on which to compare engines.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _trace_by(engine: EngineName, subject: Subject, batch: Batch) -> Trace:
 
 
 def _forward(subject: Subject, callee: Model) -> Forward | LayerForward:
-    """Return the forward pass of the model or of its clone, as it is differentiated."""
+    """Return the forward pass of the model or its clone, in the subject's precision."""
     forward = make_forward(subject.model, callee, subject.inputs, subject.output)
     if subject.precision is not None:
         forward = lower_precision(subject.precision, forward, callee)
@@ -112,8 +112,8 @@ def run(
 ) -> Gradients:
     """Run a trace on a part of a batch and its targets (n,).
 
-    With the model's present weights, or with others in their order, None for one that stays.
-    Compositions evaluate batch_size points at a time, or as many as there are images.
+    Uses the model's current weights, or others in the same order, with None for unchanged ones.
+    Compositions evaluate batch_size points at a time, by default as many as there are images.
     """
     call = trace.run if weights is None else functools.partial(trace.run_with, weights)
     n, targets = len(targets), pad(targets, batch.inputs.batch)
@@ -130,9 +130,9 @@ def run(
 def outputs_differ(
     trace: Trace, model: keras.Model, output: str | int | None, batch: Batch
 ) -> float:
-    """Return the difference of a trace with a model's weights from that model on one image.
+    """Return the difference between a model and a trace with its weights, on one image.
 
-    As a fraction of the largest output; the model may be another than the one that was traced.
+    The unit is the largest output; the traced model may be another one.
     """
     weights = [weight.numpy() for weight in model.weights]
     first = batch.with_images(batch.preprocessed[:1])
@@ -143,10 +143,10 @@ def outputs_differ(
 
 
 def _check_outputs(trace: Trace, forward: Forward, batch: Batch) -> None:
-    """Raise ModelError where an engine does not compute what the model computes.
+    """Raise ModelError if an engine does not compute what the model computes.
 
-    The outputs are compared, for the first image and for noise (a black image may hide a
-    difference), with those of the model's own forward pass.
+    Compares the outputs with the model's own for the first image, and for noise, since a black
+    image may hide a difference.
     """
     samples = _samples(batch)
     ours = _of_samples(trace, samples, lambda result: result.outputs)
@@ -160,9 +160,9 @@ def _check_gradients(
     own: Forward | LayerForward,
     batch: Batch,
 ) -> None:
-    """Raise ModelError where the plain gradient of an engine is not that of the model itself.
+    """Raise ModelError if the plain gradient of an engine differs from the model's.
 
-    So it may be where the model's own gradients were dropped.
+    It may differ if the model's custom gradients were dropped.
     """
     samples = _samples(batch)
     plain = replace(subject, rules={"gradient": gradient}, score=_energy, jit_compile=False)
@@ -185,7 +185,7 @@ def _of_samples(trace: Trace, samples: Batch, pick: Callable[[Gradients], tf.Ten
 
 
 def _compare(trace: Trace, what: str, ours: Array, theirs: Array) -> None:
-    # NaN is larger than any limit, and not less than what comes before it.
+    # Written so that NaN exceeds the limit.
     difference = np.max([_difference(a, b) for a, b in zip(ours, theirs, strict=True)])
     if not difference <= (_SAME_HALF if trace.low else _SAME):
         raise ModelError(
@@ -198,7 +198,7 @@ def _compare(trace: Trace, what: str, ours: Array, theirs: Array) -> None:
 
 
 def _in_parts(batch: Batch, function: Callable[[slice], tf.Tensor]) -> Array:
-    """Return the results of a function for all images, as many at a time as the model takes."""
+    """Apply a function to all images, in slices of the model's batch size."""
     n = len(batch.preprocessed)
     parts = [function(part) for part in batches(n, batch.inputs.batch or n)]
     with tf.init_scope():  # a trace may be made while another is
@@ -206,7 +206,7 @@ def _in_parts(batch: Batch, function: Callable[[slice], tf.Tensor]) -> Array:
 
 
 def _run_eagerly(forward: Forward, batch: Batch) -> Array:
-    """Run a model as it is."""
+    """Run a model eagerly."""
 
     def outputs(part: slice) -> tf.Tensor:
         with tf.init_scope():
@@ -217,7 +217,7 @@ def _run_eagerly(forward: Forward, batch: Batch) -> Array:
 
 
 def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Return a score that depends on every output; their sum is constant after a softmax."""
+    """Return a score that depends on every output; after a softmax, their sum is constant."""
     squares = tf.square(tf.cast(outputs, tf.float32))
     return tf.reduce_sum(squares, axis=list(range(1, len(outputs.shape))))
 

@@ -1,10 +1,10 @@
-"""Modified ReLUs, and the clone of a model that has them in place of its own.
+"""AttributionReLU, and the clone of a model that has it in place of each ReLU.
 
-The clone is made with keras.models.clone_model. Only what changes is new in it: each ReLU
-becomes an AttributionReLU, a layer with a fused ReLU is copied shallowly with its activation
-exchanged, and everything else is called as it is through a Borrowed operation. So the clone has
-no weights of its own, nothing goes through get_config (which loses, for example, the statistics
-of an adapted Normalization layer), and the caller's layers gain no nodes.
+keras.models.clone_model makes the clone. Only changed parts of it are new: each ReLU becomes an
+AttributionReLU, a layer with a fused ReLU is copied shallowly with another activation, and every
+other layer is called through a Borrowed operation. The clone therefore has no weights, does not
+rely on get_config (which loses, for example, the statistics of an adapted Normalization layer), and
+adds no nodes to the caller's layers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _active: ContextVar[_Active | None] = ContextVar("tfsaliency_active_rule", defau
 
 @contextmanager
 def backward_rule(rule: Rule, gates: Collection[str] = ()) -> Iterator[set[str]]:
-    """Make every ReLU whose backward pass is built inside obey this rule; yield their names.
+    """Apply a rule to every ReLU whose backward pass is built inside; yield their names.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def backward_rule(rule: Rule, gates: Collection[str] = ()) -> Iterator[set[str]]
 
 
 def active_rule(name: str) -> Rule | None:
-    """Return the rule for a ReLU of the backward pass that is being built, None outside of any."""
+    """Return the rule for a ReLU in the backward pass being built; None outside of one."""
     active = _active.get()
     if active is None:
         return None
@@ -65,9 +65,9 @@ def active_rule(name: str) -> Rule | None:
 class AttributionReLU(keras.layers.ReLU):
     """A ReLU whose backward pass follows an attribution rule.
 
-    Forward it is keras.layers.ReLU with the same parameters. While saliency_map builds a
-    backward pass, the rule of the method asked for stands in for the layer's own: a map is what
-    its name says on a model that contains this layer, too.
+    The forward pass is that of keras.layers.ReLU. In maps of saliency_map, the rule of the
+    requested method replaces the layer's own rule, so that a map is correct on a model that already
+    contains this layer.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ class AttributionReLU(keras.layers.ReLU):
     negative_slope : float
         The slope below the threshold.
     threshold : float
-        Where the rectified part begins.
+        The input above which the ReLU is the identity.
     **kwargs
-        Those of keras.layers.Layer.
+        Arguments of keras.layers.Layer.
 
     Raises
     ------
     OptionError
-        For an unknown rule.
+        If the rule is unknown.
 
     References
     ----------
@@ -117,23 +117,23 @@ class AttributionReLU(keras.layers.ReLU):
 
     @property
     def rule(self) -> str:
-        """The rule's name; it cannot be changed, make a new layer instead."""
+        """The name of the rule; read-only."""
         return self._rule
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return the ReLU of inputs, of any shape, with the rule on its way back."""
+        """Return the ReLU of inputs of any shape; its backward pass follows the rule."""
         form = _attributes(self, _RELU_PARAMETERS)
         scope = LEAKY_SCOPE if self.negative_slope else SITE_SCOPE
         function = partial(keras.activations.relu, **form)
         return _attribution_relu(inputs, function, RULES[self.rule], scope)
 
     def compute_output_spec(self, inputs: Any) -> Any:
-        """Return the symbolic output, of the shape of the inputs."""
+        """Return the symbolic output, which has the shape of the inputs."""
         dtype = self.compute_dtype if self.autocast else inputs.dtype
         return keras.KerasTensor(inputs.shape, dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what from_config needs to make this layer again."""
+        """Return the configuration of the layer, for from_config."""
         return {**super().get_config(), "rule": self.rule}
 
 
@@ -142,8 +142,8 @@ def _attribution_relu(
 ) -> tf.Tensor:
     @tf.custom_gradient
     def relu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        # The inner tape yields the derivative of exactly what ran forward, in TensorFlow's own
-        # kernel for it. It is persistent because several rules may share one forward pass.
+        # The inner tape differentiates the ops that ran forward, by TensorFlow's own kernels. It is
+        # persistent because several rules may share one forward pass.
         with tf.name_scope(scope), tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
             y = function(x)
@@ -160,11 +160,11 @@ def _rule_at(outputs: tf.Tensor, own_rule: Rule) -> Rule:
 
 
 class Borrowed(keras.Operation):
-    """A node of the clone that calls one of the caller's own layers or operations.
+    """A node of the clone that calls one of the caller's layers or operations.
 
-    It is an Operation and not a Layer, so the clone does not track what is borrowed, and neither
-    casts nor checks on the way: the layer's own __call__ does. The layer meets no symbolic
-    tensor through it, so it gains no node.
+    It is an Operation instead of a Layer: the clone does not track the borrowed layer, and casts
+    and checks are left to that layer's own __call__. No symbolic tensor reaches the layer, so it
+    gains no node.
     """
 
     def __init__(self, operation: Any, name: str) -> None:
@@ -173,27 +173,27 @@ class Borrowed(keras.Operation):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the borrowed operation, in inference mode."""
-        # A node remembers training=True where the layer was called with it, and where that is its
-        # default (random augmentation). A Functional model puts its own mode over it, but only
-        # for operations that it knows to have the argument.
+        # A node remembers training=True if the layer was called with it, or has it as a default
+        # (random augmentation). A Functional model overrides it only for operations that it knows
+        # to have the argument.
         if "training" in kwargs:
             kwargs["training"] = False
         return self.operation(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the borrowed operation says of its outputs."""
+        """Return the output specification of the borrowed operation."""
         return self.operation.compute_output_spec(*args, **kwargs)
 
 
 class BorrowedPReLU(Borrowed):
-    """A borrowed PReLU layer, with the active rule on its way back."""
+    """A borrowed PReLU layer whose backward pass follows the active rule."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the PReLU of inputs, of any shape."""
-        if self.operation.autocast:  # out here, so that what comes back is of the dtype that went
+        if self.operation.autocast:  # outside, so that the gradient has the dtype of the inputs
             inputs = tf.cast(inputs, self.operation.compute_dtype)
         alpha = self.operation.alpha
-        slope = tf.identity(alpha.value)  # tf.custom_gradient lets no variable be read inside
+        slope = tf.identity(alpha.value)  # tf.custom_gradient must not read variables
 
         def prelu(x: tf.Tensor) -> tf.Tensor:
             with keras.StatelessScope([(alpha, slope)], initialize_variables=False):
@@ -205,22 +205,22 @@ class BorrowedPReLU(Borrowed):
 def inject(model: keras.Model) -> keras.Model:
     """Return a clone of a Sequential or Functional model with an AttributionReLU for each ReLU.
 
-    Reached are ReLU, LeakyReLU and PReLU layers, Activation layers, the activation of any other
-    layer, and keras.ops.relu nodes; in nested models, too. What is not reached stays as it is,
-    and the census finds it.
+    It reaches ReLU, LeakyReLU and PReLU layers, Activation layers, the activation of any other
+    layer, and keras.ops.relu nodes, in nested models too. The census finds ReLUs that it does not
+    reach.
 
     Raises
     ------
     OpaqueModelError
-        For a model whose layers cannot be seen.
+        If the layers of the model cannot be inspected.
     """
     if not has_visible_layers(model):
         raise OpaqueModelError(
-            "A modified rule needs a model whose layers can be seen. Expected a Sequential or "
+            "A modified rule needs a model whose layers can be inspected. Expected a Sequential or "
             f"Functional keras.Model. Received: {type(model).__name__}, with a call() of its own. "
             "Build it with keras.Model(inputs, outputs), or use methods='gradient'."
         )
-    clones: dict[int, Any] = {}  # one clone for a layer or model that is used more than once
+    clones: dict[int, Any] = {}  # a layer or model that is used several times has one clone
 
     def clone_operation(operation: Any) -> Any:
         if id(operation) not in clones:
@@ -229,7 +229,7 @@ def inject(model: keras.Model) -> keras.Model:
         return clones[id(operation)]
 
     def clone(original: keras.Model) -> keras.Model:
-        # A plain Functional view: clone_model would also compile a compiled model's clone.
+        # A plain Functional view, because clone_model compiles the clone of a compiled model.
         view = keras.Model(*symbolic_ends(original), name=original.name)
         return keras.models.clone_model(view, clone_function=clone_operation)
 
@@ -237,7 +237,7 @@ def inject(model: keras.Model) -> keras.Model:
 
 
 def list_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield what may be called inside a model or a clone: its layers, and the layers in these."""
+    """Yield all layers of a model or a clone, and the layers inside them."""
     if not has_visible_layers(model):
         yield from model._flatten_layers(include_self=False)
         return
@@ -250,7 +250,7 @@ def list_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 _RELU_PARAMETERS = ("max_value", "negative_slope", "threshold")
 
-# Layers that are ReLUs, unless a subclass has a call of its own, and their parameters.
+# Layers that are ReLUs, unless a subclass overrides call, and their parameters.
 _RELU_LAYERS: dict[Any, tuple[str, ...]] = {
     AttributionReLU: _RELU_PARAMETERS,
     keras.layers.ReLU: _RELU_PARAMETERS,
@@ -265,7 +265,7 @@ _RELU_NODES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "ReLU": lambda node: _attributes(node, _RELU_PARAMETERS),
 }
 
-# What people pass as an activation, and the ReLU it is.
+# Functions that are passed as an activation, and the ReLUs they are.
 _RELU_FUNCTIONS: dict[Any, dict[str, float]] = {
     keras.activations.relu: {},
     keras.ops.relu: {},
@@ -296,14 +296,14 @@ def _replace(operation: Any) -> Any:
 
 
 def _casting(operation: Any) -> dict[str, Any]:
-    """Return what makes a layer cast its inputs as the operation it replaces does."""
+    """Return the arguments by which a layer casts its inputs like the operation it replaces."""
     if isinstance(operation, keras.layers.Layer):
         return {"dtype": operation.dtype_policy, "autocast": operation.autocast}
     return {"autocast": False}
 
 
 def _relu_form(candidate: Any) -> dict[str, Any] | None:
-    """Return the parameters of the ReLU that a layer, operation or function is, else None."""
+    """Return the ReLU parameters of a layer, operation or function; None if it is not a ReLU."""
     kind = type(candidate)
     for known, parameters in _RELU_LAYERS.items():
         if isinstance(candidate, known) and _calls(candidate, known):
@@ -318,7 +318,7 @@ def _relu_form(candidate: Any) -> dict[str, Any] | None:
 
 
 def _calls(operation: Any, kind: Any) -> bool:
-    """Tell whether the call of an operation is that of a class, and not one put over it."""
+    """Return whether an operation has the call method of a class, not an override."""
     return type(operation).call is kind.call and "call" not in vars(operation)
 
 
@@ -329,8 +329,7 @@ def _attributes(owner: Any, names: tuple[str, ...]) -> dict[str, Any]:
 def _with_activation(layer: keras.layers.Layer, activation: Any) -> keras.layers.Layer:
     """Copy a layer shallowly, with another activation: same variables, same call.
 
-    copy.copy would write the layer out and read it back, and setting the attribute would be
-    refused by a built layer.
+    copy.copy would serialize the layer, and a built layer does not allow setting the attribute.
     """
     copied = object.__new__(type(layer))
     vars(copied).update(vars(layer))

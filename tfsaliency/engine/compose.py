@@ -1,4 +1,4 @@
-"""The trace of methods that have a composition, made of traces of their rules' gradients."""
+"""Traces of methods with a composition, built from traces of their rules' gradients."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .gradients import Gradients, Trace, with_other_weights
 from .model_io import list_weights
 from .subject import DEFAULT_LAYER, Subject
 
-# (layer, rule, the method's name) -> the trace of the gradients with respect to that layer.
+# (layer, rule, name of the method) -> trace of the gradients by that layer.
 TraceAtLayer = Callable[[str, Rule, str], Trace]
 
 
 def distinct_rules(methods: Sequence[Method]) -> dict[str, Rule]:
-    """Return each rule once, by the name of the first method that follows it."""
+    """Return each distinct rule, by the name of the first method that uses it."""
     names: dict[Rule, str] = {}
     for method in methods:
         names.setdefault(method.backward_rule, method.name)
@@ -40,9 +40,9 @@ def compose(
     methods
         The methods.
     subject
-        What trace was made for.
+        The subject of the trace.
     trace_at_layer
-        Makes the traces that class activation maps need.
+        Function that makes traces at a layer, for class activation maps.
     """
     at_layers: dict[tuple[str, Rule], Trace] = {}
 
@@ -73,12 +73,12 @@ def compose(
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """One call of a composed trace, and the gradients at the images themselves.
+    """One call of a composed trace, with the gradients at the images.
 
     Parameters
     ----------
     trace, trace_of, subject
-        As for compose; each trace at a layer is made once.
+        See compose; each trace at a layer is made once.
     inputs, first, every
         All inputs, the gradients at the images, and the indices of the images, (n,).
     scale, batch_size
@@ -132,7 +132,7 @@ class _Call:
     def _run_at(self, trace: Trace, points: tf.Tensor, image_index: tf.Tensor) -> Gradients:
         """Run a trace at points (k, h, w, c), with the targets and other inputs of image_index."""
         k, fixed = tf.shape(points)[0], self.subject.inputs.batch
-        if fixed:  # the model takes batches of one size only: the last point pads it
+        if fixed:  # for a model of fixed batch size: pads with the last point
             padded = tf.minimum(tf.range(fixed), k - 1)
             points, image_index = tf.gather(points, padded), tf.gather(image_index, padded)
         given = [tf.gather(array, image_index) for array in self.inputs]

@@ -1,8 +1,8 @@
-"""Which ReLUs a traced model has, and which of them a modified rule reaches.
+"""Census of a traced model's ReLUs, and of those that a modified rule reaches.
 
-The census is taken of the graph that is differentiated, between the forward and the backward
-pass: what it counts is what runs, however the model was written. Only operations on a path from
-the images to the score count.
+The census is taken of the differentiated graph, between the forward and the backward pass, so it
+counts the operations that run, however the model is written. Only operations on a path from the
+images to the score count.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from ..errors import NoReluError, UncoveredReluError
 from .graph_nodes import Inner, Node, find_influenced, inside, make_node
 from .relu_patterns import GATE, RELU, SMOOTH, WRITTEN, kind, other_halves
 
-# Every op of an AttributionReLU has this in its name, and so the census knows it; the second is
-# for one with a slope of its own below zero.
+# Scopes by which the census knows the ops of an AttributionReLU; the second is for leaky ones.
 SITE_SCOPE = "tfsaliency_attribution_relu"
 LEAKY_SCOPE = "tfsaliency_attribution_leaky_relu"
 _SITE = re.compile(rf"(?:.*/)?(?:{SITE_SCOPE}|{LEAKY_SCOPE})(?:_\d+)?(?=/)")
 
-# The second engine sets this attribute of a ReLU op to the name of the gradient function that
-# obeys the rule.
+# The graph engine sets this attribute of a ReLU op to the name of its gradient function.
 MARK, MARKED = "_gradient_op_type", b"TfsaliencyRelu"
 
 
@@ -38,20 +36,20 @@ class Census(NamedTuple):
     Parameters
     ----------
     sites
-        Those that obey the rule: one for each call of an AttributionReLU, or each marked op.
+        ReLUs that follow the rule: one for each call of an AttributionReLU, or each marked op.
     others
-        Those that do not.
+        ReLUs that do not.
     gates
-        ReLUs that are part of a hard sigmoid: they keep their own derivative.
+        ReLUs that are part of a hard sigmoid; they keep their own derivative.
     smooth
-        ELUs, SELUs and CELUs: no ReLUs, they keep their own derivative.
+        ELUs, SELUs and CELUs, which are not ReLUs and keep their own derivative.
     leaky
-        Those of the sites and others that have a slope of their own below zero.
+        Sites and others with a slope below zero.
     hidden
-        AttributionReLUs inside functions, which would follow no rule or the wrong one: those of
-        the others that even the plain gradient does not pass as it should.
+        Others that are AttributionReLUs inside functions. They would follow no rule or a wrong one,
+        even for the plain gradient.
     direct
-        Those of the sites that are in the graph itself, and not in a loop or a branch.
+        Sites in the graph itself, outside loops and branches.
     """
 
     sites: tuple[str, ...]
@@ -65,24 +63,24 @@ class Census(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """What one rule did to the ReLUs of a model.
+    """The number of a model's ReLUs that a rule governs.
 
     Parameters
     ----------
     rule : str
         The method's name.
     relus : int
-        How many ReLU operations lie between the images and the score, gates aside.
+        The number of ReLU operations between the images and the score, without gates.
     reached : int
-        How many of them the rule governs: all, or there is no map.
+        The number that the rule governs. It equals `relus`, or there is no map.
     engine : str
-        How: "clone" (a clone of the model with AttributionReLU layers), "graph" (the traced
-        graph, its ReLU ops marked) or "model" (the model as it is).
+        The way rules are applied: "clone" (a clone of the model with AttributionReLU layers),
+        "graph" (the traced graph with marked ReLU ops) or "model" (the model itself).
     leaky : int
-        How many of the ReLUs have a slope of their own below zero.
+        The number of ReLUs with a slope below zero.
     gates : tuple of str
-        The names of the ReLU operations that keep their own derivative, because they are the
-        clip of a hard sigmoid: they switch something else on and off.
+        The names of ReLU operations that clip a hard sigmoid. They gate another signal, and keep
+        their own derivative.
     smooth : tuple of str
         The names of ELU, SELU and CELU operations, which keep their own derivative.
 
@@ -115,7 +113,7 @@ class Coverage:
 
 
 class Coverages(dict[str, Coverage]):
-    """The Coverage of each method by name, which prints a line for each.
+    """The Coverage of each method by name; prints one line for each.
 
     Examples
     --------
@@ -135,7 +133,7 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Cen
     images, scores
         The ends of the path.
     marks
-        Whether the rule acts on marked ops, and not on AttributionReLUs.
+        Whether the rule acts on marked ops instead of AttributionReLUs.
     """
     found = _Findings()
     callers: list[Inner] = []
@@ -162,7 +160,7 @@ def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Cen
 
 
 def check_coverage(found: Census, modified: Iterable[str]) -> None:
-    """Raise where a modified rule would leave a ReLU alone, or has none to act on.
+    """Raise if a modified rule misses a ReLU, or the model has none.
 
     Parameters
     ----------
@@ -197,43 +195,43 @@ def check_coverage(found: Census, modified: Iterable[str]) -> None:
 
 
 def check_passed(found: Census, passed: Collection[str], method: str) -> None:
-    """Raise UncoveredReluError where the backward pass of a rule left out a ReLU it should govern.
+    """Raise UncoveredReluError if the backward pass of a rule bypassed a ReLU.
 
     Parameters
     ----------
     found
         The census.
     passed
-        The names of the ReLUs at which the rule was asked.
+        The names of the ReLUs at which the rule was called.
     method
         The method's name.
     """
     left = tuple(name for name in found.direct if name not in passed)
     if left:
         raise UncoveredReluError(
-            f"{method!r} was not asked at {len(left)} of {len(found.direct)} ReLUs: {_some(left)}. "
-            "The gradient does not pass there as the operations say: a tf.custom_gradient around "
-            "the ReLU, or an operation behind it without a derivative. Write it as a "
-            "keras.layers.ReLU that nothing of that kind follows, or use methods='gradient'."
+            f"The backward pass of {method!r} bypassed {len(left)} of {len(found.direct)} ReLUs: "
+            f"{_some(left)}. Expected gradients that follow the operations; there is a "
+            "tf.custom_gradient around these ReLUs, or an operation without a derivative behind "
+            "them. Write them as keras.layers.ReLU without either, or use methods='gradient'."
         )
 
 
 def match_site(name: str) -> str | None:
-    """Return the name of the AttributionReLU that an op of this name belongs to, else None."""
+    """Return the name of the AttributionReLU to which an op belongs, by its name, else None."""
     site = _SITE.match(name)
     return site.group() if site else None
 
 
 def is_marked(definition: Any) -> bool:
-    """Tell whether the second engine has put its gradient in the place of this op's own."""
+    """Return whether the graph engine has replaced the gradient of this op."""
     return MARK in definition.attr and definition.attr[MARK].s == MARKED
 
 
 class _Findings:
-    """What a census has found so far, in order."""
+    """The findings of a census so far, in order."""
 
     def __init__(self) -> None:
-        # For each site all that was found inside it: a ReLU with a ceiling is several ops.
+        # For each site, the ops inside it: a ReLU with a ceiling consists of several.
         self.sites: dict[str, bool] = {}
         self.names: dict[str, list[str]] = {WRITTEN: [], GATE: [], SMOOTH: []}
         self.leaky: list[str] = []
@@ -243,15 +241,15 @@ class _Findings:
     def add_site(self, site: str, node: Node) -> None:
         """Count an op of an AttributionReLU.
 
-        One that clips a hard sigmoid makes it a gate. Half of a PReLU whose other half is
-        elsewhere is not reached: together they are one ReLU.
+        If it clips a hard sigmoid, the site is a gate. Half of a PReLU whose other half is
+        elsewhere is not reached, since both together are one ReLU.
         """
         self.sites[site] = self.sites.get(site, False) or kind(node) == GATE
         if any(match_site(name) != site for name in other_halves(node)):
             self.names[WRITTEN].append(site)
 
     def add_unreached(self, site: str) -> None:
-        """Count an AttributionReLU inside a function, where rules cannot be told apart."""
+        """Count an AttributionReLU inside a function, where rules cannot be distinguished."""
         if site not in self.hidden:
             self.hidden.append(site)
             self.names[WRITTEN].append(site)
@@ -267,7 +265,7 @@ class _Findings:
             self.names[WRITTEN if what == RELU else what].append(name)
 
     def sorted(self) -> Census:
-        """Return the census."""
+        """Return the census, sorted by kind."""
         kept = set(self.names[WRITTEN])
         sites = tuple(name for name, gate in self.sites.items() if not gate and name not in kept)
         gates = [name for name, gate in self.sites.items() if gate]
@@ -283,7 +281,7 @@ class _Findings:
 
 
 def between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
-    """Yield the operations that a gradient of target by source may pass, in the graph's order."""
+    """Yield the operations on gradient paths from target to source, in the graph's order."""
     above = set()
     pending = [target.op]
     while pending:
@@ -299,7 +297,7 @@ def between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
 
 
 def _differentiable_inputs(op: tf.Operation) -> list[tf.Tensor]:
-    """Return the inputs of an op through which a gradient may pass."""
+    """Return the inputs of an op that can receive a gradient."""
     if op.type in ("StopGradient", "PreventGradient"):
         return []
     return [t for t in op.inputs if not (t.dtype.is_integer or t.dtype.is_bool)]

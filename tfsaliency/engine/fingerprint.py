@@ -1,8 +1,8 @@
 """Fingerprints of a model's attributes, to detect when a cached trace is stale.
 
-Weights are variables, and those are read at every call. Everything else about a layer is written
-into a trace as it is: an activation, a slope, a statistic. The attributes of a Functional model
-change when it is compiled or fitted, and say nothing about its graph.
+A trace reads weights at every call, but everything else about a layer is constant in it: an
+activation, a slope, a statistic. The attributes of a Functional model itself are ignored: they
+change when it is compiled or fitted, and do not affect its graph.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None)))
 
 
 def _names_of_keras() -> frozenset[str]:
-    """Return what Keras keeps in every layer for itself: lists of weights, losses and nodes."""
+    """Return the names of Keras's own attributes: lists of weights, losses and nodes."""
     layer = keras.layers.Layer(name="tfsaliency")
-    layer.inner = keras.layers.Layer(name="tfsaliency")  # TensorFlow adds what it needs to track it
+    layer.inner = keras.layers.Layer(name="tfsaliency")  # adds TensorFlow's tracking attributes
     own = {"inner", "autocast", "_dtype_policy"}
     return frozenset(vars(layer)) - own
 
@@ -38,15 +38,15 @@ class _Attributes(NamedTuple):
     Parameters
     ----------
     total
-        How many there are, Keras's own included.
+        The number of attributes, with Keras's own.
     values
-        vars(layer) -> the values of those that are not.
+        Function from vars(layer) to the values of the other attributes.
     ids
         Their ids.
     fixed
-        Whether they are the same as long as the ids are: none is a list or a dict.
+        Whether equal ids mean equal values: no value is a list or a dict.
     described
-        What tells each from another.
+        Descriptions that distinguish the values.
     """
 
     total: int
@@ -56,7 +56,7 @@ class _Attributes(NamedTuple):
     described: list[Any]
 
     def are_of(self, layer: keras.layers.Layer) -> bool:
-        """Tell whether a layer has them now."""
+        """Return whether a layer has these attributes now."""
         attributes = vars(layer)
         if self.fixed and len(attributes) == self.total:
             with suppress(KeyError):
@@ -66,11 +66,10 @@ class _Attributes(NamedTuple):
 
 
 class Fingerprint:
-    """The attributes of all layers of a model. It keeps no model alive.
+    """The attributes of all layers of a model, without a reference to the model.
 
-    They are looked at in every call, and so by their ids first. An id may come again, but not while
-    its object is alive: numbers and texts are kept, and of objects there are weak references, where
-    there can be.
+    Every call compares them, first by their ids. An id is unique only while its object is alive:
+    the fingerprint keeps numbers and strings, and weak references to objects where possible.
     """
 
     def __init__(self, model: Model) -> None:
@@ -80,7 +79,7 @@ class Fingerprint:
         for layer in _layers_of(model):
             attributes = vars(layer)
             names = [name for name in attributes if name not in _KERAS_OWN]
-            values = itemgetter(*names, *names[-1:])  # two at least, or it returns no tuple
+            values = itemgetter(*names, *names[-1:])  # at least two, so that it returns a tuple
             present = values(attributes)
             described, objects = _describe(attributes)
             fixed = all(_is_fixed(value) or _is_object(value) for value in present)
@@ -91,11 +90,11 @@ class Fingerprint:
                 if isinstance(each, np.generic):
                     self._kept.append(each)
                     continue
-                with suppress(TypeError):  # not everything can be referred to
+                with suppress(TypeError):  # some objects have no weak references
                     self._objects.append(ref(each))
 
     def matches(self, model: Model) -> bool:
-        """Tell whether a model has these attributes now."""
+        """Return whether a model has these attributes now."""
         layers = list(_layers_of(model))
         return (
             len(layers) == len(self._layers)
@@ -121,7 +120,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _describe(attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Return what tells attributes from others, and the objects that are in it by their ids."""
+    """Return descriptions of attributes, and the objects that they identify by id."""
     found: list[Any] = []
     objects: list[Any] = []
     for name, value in attributes.items():
@@ -131,7 +130,7 @@ def _describe(attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
 
 
 def _append(found: list[Any], objects: list[Any], value: Any, depth: int = 2) -> None:
-    """Append a number or a text, what is in a container, or the id of an object."""
+    """Append the description of a value: a number, a string, a container's items, or an id."""
     if type(value) in _PLAIN:
         found.append(value)
     elif depth and not _is_object(value):

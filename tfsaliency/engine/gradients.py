@@ -1,8 +1,8 @@
-"""Scores and their gradients with respect to the images: one forward pass, one backward a rule.
+"""Scores and their gradients by the images: one forward pass, and one backward pass per rule.
 
-A Trace reads the variables of the model at every call: a map after fit or set_weights is never
-stale. It can also run with other values in their place. It holds no Python object of the model,
-so it can be kept without keeping the model alive.
+A Trace reads the model's variables at every call, so maps after fit or set_weights are never stale.
+It can also run with other values. It holds no Python object of the model, and does not keep the
+model alive.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ _EPSILONS = {tf.float16: 2**-10, tf.bfloat16: 2**-7, tf.float32: 2**-23, tf.floa
 
 
 class Gradients(NamedTuple):
-    """What one call of a Trace returns.
+    """The result of one call of a Trace.
 
     Parameters
     ----------
     targets
-        The class indices that were explained, (n,).
+        The explained class indices, (n,).
     scores
-        The scores that were differentiated, (n,).
+        The differentiated scores, (n,).
     outputs
-        What the model returned, as it is.
+        The outputs of the model.
     gradients
-        For each rule the gradient with respect to the images, (n, h, w, c); for each method of a
-        composed trace its attributions.
+        The gradient by the images for each rule, (n, h, w, c); for a composed trace, the
+        attributions of each method.
     details
-        Of a composed trace, what else is known of each method's: (n,) by name.
+        For a composed trace, the details of each method: (n,) by name.
     layer
-        Of a trace at a layer, the outputs of the layer: gradients are with respect to those.
+        For a trace at a layer, the outputs of the layer, by which to differentiate.
 
-    Scores and gradients are at least float32, whatever the model computes in.
+    Scores and gradients are at least float32, even if the model computes in float16.
     """
 
     targets: tf.Tensor
@@ -61,37 +61,37 @@ class Gradients(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Compiled gradients of a model under some rules, and what is known of them.
+    """Compiled gradients of a model under some rules, with facts about them.
 
     Parameters
     ----------
     run
-        (inputs, targets, scale) -> Gradients, with the present values of the model's variables.
+        Function (inputs, targets, scale) -> Gradients with the current weights of the model.
     run_with
-        (weights, inputs, targets, scale) -> Gradients, with other values in the order of the
-        model's weights; None for one that keeps its own.
+        Function (weights, inputs, targets, scale) -> Gradients with other weights, in the order of
+        the model's; None stands for an unchanged one.
     used
         The indices of the weights that the scores depend on, in the order of their use.
     others
-        How many variables they depend on that are no weights of the model.
+        The number of other variables that the scores depend on.
     census
         The ReLUs between the images and the score.
     engine
         "model", "clone" or "graph".
     score
-        What is differentiated, in words.
+        The score in words.
     classes
-        The number of outputs, None where they are not (n, classes).
+        The number of outputs; None if they are not (n, classes).
     half
-        Whether anything is computed in float16. Then backward passes are scaled, by the scalar
-        scale, and their results divided by it; otherwise scale is not used.
+        Whether anything is computed in float16. Then backward passes are multiplied by the scalar
+        `scale`, and their results divided by it; otherwise `scale` is not used.
     low
         Whether anything is computed in float16 or bfloat16.
     epsilon
         The distance from 1 to the next number in the dtype of the outputs.
     composed
-        Whether it computes attributions of compositions. Then run and run_with take one argument
-        more: how many points to give the network at a time, a scalar.
+        Whether it computes attributions of compositions. Then run and run_with take another
+        argument: the number of points to evaluate at a time, a scalar.
     """
 
     run: Callable[..., Gradients]
@@ -114,10 +114,10 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
     Parameters
     ----------
     subject
-        What is differentiated.
+        The model, score and rules.
     forward
-        Flat inputs -> outputs, or (outputs, layer outputs) if the subject has a layer. For modified
-        rules with an AttributionReLU for each ReLU (engine "clone"), or with marked ReLU ops
+        Function from flat inputs to outputs, or to (outputs, layer outputs) if the subject has a
+        layer. For modified rules, it has AttributionReLUs (engine "clone") or marked ReLU ops
         (engine "graph").
     engine
         "model", "clone" or "graph".
@@ -125,7 +125,7 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
     Raises
     ------
     NoReluError, UncoveredReluError
-        Where a modified rule would not be what its name says.
+        If a modified rule does not reach every ReLU.
     ModelError
         If the score does not depend on the images.
     """
@@ -161,7 +161,7 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
         values = () if subject.layer is None else _wide(source)
         return Gradients(targets, _wide(scores), head.outputs, tuple(gradients), layer=values)
 
-    # Keras does not use autograph either; without it errors come out as they were raised.
+    # Without autograph, as in Keras, errors are raised unchanged.
     function = tf.function(run, autograph=False, jit_compile=subject.jit_compile or None)
     compiled = function.get_concrete_function(
         list(subject.specs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
@@ -172,7 +172,7 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
 
 
 def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> dict[str, Any]:
-    """Return the facts about a traced model that a Trace holds."""
+    """Return the fields of a Trace that describe the traced model."""
     dtypes = _dtypes(scores.graph)
     half = tf.float16.as_datatype_enum in dtypes
     captured = [tensor for tensor in find_captured(scores) if tensor.dtype == tf.resource]
@@ -192,11 +192,11 @@ def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> d
 def with_other_weights(
     compiled: Any, weights: Sequence[keras.Variable]
 ) -> Callable[..., Gradients]:
-    """Return compiled with variables of its own in the place of some of the model's.
+    """Return a compiled function that reads other variables in place of some of the model's.
 
-    A function gets the handles of the variables that it reads as inputs, those read in loops and
-    inner functions included; so it can be called with the handles of others. An array that is
-    given again where it was given last, as from step to step of a cascade, is not copied again.
+    A concrete function takes the handles of all variables that it reads as inputs, including those
+    read in loops and inner functions, so it can be called with other handles. An array that is
+    passed in the same place as in the last call, as in a cascade, is not copied again.
     """
     captured = list(compiled.captured_inputs)
     places = {id(tensor): place for place, tensor in enumerate(captured)}
@@ -219,7 +219,9 @@ def with_other_weights(
         with lock:
             handles = list(captured)
             for (place, dtype), value in zip(own, values, strict=True):
-                if place is None or value is None:  # no score depends on it, or it stays
+                if (
+                    place is None or value is None
+                ):  # the score does not depend on it, or it is unchanged
                     continue
                 handles[place] = handle_of(place, value, dtype)
             given = map(tf.convert_to_tensor, (*inputs, *others))
@@ -231,13 +233,13 @@ def with_other_weights(
 def _indices_of(
     captured: Sequence[tf.Tensor], weights: Sequence[keras.Variable]
 ) -> tuple[int, ...]:
-    """Return which weights are among what a graph captured, in its order."""
+    """Return the indices of the weights that a graph captured, in its order."""
     index = {id(_variable(weight).handle): place for place, weight in enumerate(weights)}
     return tuple(index[id(tensor)] for tensor in captured if id(tensor) in index)
 
 
 def _variable(weight: Any) -> tf.Variable:
-    # In older versions of Keras the weights of a TFSMLayer are variables of TensorFlow's.
+    # In older versions of Keras, the weights of a TFSMLayer are TensorFlow variables.
     return weight if isinstance(weight, tf.Variable) else weight.value
 
 
@@ -252,7 +254,7 @@ def _connected(slope: tf.Tensor | None) -> tf.Tensor:
 
 
 def _dtypes(graph: tf.Graph) -> set[int]:
-    """Return the dtypes, as TensorFlow numbers them, of a graph and of the functions in it."""
+    """Return the dtypes in a graph and its functions, as TensorFlow's enum values."""
     bodies = (function.node_def for function in graph.as_graph_def().library.function)
     inner = {a.type for body in bodies for node in body for a in node.attr.values()}
     outputs = (output for op in graph.get_operations() for output in op.outputs)

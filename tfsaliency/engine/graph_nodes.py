@@ -1,4 +1,4 @@
-"""The operations of a TensorFlow graph with their neighbors, functions that it calls included."""
+"""Operations of a TensorFlow graph and of the functions that it calls, with their neighbors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Node(NamedTuple):
     varies
         Whether its value depends on the images.
     value
-        A function that returns the value of what is constant, else None.
+        Function that returns the value of a constant, or None for other nodes.
     inputs, consumers
-        Functions that return the nodes it computes from, and those that compute from it.
+        Functions that return the nodes it reads, and the nodes that read it.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Node(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """A node inside a function that a graph calls, directly or not.
+    """A node inside a function that a graph calls, directly or indirectly.
 
     Parameters
     ----------
     name
-        Its name, under that of what calls the function.
+        Its name, prefixed by the name of the function's caller.
     node, definition
-        The node, and the NodeDef it was made of.
+        The node and its NodeDef.
     flows
-        Whether only loops and branches are between it and the graph: these are differentiated op
-        by op, other functions as a whole.
+        Whether only loops and branches lie between it and the graph: those are differentiated op by
+        op, other functions as a whole.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Inner(NamedTuple):
 
 
 def make_node(op: tf.Operation, influenced: Collection[tf.Operation]) -> Node:
-    """Return the node of an operation of a graph that is being traced.
+    """Return the node of an operation in the graph being traced.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def make_node(op: tf.Operation, influenced: Collection[tf.Operation]) -> Node:
 
 
 def find_influenced(source: tf.Tensor) -> set[tf.Operation]:
-    """Return the operations whose values depend on a tensor, and not only on its shape."""
+    """Return the operations that depend on the values of a tensor, not only on its shape."""
     influenced = {source.op}
     for op in source.graph.get_operations():  # in the order of creation: inputs come first
         if op.type not in _SHAPE_OPS and any(tensor.op in influenced for tensor in op.inputs):
@@ -85,7 +85,7 @@ def find_influenced(source: tf.Tensor) -> set[tf.Operation]:
 
 
 def find_captured(target: tf.Tensor) -> list[tf.Tensor]:
-    """Return what a graph captured from outside to compute a tensor, in the order of its use."""
+    """Return the captured tensors that a tensor is computed from, in the order of their use."""
     above = set()
     pending = [target.op]
     while pending:
@@ -106,7 +106,7 @@ def make_nodes(
     definitions
         The NodeDefs.
     arguments
-        What is known of the function's arguments: what the caller passes as each.
+        The nodes that the caller passes as the function's arguments, where known.
     """
     body = {definition.name: definition for definition in definitions}
     known = arguments or {}
@@ -147,7 +147,7 @@ def make_nodes(
 
 
 def inside(callers: Iterable[Inner], library: Mapping[str, Any]) -> Iterator[Inner]:
-    """Yield the nodes of all functions that some nodes call, and of those that these call.
+    """Yield the nodes of all functions that some nodes call, directly or indirectly.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def _called(definition: Any) -> set[str]:
 
 
 def _passed(function: Any, caller: Inner) -> dict[str, Node]:
-    """Return what a caller passes as each argument of a function, where that stays what it is."""
+    """Return the nodes that a caller passes as arguments, where they are constant in a loop."""
     names = [argument.name for argument in function.signature.input_arg]
     operands = caller.node.inputs()[caller.definition.op in _BRANCHES :]
     if len(operands) != len(names):
@@ -194,7 +194,7 @@ def _passed(function: Any, caller: Inner) -> dict[str, Node]:
         end = function.ret[output.name].split(":")[0]
         while end in body and body[end].op == "Identity":
             end = body[end].input[0].split(":")[0]
-        if end == name:  # each turn of the loop hands it on as it is
+        if end == name:  # each iteration of the loop passes it on unchanged
             kept[name] = passed[name]
     return kept
 

@@ -1,10 +1,10 @@
-"""The second engine: modified ReLUs in the traced graph of a model, however it was written.
+"""The graph engine: modified ReLUs in the traced graph of any model.
 
-The forward pass is traced, the functions that it calls are inlined, and each ReLU op is marked
-with a gradient function of this module. Imported into another graph and differentiated there,
-marked ops follow the rule. Marks are honored in loops and branches, too, because each backward
-pass builds their gradients anew; they are not in functions that cannot be inlined, and the census
-counts those as not reached.
+The forward pass is traced, its function calls are inlined, and each ReLU op is marked with a
+gradient function of this module. When the graph is imported into another and differentiated there,
+marked ops follow the rule, also in loops and branches, because each backward pass builds their
+gradients anew. Marks have no effect in functions that cannot be inlined; the census counts ReLUs
+there as not reached.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .layer_outputs import LayerForward
 from .model_io import Forward
 from .relu_patterns import RELU, kind
 
-_CUSTOM = "CustomGradient-"  # how TensorFlow names the gradients of tf.custom_gradient
-# What keeps a function from being inlined: it is compiled as a whole, or is to stay as it is.
+_CUSTOM = "CustomGradient-"  # TensorFlow's names for gradients of tf.custom_gradient
+# Attributes that prevent inlining of a function.
 _KEEPS_WHOLE = ("_XlaMustCompile", "_noinline", "api_implements")
-_LOWER = "_lower_using_switch_merge"  # run a loop or a branch in the graph that it is in
+_LOWER = "_lower_using_switch_merge"  # expand a loop or a branch into the surrounding graph
 
 
 class Retraced(NamedTuple):
@@ -38,10 +38,10 @@ class Retraced(NamedTuple):
     Parameters
     ----------
     forward
-        As it was given, inside a graph that is being traced.
+        The same function, to be called inside a graph being traced.
     custom_gradients
-        Whether functions of tf.custom_gradient were found. Theirs cannot be carried over: the
-        operations inside are differentiated.
+        Whether the model uses tf.custom_gradient. Such gradients are lost: the operations inside
+        are differentiated instead.
     """
 
     forward: Forward | LayerForward
@@ -49,7 +49,7 @@ class Retraced(NamedTuple):
 
 
 def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
-    """Trace a forward pass, inline what it calls and mark its ReLUs.
+    """Trace a forward pass, inline its function calls and mark its ReLUs.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) ->
     used = {name.lstrip("^").split(":")[0] for node in graph.node for name in node.input}
 
     def imported(arrays: Sequence[tf.Tensor]) -> Any:
-        # Variables are captured again: what is imported reads them at every call.
+        # Variables are captured again, so that the imported graph reads them at every call.
         capture = tf.compat.v1.get_default_graph().capture
         given = [*arrays, *map(capture, traced.captured_inputs)]
         known = {
@@ -82,7 +82,7 @@ def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) ->
             tensor.set_shape(output.shape)
         if len(returned) == 1:
             return returned[0]
-        # A function returns an Identity of what it computed: that is on no way to the outputs.
+        # A function returns an Identity of its result, which is on no path to the outputs.
         outputs, features = returned
         return outputs, features.op.inputs[0]
 
@@ -92,10 +92,10 @@ def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) ->
 def differentiate_marked(
     scores: tf.Tensor, images: tf.Tensor, upstream: tf.Tensor
 ) -> tf.Tensor | None:
-    """Differentiate scores by images where marks are honored; a tape does not honor them."""
+    """Differentiate scores by images with marked gradients, which a tape would ignore."""
     try:
         return tf.gradients(scores, images, grad_ys=upstream)[0]
-    except LookupError as error:  # what TensorFlow raises for an op that has no gradient
+    except LookupError as error:  # raised for an op without a gradient
         raise ModelError(
             f"Cannot differentiate the traced graph of the model: {error} Use methods='gradient', "
             "or write the model of layers that a clone can be made of."
@@ -105,8 +105,8 @@ def differentiate_marked(
 def forget_custom_gradients(graph: tf.Graph) -> None:
     """Drop a graph's entries from TensorFlow's registry of gradient functions.
 
-    tf.custom_gradient leaves one there for each call, for good, and each holds the whole graph:
-    some 3 MB for a model of ten ReLUs. Nothing may differentiate the graph after this.
+    tf.custom_gradient adds an entry for each call, and never removes it. Each holds the whole
+    graph, some 3 MB for a model of ten ReLUs. The graph cannot be differentiated afterwards.
     """
     registered = _tf_ops.gradient_registry._registry
     for op in graph.get_operations():
@@ -118,7 +118,7 @@ def forget_custom_gradients(graph: tf.Graph) -> None:
 
 @tf.RegisterGradient(MARKED.decode())
 def _gradient_of_marked(op: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
-    """Apply the rule of the backward pass that is being built to a marked op."""
+    """Apply the rule of the backward pass being built to a marked op."""
     rule = active_rule(op.name)
     if rule is None:
         raise ModelError(
@@ -138,16 +138,16 @@ _RELU_GRADIENTS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
 
 
 def _inlined(traced: Any) -> Any:
-    """Return the GraphDef of a concrete function with what it calls put in its place.
+    """Return the GraphDef of a concrete function with its function calls inlined.
 
-    Loops and branches stay; their bodies get names of their own, as they are about to change.
+    Loops and branches stay; their bodies get new names, because they will change.
     """
     graph = traced.graph.as_graph_def()
     functions = graph.library.function
     for owner in (*functions, *_definitions(graph)):
         for name in _KEEPS_WHOLE:
             owner.attr.pop(name, None)
-    _set_lowering(graph, False)  # or they are taken apart, and cannot be differentiated
+    _set_lowering(graph, False)  # else they are expanded, and cannot be differentiated
     meta = tf.compat.v1.train.export_meta_graph(graph_def=graph, graph=traced.graph)
     ends = meta.collection_def["train_op"].node_list.value
     ends.extend(tensor.name for tensor in (*traced.inputs, *traced.outputs))
@@ -181,7 +181,7 @@ def _rename_functions(graph: Any) -> None:
 
 
 def _drop_placeholders(graph: Any) -> None:
-    """Remove what is mapped to other tensors when the graph is imported: XLA compiles none."""
+    """Remove placeholders, which import maps to other tensors; XLA does not compile them."""
     kept = [node for node in graph.node if node.op != "Placeholder"]
     names = {b"loc:@" + node.name.encode() for node in kept}
     for node in kept:
@@ -199,7 +199,7 @@ def _definitions(graph: Any) -> list[Any]:
 
 
 def _mark(graph: Any) -> bool:
-    """Mark the ReLUs of a GraphDef; tell whether gradients were dropped."""
+    """Mark the ReLUs of a GraphDef; return whether custom gradients were dropped."""
     dropped = False
     main = [
         Inner(node.name, node, definition, True)
@@ -212,6 +212,6 @@ def _mark(graph: Any) -> bool:
             attributes[MARK].s = MARKED
         elif MARK in attributes and attributes[MARK].s.startswith(_CUSTOM.encode()):
             del attributes[MARK]
-            # Inside an AttributionReLU is its ReLU, which is marked: nothing is lost.
+            # An AttributionReLU contains a ReLU op, which is marked: nothing is lost.
             dropped |= match_site(inner.definition.input[0]) is None
     return dropped

@@ -1,7 +1,7 @@
-"""What a layer returns inside a forward pass, seen while the pass is traced.
+"""Outputs of a layer inside a forward pass, recorded while the pass is traced.
 
-Layers are watched by an attribute `call` of their own, which is gone when the pass is traced. That
-reaches nested models, layers inside layers, and models with a call of their own.
+During tracing, each layer has a temporary attribute `call` that records its outputs. This reaches
+nested models, layers inside layers, and models with their own call method.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .coverage import between
 from .model_io import Forward, Model
 from .subject import DEFAULT_LAYER
 
-# Flat inputs -> (outputs, what a layer returned).
+# Flat inputs -> (outputs, outputs of a layer).
 LayerForward: TypeAlias = Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
 _Seen: TypeAlias = list[tuple[keras.layers.Layer, Any]]
 _LISTED = 10
@@ -39,18 +39,18 @@ def with_layer_outputs(forward: Forward, callee: Model, layer: str, explained: i
     layer
         The layer's name; DEFAULT_LAYER for the last one with spatial outputs.
     explained
-        Which of the inputs are the images.
+        The index of the input that holds the images.
 
     Raises
     ------
     ModelError
-        If there is no such layer, or the score does not depend on what it returns.
+        If no layer qualifies, or the score does not depend on the layer's outputs.
     OptionError
-        For a name that no layer has, or several have.
+        If no layer or several layers have the name.
     """
     if not isinstance(callee, keras.Model):
         raise ModelError(
-            "Expected a keras.Model, whose layers can be seen, for a method that looks at the "
+            "Expected a keras.Model, whose layers can be inspected, for a method that uses the "
             f"outputs of a layer. Received: {type(callee).__name__}."
         )
     layers = list({id(inner): inner for inner in list_layers(callee)}.values())
@@ -65,9 +65,9 @@ def with_layer_outputs(forward: Forward, callee: Model, layer: str, explained: i
 
 @contextmanager
 def _watched(layers: Iterable[keras.layers.Layer]) -> Iterator[_Seen]:
-    """Yield a list of each layer that returns, and what, in the order of time."""
+    """Yield a list that records each layer call and its outputs, in order of execution."""
     seen: _Seen = []
-    mine = threading.get_ident()  # another thread may call the model meanwhile
+    mine = threading.get_ident()  # another thread may call the model at the same time
     before = {id(layer): vars(layer).get("call") for layer in layers}
 
     def watch(layer: keras.layers.Layer) -> Callable[..., Any]:

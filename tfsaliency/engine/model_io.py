@@ -1,7 +1,7 @@
-"""Inputs and outputs of a model as flat tuples, with their names; and a checked Batch of inputs.
+"""Inputs and outputs of a model as flat tuples with names, and the checked Batch of inputs.
 
-A model may take one batch, several, or a dict of them, and return as much. Everything above this
-module sees a flat tuple of inputs, one of which is explained, and one output.
+A model may take and return one tensor, several, or a dict. All other modules see a flat tuple of
+inputs, one of which is explained, and one output.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _RANK_OF_AN_IMAGE = 3
 
 
 class Inputs(NamedTuple):
-    """What a model is called with, in the order of keras.tree.flatten.
+    """The inputs of a model, in the order of keras.tree.flatten.
 
     Parameters
     ----------
     structure
-        How the flat inputs are packed.
+        The structure in which the model takes its inputs.
     names
-        A name for each; of a list, what its symbolic tensor is called.
+        The name of each input; for a list, the names of its symbolic tensors.
     shapes
-        The shape of each without the batch axis, None where any size will do.
+        The shape of each without the batch axis, with None for axes of any size.
     dtypes
         The dtype of each.
     explained
-        Which of them is explained.
+        The index of the explained input.
     batch
-        The number of images in a batch, where the model fixes it.
+        The batch size, if the model fixes it.
     """
 
     structure: Any
@@ -53,12 +53,12 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch of images and of all other inputs of a model, checked and preprocessed.
+    """A batch of images and all other inputs of a model, checked and preprocessed.
 
     Parameters
     ----------
     images
-        The images to explain as they were given, with a batch axis.
+        The images to explain before preprocessing, with a batch axis.
     arrays
         All inputs of the model, preprocessed.
     inputs
@@ -74,43 +74,43 @@ class Batch:
 
     @property
     def preprocessed(self) -> Array:
-        """The images as the model gets them."""
+        """The images as the model receives them."""
         return self.arrays[self.inputs.explained]
 
     @property
     def signature(self) -> tuple[Any, ...]:
-        """The part of a batch that a trace is made for: the names and shapes of the inputs."""
+        """The names and shapes of the inputs, for which a trace is made."""
         return self.inputs.names, self.specs
 
     @property
     def specs(self) -> tuple[tf.TensorSpec, ...]:
-        """Shape, with n None, and dtype of each input."""
+        """The shape (with n = None) and the dtype of each input."""
         return tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in self.arrays)
 
     def with_images(self, images: Array) -> Batch:
-        """Return a batch of other preprocessed images, each beside the first's other inputs."""
+        """Return a batch of other preprocessed images, each with the other inputs of image 0."""
         arrays = [np.repeat(array[:1], len(images), axis=0) for array in self.arrays]
         arrays[self.inputs.explained] = images
         return replace(self, arrays=tuple(arrays))
 
     def padded(self, part: slice) -> list[Array]:
-        """Return a part of all inputs, padded to the batch size that the model fixes."""
+        """Return a slice of all inputs, padded to the batch size if the model fixes it."""
         return [pad(array[part], self.inputs.batch) for array in self.arrays]
 
 
 def pad(array: Array, size: int | None) -> Array:
-    """Repeat the last entry of an array until it has a size; None leaves it as it is."""
+    """Pad an array to a size by repeating its last entry; None does not pad."""
     missing = (size or len(array)) - len(array)
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
 def list_weights(model: Model) -> Sequence[keras.Variable]:
-    """Return the weights of a model for which other values may be given."""
+    """Return the weights of a model that a trace can replace."""
     return model.weights if isinstance(model, keras.Model) else []
 
 
 def has_visible_layers(model: Any) -> bool:
-    """Tell whether calling the model is running its graph of layers, and nothing else."""
+    """Return whether calling the model runs its graph of layers and nothing else."""
     if not isinstance(model, keras.Model) or "call" in vars(model):  # set on this one model
         return False
     owner = next(c for c in type(model).__mro__ if "call" in vars(c))
@@ -120,7 +120,8 @@ def has_visible_layers(model: Any) -> bool:
 def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
     """Return the structures of symbolic inputs and outputs of a model with visible layers.
 
-    The `input` of a Sequential that was called is what it was called on.
+    The attribute `input` is unsuitable: for a Sequential that was called on a tensor, it is that
+    tensor.
     """
     if isinstance(model, keras.Sequential):
         several = len(model.outputs) > 1
@@ -129,21 +130,21 @@ def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
 
 
 def declares_inputs(model: Model) -> bool:
-    """Tell whether a model says what it takes, before it is called."""
+    """Return whether a model declares its inputs before it is called."""
     return isinstance(model, keras.Model) and bool(getattr(model, "inputs", None))
 
 
 def describe_inputs(model: Model, wanted: str | int | None = None, images: Any = None) -> Inputs:
-    """Return what a model takes; images tell for a model that does not say.
+    """Describe the inputs of a model, by the given images if it does not declare them.
 
     Parameters
     ----------
     model
         A Keras model or any callable.
     wanted
-        The input to explain, a name or an index; None where there is but one.
+        The input to explain, a name or an index; None if there is only one.
     images
-        What the caller gave: a dict or a tuple of several inputs, else one batch.
+        The caller's images: a dict or a tuple for several inputs, else one batch.
 
     Raises
     ------
@@ -192,7 +193,7 @@ def _said(model: keras.Model, wanted: str | int | None) -> Inputs:
 
 
 def _like(model: Model, wanted: str | int | None, images: Any) -> Inputs:
-    """Return inputs like what the caller gave."""
+    """Describe inputs by the arrays that the caller gave."""
     floating = np.dtype(
         "float64" if getattr(model, "variable_dtype", "") == "float64" else "float32"
     )
@@ -210,12 +211,12 @@ def _like(model: Model, wanted: str | int | None, images: Any) -> Inputs:
 
 
 def flatten_inputs(inputs: Inputs, images: Any) -> list[Any]:
-    """Return what the caller gave as a flat list, one entry for each of the model's inputs.
+    """Flatten the caller's images to a list with one entry for each input of the model.
 
     Raises
     ------
     ImageError
-        If it is not one entry for each.
+        If there is not one entry for each input.
     """
     n = len(inputs.names)
     if isinstance(images, Mapping):
@@ -237,7 +238,7 @@ def flatten_inputs(inputs: Inputs, images: Any) -> list[Any]:
 
 
 def check_others(inputs: Inputs, flat: Sequence[Any]) -> list[Array]:
-    """Return all inputs but the explained one as checked batches; that one as it was given."""
+    """Check all inputs but the explained one, and return all of them."""
     checked = list(flat)
     for i, name in enumerate(inputs.names):
         if i != inputs.explained:
@@ -247,23 +248,23 @@ def check_others(inputs: Inputs, flat: Sequence[Any]) -> list[Array]:
 
 
 def choose(what: str, names: Sequence[str], wanted: str | int | None) -> int:
-    """Return the index of the input or output that is wanted.
+    """Return the index of the chosen input or output.
 
     Parameters
     ----------
     what
-        "input" or "output", the option's name.
+        "input" or "output", the name of the option.
     names
-        Those there are.
+        The names to choose from.
     wanted
-        A name, an index, or None where there is but one.
+        A name, an index, or None if there is only one.
 
     Raises
     ------
     ModelError
-        If there are several and none is wanted.
+        If there are several and `wanted` is None.
     OptionError
-        If there is none of that name or index.
+        If the name or index does not exist.
     """
     listed = ", ".join(map(repr, names))
     if wanted is None:
@@ -286,7 +287,7 @@ def choose(what: str, names: Sequence[str], wanted: str | int | None) -> int:
 
 
 def output_names(model: Model, outputs: Any) -> tuple[str, ...]:
-    """Return a name for each of the flat outputs that a model returned, or will return."""
+    """Return the names of a model's flat outputs."""
     given = getattr(model, "output_names", None) or []
     n = len(keras.tree.flatten(outputs))
     return _names(outputs, given if len(given) == n else [f"output {i}" for i in range(n)])
@@ -298,26 +299,26 @@ def make_forward(
     inputs: Inputs,
     output: str | int | None,
 ) -> Forward:
-    """Return flat inputs -> the chosen output, (n, k) if it was (n,).
+    """Return the function from flat inputs to the chosen output; an output (n,) becomes (n, 1).
 
     Parameters
     ----------
     model
-        The caller's, whose outputs' names count.
+        The caller's model, which names the outputs.
     callee
-        What is called: the model, or its clone, which takes the same.
+        The model or its clone, which is called.
     inputs
-        What it takes.
+        Its inputs.
     output
-        The output wanted.
+        The chosen output.
     """
     known = isinstance(callee, keras.Model)
 
     def forward(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
         single = inputs.structure is None
         packed = arrays[0] if single else keras.tree.pack_sequence_as(inputs.structure, [*arrays])
-        # No state of the model is updated. Nor is any replaced: a tf.function inside the model
-        # would keep what it was traced with, for the caller's own next call.
+        # The model's state is neither updated nor replaced: a tf.function inside the model would
+        # keep the replacement for the caller's own next call.
         with keras.StatelessScope(initialize_variables=False):
             outputs = callee(packed, training=False) if known else _call(callee, packed)
         flat = keras.tree.flatten(outputs)
@@ -328,13 +329,13 @@ def make_forward(
 
 
 def _call(function: Callable[..., Any], packed: Any) -> Any:
-    """Call a function; the signatures of a SavedModel take their inputs by name only."""
+    """Call a function; signatures of a SavedModel take their inputs only by name."""
     positional, named = getattr(function, "structured_input_signature", None) or ((None,), {})
     by_name = packed if isinstance(packed, Mapping) else {min(named, default=""): packed}
     try:
         return function(packed) if positional or not named else function(**by_name)
     except (TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
-        # What NumPy, .numpy() and predict() raise when they are given a tensor without a value.
+        # Raised by NumPy, .numpy() and predict() for a symbolic tensor.
         name = getattr(function, "__name__", type(function).__name__)
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
@@ -359,14 +360,14 @@ def _as_outputs(chosen: Any) -> tf.Tensor:
 
 
 def _names(structure: Any, otherwise: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys of a flat dict in the order of keras.tree.flatten, else other names."""
+    """Return the keys of a flat dict in the order of keras.tree.flatten, or the other names."""
     if isinstance(structure, Mapping) and len(structure) == len(otherwise):
         return tuple(keras.tree.flatten({key: key for key in structure}))
     return tuple(otherwise)
 
 
 def _rank(model: Model) -> int:
-    """Return the number of axes of one input of a model that has no symbolic one."""
+    """Return the rank of the input of a model without symbolic inputs."""
     shapes = getattr(model, "_build_shapes_dict", None) or {}
     known = [s for s in shapes.values() if isinstance(s, tuple) and len(s) > 1]
     return len(known[0]) - 1 if len(known) == 1 == len(shapes) else _RANK_OF_AN_IMAGE

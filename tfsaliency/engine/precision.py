@@ -1,8 +1,7 @@
 """A forward pass whose layers compute in another precision than the model's own.
 
-Layers are given another dtype policy while the pass is traced, and only then: weights stay as they
-are, and are cast where they are read. That reaches nested models, layers inside layers, and models
-with a call of their own.
+Only during tracing, layers have another dtype policy. Weights are unchanged, and cast when they are
+read. This reaches nested models, layers inside layers, and models with their own call method.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ PRECISIONS = ("bfloat16",)
 
 
 class _InOneThread(keras.dtype_policies.DTypePolicy):
-    """The dtype policy of a layer that computes in another precision where it is traced."""
+    """The dtype policy of a layer in the thread that traces it in another precision."""
 
     def __init__(self, layer: keras.layers.Layer, precision: str) -> None:
         super().__init__(layer.variable_dtype)
@@ -33,13 +32,13 @@ class _InOneThread(keras.dtype_policies.DTypePolicy):
 
     @property
     def compute_dtype(self) -> str:
-        """What the layer computes in; its own dtype for other threads, which may call it, too."""
+        """The compute dtype; in other threads, which may also call the layer, its own."""
         mine = threading.get_ident() == self._thread
         return self._precision if mine else self._own
 
 
 def lower_precision(precision: str, forward: Forward, callee: Model) -> Forward:
-    """Return a forward pass of the layers of callee in a precision.
+    """Return a forward pass whose layers compute in a precision.
 
     Parameters
     ----------
@@ -53,22 +52,22 @@ def lower_precision(precision: str, forward: Forward, callee: Model) -> Forward:
     Raises
     ------
     ModelError
-        If callee has no layers, or they cannot compute in it, as quantized ones.
+        If callee has no layers, or they cannot compute in the precision, such as quantized ones.
     """
     if not isinstance(callee, keras.Model):
         raise ModelError(
-            f"Expected a keras.Model, whose layers can be told to compute in {precision}. "
+            f"Expected a keras.Model, whose layers can compute in {precision}. "
             f"Received: {type(callee).__name__}. Prepare it without precision."
         )
     layers = [layer for layer in (callee, *list_layers(callee)) if not has_visible_layers(layer)]
     quantized = [layer.name for layer in layers if layer.dtype_policy.quantization_mode]
     if quantized:
         raise ModelError(
-            f"Expected layers that compute in floating point, to be told to in {precision}. "
+            f"Expected layers of floating point, to compute in {precision}. "
             f"Received: quantized ones, {', '.join(quantized[:5])}. Prepare the model without "
             "precision."
         )
-    # What computes in integers, such as an embedding of tokens, goes on to.
+    # Layers that compute in integers, such as an embedding of tokens, are left alone.
     floating = [layer for layer in layers if tf.as_dtype(layer.compute_dtype).is_floating]
 
     def run(arrays: Sequence[tf.Tensor]) -> tf.Tensor:

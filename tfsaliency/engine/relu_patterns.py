@@ -1,7 +1,7 @@
-"""What a ReLU looks like in a TensorFlow graph, and what only looks like one.
+"""Recognition of ReLUs in a TensorFlow graph, and of operations that resemble them.
 
-A node is looked at with its neighbors, in a graph that is being traced or in the body of a
-function that it calls.
+A node is classified with its neighbors, in the graph being traced or in the body of a function that
+it calls.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 
 from .graph_nodes import Node
 
-# Ops that are ReLUs, with the ReLU's slope as their derivative.
+# Ops that are ReLUs; their derivative is the ReLU's slope.
 RELU_OPS = ("Relu", "Relu6", "LeakyRelu")
 
-# A ReLU that a rule can govern; one written in other ops, or hidden; one that switches something
-# else on and off; and an activation with a kink or a bend that is no ReLU.
+# Kinds: a ReLU that a rule can govern; one written in other ops; one that gates another signal; and
+# an activation that is not a ReLU.
 RELU, WRITTEN, GATE, SMOOTH = "relu", "written", "gate", "smooth"
 
 _SMOOTH_OPS = ("Elu", "Selu")
-# Nobody can tell what these compute: a ReLU, for all that is known.
+# The computation of these ops is unknown, so they may be ReLUs.
 _OPAQUE_OPS = (
     "PyFunc", "PyFuncStateless", "EagerPyFunc", "XlaCallModule", "XlaLaunch", "TPUPartitionedCall",
     "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3",
@@ -33,11 +33,11 @@ _SAME_VALUE_OPS = (
 _COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual")
 _LOGIC = ("LogicalNot", "LogicalAnd", "LogicalOr")
 _HARD_SIGMOID_SHIFT, _HARD_SIGMOID_SPAN = 3.0, 6.0
-_NEAR = 32  # how many nodes around one are looked at, at most
+_NEAR = 32  # the largest number of nodes to inspect around one
 
 
 def kind(node: Node) -> str | None:
-    """Return RELU, WRITTEN, GATE or SMOOTH for what is or resembles a ReLU, else None."""
+    """Return RELU, WRITTEN, GATE or SMOOTH if a node is or resembles a ReLU, else None."""
     written = _is_written_relu(node)
     if node.type not in RELU_OPS and not written:
         return SMOOTH if node.type in _SMOOTH_OPS else WRITTEN if node.type in _OPAQUE_OPS else None
@@ -49,7 +49,7 @@ def kind(node: Node) -> str | None:
 
 
 def other_halves(node: Node) -> set[str]:
-    """Return the names of the ReLUs that make a PReLU with this one, max(x, 0) - a max(-x, 0)."""
+    """Return the names of the ReLUs that form a PReLU with this one: max(x, 0) - a max(-x, 0)."""
     if node.type != "Relu" or not node.inputs():
         return set()
     source = _bare(node.inputs()[0])
@@ -63,7 +63,7 @@ def other_halves(node: Node) -> set[str]:
 
 
 def _is_written_relu(node: Node) -> bool:
-    """Tell whether a node is a maximum with zero, a choice or a mask by a comparison."""
+    """Return whether a node is a maximum with zero, or a choice or mask by a comparison."""
     if node.type in ("Maximum", "Minimum"):
         a, b = node.inputs()
         return _is_zero(a) or _is_zero(b) or _is_multiple(a, b) or _is_multiple(b, a)
@@ -96,7 +96,7 @@ def _is_zero(node: Node) -> bool:
 
 
 def _is_multiple(node: Node, other: Node) -> bool:
-    """Tell whether a node is another one times something that does not vary."""
+    """Return whether a node is a constant multiple of another."""
     node, other = _bare(node), _bare(other)
     if node.type != "Mul" or not other.varies:
         return False
@@ -105,7 +105,7 @@ def _is_multiple(node: Node, other: Node) -> bool:
 
 
 def _compares(node: Node) -> bool:
-    """Tell whether a node comes of a comparison of what varies with what does not."""
+    """Return whether a node derives from a comparison of a varying value with a constant."""
     found = _walk_from(node, lambda n: n.inputs(), (*_SAME_VALUE_OPS, *_LOGIC))
     return any(
         n.type in _COMPARISONS
@@ -116,7 +116,7 @@ def _compares(node: Node) -> bool:
 
 
 def _is_hard_sigmoid(node: Node) -> bool:
-    """Tell whether a node is the clip of clip(x + 3, 0, 6) / 6, alone or times something."""
+    """Return whether a node is the clip in clip(x + 3, 0, 6) / 6, alone or in a product."""
     if node.type not in ("Relu", "Relu6", "Maximum", "Minimum", "ClipByValue"):
         return False
     steps = (*_SAME_VALUE_OPS, "Relu", "Maximum", "Minimum")
@@ -138,7 +138,7 @@ def _adds(node: Node, value: float) -> bool:
 
 
 def _divides(node: Node, value: float, factors: bool = True) -> bool:
-    """Tell whether a node divides by a value, itself or in a factor of its product."""
+    """Return whether a node, or a factor of its product, divides by a value."""
     if node.type in ("RealDiv", "Div", "DivNoNan"):
         return _is_constant(node.inputs()[1], value)
     if node.type != "Mul":
@@ -159,7 +159,7 @@ def _is_constant(node: Node, value: float) -> bool:
 
 
 def _number(node: Node) -> Any:
-    """Return the value of a constant number or array of them, else None."""
+    """Return the value of a constant of numbers, else None."""
     while node.type in ("Identity", "Cast") and node.inputs():
         node = node.inputs()[0]
     found = node.value()
@@ -171,7 +171,7 @@ def _number(node: Node) -> Any:
 
 
 def _bare(node: Node) -> Node:
-    """Return the node whose value a node passes on."""
+    """Follow identity-like ops to the node whose value they pass on."""
     while node.inputs():
         if node.type in ("Add", "AddV2") and any(map(_is_zero, node.inputs())):
             node = next((n for n in node.inputs() if not _is_zero(n)), node.inputs()[0])
@@ -183,7 +183,7 @@ def _bare(node: Node) -> Node:
 
 
 def _negated(node: Node) -> Node | None:
-    """Return what a node is the negative of, times something positive or not, else None."""
+    """Return the node that a node negates, possibly scaled, else None."""
     if node.type == "Neg":
         return node.inputs()[0]
     if node.type == "Mul":
@@ -201,7 +201,7 @@ def _is_negation(node: Node) -> bool:
 def _walk(
     node: Node, step: Callable[[Node], Sequence[Node]], through: tuple[str, ...]
 ) -> list[Node]:
-    """Return the nodes reached from node by steps that go on through ops of some types only."""
+    """Return the nodes reached from a node through ops of given types."""
     found: dict[str, Node] = {}
     pending = list(step(node))
     while pending and len(found) < _NEAR:
@@ -216,18 +216,18 @@ def _walk(
 def _walk_from(
     node: Node, step: Callable[[Node], Sequence[Node]], through: tuple[str, ...]
 ) -> list[Node]:
-    """Return what _walk returns, and the node; from the node alone if it cannot be gone through."""
+    """Return the node, and the nodes of _walk if the node has one of the given types."""
     return [node, *(_walk(node, step, through) if node.type in through else [])]
 
 
 def _sums(node: Node) -> set[str]:
-    """Return the names of the sums that a node is a term of, times something or not."""
+    """Return the names of the sums in which a node is a term, possibly scaled."""
     below = _walk(node, lambda n: n.consumers(), (*_SAME_VALUE_OPS, "Mul", "Neg"))
     return {n.name for n in below if n.type in ("Add", "AddV2", "Sub", "AddN")}
 
 
 def _is_part_of_elu(node: Node) -> bool:
-    """Tell whether a node is part of an ELU or CELU that is written in other ops."""
+    """Return whether a node is part of an ELU or CELU written in other ops."""
     if node.type in ("Select", "SelectV2"):
         above = _walk(node, lambda n: n.inputs(), (*_SAME_VALUE_OPS, "Mul"))
         return any(n.type in _SMOOTH_OPS for n in above)

@@ -1,8 +1,8 @@
-"""What is differentiated: the score of one class, and which class.
+"""Scores to differentiate, and the classes they score.
 
-The named scores work on a Head, which knows the value before a final softmax or sigmoid. It is
-found in the traced graph and not by looking at layers: so it is found however the model is
-written (a fused activation, a layer, a function call, inside a nested or subclassed model).
+The named scores use a Head, which knows the value before a final softmax or sigmoid. It is found in
+the traced graph, so it does not matter how the model is written: with a fused activation, a layer
+or a function call, in a nested or subclassed model.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Head(NamedTuple):
     Parameters
     ----------
     outputs
-        What the model returns, (n, k) for a classifier.
+        The outputs of the model, (n, k) for a classifier.
     logits
-        The value before the final softmax or sigmoid; the outputs themselves without one.
+        The value before the final softmax or sigmoid; without one, the outputs.
     activation
-        "softmax", "sigmoid", "none", or "hidden" where the outputs come out of a function call
-        that cannot be looked into.
+        "softmax", "sigmoid", "none", or "hidden" if the outputs come from a function call that
+        cannot be inspected.
     """
 
     outputs: tf.Tensor
@@ -50,7 +50,7 @@ _ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
 
 
 def widen_head(head: Head) -> Head:
-    """Return the end of a model that was told to compute in 16 bits, from its logits on in 32."""
+    """Return the head of a model that computes in 16 bits, with logits and outputs in 32 bits."""
     logits = tf.cast(head.logits, tf.float32)
     activation = _ACTIVATIONS.get(head.activation)
     outputs = tf.cast(head.outputs, tf.float32) if activation is None else activation(logits)
@@ -71,11 +71,11 @@ def find_head(outputs: tf.Tensor) -> Head:
 
 
 def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
-    """Return the value before a final softmax or sigmoid, if there is one."""
+    """Return the value before the final softmax or sigmoid, if there is one."""
     if head.activation == "hidden":
         raise OpaqueModelError(
-            "Cannot tell whether the model ends in a softmax: its outputs come out of a "
-            "tf.function. Expected layers that can be seen. Pass a callable as score, for "
+            "Cannot tell whether the model ends in a softmax: its outputs come from a "
+            "tf.function. Expected layers that can be inspected. Pass a callable as score, for "
             "example lambda outputs, targets: tf.gather(outputs, targets, batch_dims=1)."
         )
     return _take(head.logits, targets)
@@ -130,10 +130,9 @@ def score_values(score: str | Score, head: Head, targets: tf.Tensor) -> tf.Tenso
     Parameters
     ----------
     score
-        A key of SCORES, or a callable (outputs, targets (n,)) -> (n,), which receives the
-        model's outputs as they are.
+        A key of SCORES, or a callable (outputs, targets (n,)) -> (n,) of the model's outputs.
     head
-        The traced model's end.
+        The head of the traced model.
     targets
         Class indices, (n,).
     """
@@ -154,7 +153,7 @@ def score_values(score: str | Score, head: Head, targets: tf.Tensor) -> tf.Tenso
 
 
 def choose_targets(head: Head, targets: tf.Tensor) -> tf.Tensor:
-    """Replace TOP_CLASS by the model's top class, where the outputs are (n, classes)."""
+    """Replace TOP_CLASS by the model's top class, if the outputs are (n, classes)."""
     if head.outputs.shape.rank != 2:
         return targets
     top = tf.argmax(head.outputs, axis=-1, output_type=targets.dtype)
@@ -162,7 +161,7 @@ def choose_targets(head: Head, targets: tf.Tensor) -> tf.Tensor:
 
 
 def describe_score(score: str | Score, head: Head) -> str:
-    """Say what was differentiated, for the result."""
+    """Describe the differentiated score in words, for the result."""
     if callable(score):
         return getattr(score, "__name__", type(score).__name__)
     if score in ("logit", "margin") and head.activation in ("softmax", "sigmoid"):
@@ -171,7 +170,7 @@ def describe_score(score: str | Score, head: Head) -> str:
 
 
 def resolve_targets(targets: Any, n: int, class_names: Sequence[str] | None = None) -> Array:
-    """Return one class index per image, (n,) int32, with TOP_CLASS where none was given.
+    """Return one class index per image, (n,) int32; TOP_CLASS for targets of None.
 
     Parameters
     ----------
@@ -180,13 +179,13 @@ def resolve_targets(targets: Any, n: int, class_names: Sequence[str] | None = No
     n
         The number of images.
     class_names
-        The class names in the order of the model's outputs; needed for names, which are found
-        whatever their case, and with a space for an underscore.
+        The class names in the order of the model's outputs, required for targets by name. The
+        search ignores case, and takes spaces and underscores as equal.
 
     Raises
     ------
     OptionError
-        For an unknown or ambiguous name, a wrong number of targets, or what is no integer.
+        If a name is unknown or ambiguous, or targets are not integers or of a wrong number.
     """
     if isinstance(targets, (list, tuple)):
         listed = list(targets)
@@ -202,7 +201,7 @@ def resolve_targets(targets: Any, n: int, class_names: Sequence[str] | None = No
 
 
 def check_class_names(class_names: Sequence[str] | None, classes: int | None) -> None:
-    """Raise OptionError unless class names are one name for each of the model's outputs."""
+    """Raise OptionError unless there is one class name for each output of the model."""
     if class_names is None or classes is None:
         return
     listed = [] if isinstance(class_names, (str, dict)) else list(class_names)
@@ -214,7 +213,7 @@ def check_class_names(class_names: Sequence[str] | None, classes: int | None) ->
 
 
 def check_targets_in_range(targets: Array, classes: int | None) -> None:
-    """Raise OptionError for a target that the model has no output for."""
+    """Raise OptionError if the model has no output for a target."""
     bad = sorted({int(t) for t in targets if t != TOP_CLASS and t >= (classes or np.inf)})
     if bad:
         raise OptionError(

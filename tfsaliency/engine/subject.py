@@ -1,4 +1,4 @@
-"""The record of what a trace is made for."""
+"""Subject: the record for which a trace is made."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ DEFAULT_LAYER = ""  # the last layer with spatial outputs
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is differentiated: a model's score, with respect to its images or to a layer's outputs.
+    """The subject of a differentiation: a score of a model, by its images or a layer's outputs.
 
     Parameters
     ----------
     model
         The caller's model.
     inputs, specs
-        The inputs that it expects, and shape (n, ...), with n None, and dtype of each.
+        The inputs of the model, with the shape (None, ...) and dtype of each.
     rules
-        The rule of each method, by the method's name.
+        The rule of each method, by name.
     score
         A key of SCORES or a callable.
     output
-        The output that is scored; None for the only one.
+        The scored output; None for the only one.
     layer
-        The name of the layer whose outputs take the place of the images, or DEFAULT_LAYER; None for
-        the images.
+        The layer by whose outputs to differentiate, a name or DEFAULT_LAYER; None for the images.
     precision
         One of PRECISIONS; None for the model's own.
     jit_compile

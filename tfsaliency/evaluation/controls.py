@@ -1,6 +1,6 @@
-"""Controls that may explain a map without any network: the CONTROLS table.
+"""Controls, which resemble maps but need no network: the CONTROLS table.
 
-Edges of the photo, the photo times noise, noise alone, a blob in the middle.
+They are the edges of the image, the image times noise, noise alone, and a centered blob.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..tables import Table
 
 _SPEARMAN = SIMILARITIES["spearman"]
 _BLOB = 0.25  # standard deviation of the blob, of the height and of the width
-_ALIKE = 0.02  # Spearman correlations that differ by no more are not told apart
+_ALIKE = 0.02  # Spearman correlations that differ by less are not distinguished
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class ExplainedBy:
     Parameters
     ----------
     edges
-        Of the trained network's maps and the edges of the photos, averaged over photos.
+        Between the trained network's maps and the edges of the images, averaged over images.
     noise
-        Of the trained network's maps and the photos times noise.
+        Between the trained network's maps and the images times noise.
     noise_to_noise
-        Of the photos times noise and the photos times other noise: what a map gets that is the
-        photo times something random.
+        Between the images times noise and the images times other noise: the value of a map that is
+        the image times random numbers.
     spearman
-        Of the trained and the randomized networks' maps, at the headline step.
+        Between the trained and the randomized networks' maps, at the headline step.
     like_noise
-        Whether the last two differ by at most .02: then this correlation says no more about the
-        method than it says about noise.
+        Whether the last two differ by at most .02. Then the correlation does not distinguish the
+        method from the image times noise.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class ExplainedBy:
 
 
 def edge_map(images: Array) -> Array:
-    """Return the size of the Sobel gradient of images (n, h, w, c), summed over channels."""
+    """Return the magnitude of the Sobel gradient of images (n, h, w, c), summed over channels."""
     padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     rows = padded[:, 2:] - padded[:, :-2]
     columns = padded[:, :, 2:] - padded[:, :, :-2]
@@ -74,7 +74,7 @@ def _center_blob(images: Array) -> Array:
     return np.broadcast_to(np.exp(-(y[:, np.newaxis] ** 2 + x**2) / 2), (n, h, w))
 
 
-# Of images (n, h, w, c) as the network gets them, (n, h, w).
+# Functions of preprocessed images (n, h, w, c) to (n, h, w).
 Control = Callable[[Array, np.random.Generator], Array]
 
 CONTROLS: Table[Control] = Table(
@@ -91,14 +91,14 @@ CONTROLS: Table[Control] = Table(
 def compare_with_controls(
     maps: Mapping[str, Array], images: Array, spearman: Mapping[str, float]
 ) -> dict[str, ExplainedBy]:
-    """Compare the maps of each method with the controls, which are those of the photos alone.
+    """Compare the maps of each method with the controls.
 
     Parameters
     ----------
     maps
         Attributions of the trained network, (n, h, w, c), by method.
     images
-        The images as the network gets them, (n, h, w, c).
+        The preprocessed images, (n, h, w, c).
     spearman
         The mean correlation of trained and randomized maps, by method.
     """

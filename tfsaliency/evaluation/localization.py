@@ -1,4 +1,4 @@
-"""Metrics of a map against the mask of the pixels that matter: the METRICS table.
+"""Localization metrics of a map against the mask of the relevant pixels: the METRICS table.
 
 With phi a map, M a mask of |M| of p pixels, and top_k(phi) the k largest values:
 
@@ -7,10 +7,9 @@ With phi a map, M a mask of |M| of p pixels, and top_k(phi) the k largest values
     relevance_rank      |top_|M|(phi) & M| / |M|
     localization_auc    probability that a pixel in M has a larger value than one outside
 
-By chance (for a map whose pixels were shuffled) the first three are |M| / p and the last is .5.
-Equal values share their places. A metric is NaN where the mask is empty, and where a map is
-constant or not finite; relevance_mass where nothing is positive, and localization_auc where the
-mask is full.
+For a map with shuffled pixels (chance), the first three are |M| / p and the last is .5. Ties are
+shared. A metric is NaN if the mask is empty, or the map is constant or not finite; relevance_mass
+also if nothing is positive, and localization_auc if the mask is full.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ class Metric:
     name
         The key of METRICS.
     of_one
-        (values (p,), mask (p,)) -> float, for one map that varies and a mask that is not empty.
+        Function (values (p,), mask (p,)) -> float, for a map that varies and a mask that is not
+        empty.
     chance
-        The fraction of the pixels in the masks -> the mean value for a map whose pixels were
-        shuffled.
+        Function from the fraction of pixels in the mask to the mean value for a shuffled map.
     description
         One line about it.
 
@@ -75,7 +74,7 @@ class Metric:
         Raises
         ------
         ImageError
-            For other shapes, or masks that are not bool.
+            If shapes differ, or masks are not bool.
         """
         values, marked = _numbers(maps), check_masks(masks)
         if values.shape != marked.shape:
@@ -87,7 +86,7 @@ class Metric:
         )
 
     def chance_of(self, masks: Any) -> Array:
-        """Return the mean value for a map whose pixels are in random order, (n,)."""
+        """Return the mean value for a map with shuffled pixels, (n,)."""
         share = check_masks(masks).mean(axis=(1, 2))
         return np.where(share > 0, self.chance(share), np.nan)
 
@@ -117,7 +116,7 @@ def _localization_auc(values: Array, mask: Array) -> float:
     outside = mask.size - inside
     if not outside:
         return float("nan")
-    # Ranks from 0: those of pixels inside count the pixels below, also those inside.
+    # Ranks start at 0; the rank of a pixel inside counts all lower pixels, also those inside.
     below = average_ranks(values)[mask].sum() - inside * (inside - 1) / 2
     return float(below / (inside * outside))
 
@@ -160,7 +159,7 @@ METRICS: Table[Metric] = Table(
 
 
 def check_masks(masks: Any) -> Array:
-    """Return masks (n, h, w) of bool as an array, or raise ImageError."""
+    """Return boolean masks (n, h, w) as an array, or raise ImageError."""
     marked = np.asarray(masks)
     if marked.ndim != 3 or marked.dtype != np.bool_:
         remedy = " A threshold makes them bool: masks > 0." if marked.dtype.kind in "uif" else ""

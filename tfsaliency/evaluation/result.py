@@ -20,8 +20,8 @@ from ..statistics import bootstrap, interval, nanmean
 from ..tables import align, short
 
 CHANCE = "chance"
-FEWEST = 8  # pictures, below which an interval holds the mean too seldom
-_RANKED = "From the highest to the lowest; = where the difference from the first may be by chance:"
+FEWEST = 8  # images; with fewer, intervals contain the mean too rarely
+_RANKED = "From highest to lowest; = means that the difference from the first may be chance:"
 _ARRAYS = ("values", "chance", "correct")
 
 
@@ -34,7 +34,7 @@ class Difference:
     mean
         The mean difference.
     low, high
-        Its 95 % interval over images; NaN for fewer than 8 on which both are defined.
+        Its 95 % interval over images; NaN with fewer than 8 on which both are defined.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the interval is on one side of zero, else 0; 0 also without an interval."""
+        """1 or -1 if the interval excludes zero, else 0; 0 without an interval."""
         return int(self.low > 0) - int(self.high < 0)
 
 
@@ -60,20 +60,20 @@ class Evaluation:
     Parameters
     ----------
     values : array
-        With the axes method, metric, image; NaN where undefined.
+        Values with axes (method, metric, image); NaN if undefined.
     chance : array
-        The mean value for a map of shuffled pixels, (metrics, images).
+        The mean value for a map with shuffled pixels, (metrics, images).
     methods, controls, metrics : tuple of str
-        The names; the first axis of values is that of the methods and then of the controls.
+        The names; the first axis of values has the methods, then the controls.
     correct : array or None
-        Whether the model's top class is the label of each image, (n,); None for a model of one
+        Whether the model's top class is the label of each image, (n,); None for a model with one
         output.
     coverage : dict
-        For each method, how many ReLUs its rule governs.
+        The number of ReLUs that each method's rule governs.
     settings : dict
         The settings of the evaluation in words.
     problems : Problems
-        The causes for which maps mean nothing.
+        The causes of meaningless maps.
 
     Examples
     --------
@@ -110,12 +110,12 @@ class Evaluation:
         return (*self.methods, *self.controls, CHANCE)
 
     def of(self, name: str, metric: str) -> Array:
-        """Return the values (n,) of a method, of a control, or of chance.
+        """Return the values (n,) of a method, a control or chance.
 
         Raises
         ------
         OptionError
-            For an unknown method or metric.
+            If the method or metric is unknown.
         """
         if metric not in self.metrics:
             raise unknown_option("metric", metric, self.metrics)
@@ -125,23 +125,23 @@ class Evaluation:
         return self.chance[k] if name == CHANCE else self.values[self.names.index(name), k]
 
     def mean(self, name: str, metric: str) -> float:
-        """Return the mean over the images on which the metric is defined."""
+        """Return the mean over images with a defined metric."""
         return nanmean(self.of(name, metric))
 
     def interval(self, name: str, metric: str) -> tuple[float, float]:
-        """Return the 95 % interval of the mean, over images; NaN for fewer than 8."""
+        """Return the 95 % interval of the mean over images; NaN with fewer than 8."""
         return _interval(self.of(name, metric))
 
     def difference(self, name: str, other: str, metric: str) -> Difference:
-        """Return the difference between a method and another, where both are defined."""
+        """Return the mean difference of two methods on images where both are defined."""
         gaps = self.of(name, metric) - self.of(other, metric)
         return Difference(nanmean(gaps), *_interval(gaps))
 
     def ranking(self, metric: str) -> list[tuple[str, ...]]:
         """Return the names from the highest mean to the lowest, in groups.
 
-        Each is compared with the first name of the group before it, and joins that group if the
-        interval of their difference holds zero. Names without an interval are left out.
+        Each name is compared with the first name of the last group, and joins that group if the
+        interval of their difference contains zero. Names without an interval are omitted.
         """
         known = [name for name in self.names if np.isfinite(self.interval(name, metric)).all()]
         ordered = sorted(known, key=lambda name: -self.mean(name, metric))
@@ -154,48 +154,49 @@ class Evaluation:
         return groups
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything to a NumPy .npz file; the path is taken as it is.
+        """Save to a NumPy .npz file.
 
         Parameters
         ----------
         path
-            Where to write; an existing file is replaced once all is written.
+            Path of the file; no suffix is added. An existing file is replaced once the new one is
+            complete.
         """
         arrays = {n: getattr(self, n) for n in _ARRAYS if getattr(self, n) is not None}
         storage.save(path, "Evaluation", arrays, _plain(self))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Evaluation:
-        """Read what save wrote.
+        """Load an evaluation that save wrote.
 
         Raises
         ------
         ResultError
-            If the file is damaged, or not one that save wrote.
+            If the file is damaged or of another kind.
         FileNotFoundError
-            If there is none.
+            If the file does not exist.
         """
         return storage.load(path, "Evaluation", _from_file)
 
     def to_json(self, path: str | PathLike[str]) -> None:
-        """Write everything; NaN is written as null.
+        """Export to JSON, with null for NaN.
 
         Parameters
         ----------
         path
-            Where to write; an existing file is replaced once all is written.
+            Path of the file. An existing file is replaced once the new one is complete.
         """
         arrays = {name: storage.to_plain(getattr(self, name)) for name in _ARRAYS}
         with storage.replacing(path) as file:
             json.dump({**_plain(self), **arrays}, file, allow_nan=False)
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write one row for each number: method, metric, image, value, chance.
+        """Export to CSV, with columns method, metric, image, value, chance.
 
         Parameters
         ----------
         path
-            Where to write; an existing file is replaced once all is written.
+            Path of the file. An existing file is replaced once the new one is complete.
         """
         with storage.replacing(path, newline="") as file:
             writer = csv.writer(file)
@@ -226,7 +227,7 @@ def _lines(result: Evaluation) -> list[str]:
         rows.append([name, *cells])
     lines += ["", *align(rows), ""]
     if result.values.shape[-1] < FEWEST:
-        lines.append(f"means; for intervals and a ranking give {FEWEST} pictures or more")
+        lines.append(f"means; for intervals and a ranking, give {FEWEST} images or more")
     else:
         groups = map(result.ranking, result.metrics)
         rankings = [" > ".join(map(" = ".join, each)) for each in groups]
@@ -240,18 +241,18 @@ def _lines(result: Evaluation) -> list[str]:
     undefined = int((~np.isfinite(result.values)).sum())
     if undefined:
         what = "a map is constant or not finite, or a mask is empty"
-        lines += ["", f"Undefined, as {what}: {undefined} of {result.values.size}."]
+        lines += ["", f"Undefined, because {what}: {undefined} of {result.values.size}."]
     return lines
 
 
 def _plain(result: Evaluation) -> dict[str, Any]:
-    """Return the fields that are no arrays in terms of JSON."""
+    """Return the fields that are not arrays as JSON values."""
     names = (f.name for f in fields(result) if f.name not in _ARRAYS)
     return {name: storage.to_plain(getattr(result, name)) for name in names}
 
 
 def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evaluation:
-    """Return the evaluation of a file whose arrays and header agree, else raise ResultError."""
+    """Build an evaluation from the arrays and the header of a file, or raise ResultError."""
     methods, controls, metrics = (
         storage.from_plain(tuple[str, ...], header[name])
         for name in ("methods", "controls", "metrics")

@@ -1,4 +1,4 @@
-"""evaluate(model, data, methods): metrics of maps whose answer is known."""
+"""Evaluation of methods on images with a known answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .localization import METRICS, check_masks
 from .result import CHANCE, Evaluation
 
 _IMAGE_AXES = 4
-_PART = 64  # images of which controls are computed at a time
+_PART = 64  # images for which to compute controls at a time
 
 
 def evaluate(
@@ -35,38 +35,39 @@ def evaluate(
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
 ) -> Evaluation:
-    """Measure maps of images with a known answer, beside controls that need no network.
+    """Measure the maps of methods on images with a known answer, beside controls.
 
-    Each image's label is explained, whatever the model's top class is; `correct` of the result
-    tells which images it gets right.
+    The maps explain each image's label, even if the model predicts another class; the attribute
+    `correct` of the result marks images that the model classifies correctly.
 
     Parameters
     ----------
     model, score, preprocess, reduction, batch_size, on_problem
         As for saliency_map.
     data
-        Images (n, h, w, c), the class to explain of each (n,), and masks (n, h, w) of the pixels
-        that matter: from make_shapes, or your own GroundTruth(images, labels, masks). A
-        model of one output has the class 0.
+        Images (n, h, w, c), the class to explain of each (n,), and masks (n, h, w) of the relevant
+        pixels: from make_shapes, or your own GroundTruth(images, labels, masks). A model with one
+        output has the class 0.
     methods
         As for saliency_map; by default "gradient", "guided_backprop" and "zeiler_fergus", which
         need a model with ReLUs.
     seed
-        The seed of the noise of the controls.
+        The seed of the controls' noise.
 
     Returns
     -------
-    Evaluation; print it.
+    Evaluation, which prints as a table.
 
     Raises
     ------
     ImageError, ModelError, OptionError
-        As for saliency_map; ImageError also for masks of another shape than the images, and
-        OptionError for labels that are not one class index for each.
+        As for saliency_map; also ImageError if masks and images differ in shape, and OptionError if
+        labels are not one class index for each image.
 
     References
     ----------
-    Arras, Osman and Samek 2022, "CLEVR-XAI", arXiv:2003.07258, for the idea and two of the metrics.
+    Arras, Osman and Samek 2022, "CLEVR-XAI", arXiv:2003.07258: known answers and two of the
+    metrics.
 
     Examples
     --------
@@ -105,7 +106,7 @@ def evaluate(
 
 
 def _check(data: Any) -> tuple[Array, Array]:
-    """Return the labels (n,) and masks (n, h, w) of a GroundTruth whose parts fit together."""
+    """Check that the parts of a GroundTruth fit; return labels (n,) and masks (n, h, w)."""
     if not isinstance(data, GroundTruth):
         raise OptionError(
             "Expected a GroundTruth: synthetic.make_shapes(n, seed), or GroundTruth(images, "
@@ -133,5 +134,5 @@ def _correct(outputs: Array, labels: Array) -> Array | None:
 
 
 def _in_parts(control: Control, images: Array, rng: np.random.Generator) -> Array:
-    """Return a control of all images; a few at a time, as float64 of all would be large."""
+    """Compute a control of all images in parts, to limit the memory of float64 arrays."""
     return np.concatenate([control(images[part], rng) for part in batches(len(images), _PART)])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-_NARROW, _TAILS = 0.01, 6.0  # pixels, as good as no blur; standard deviations, as good as all
+_NARROW = 0.01  # pixels; a narrower Gaussian does not blur
+_TAILS = 6.0  # standard deviations; what lies beyond is negligible
 
 
 def blurred(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-    """Return images (k, ..., c) convolved with a Gaussian of sigma pixels, 0 around them."""
+    """Return images (k, ..., c) convolved with a Gaussian of sigma pixels, zero-padded."""
     for axis in range(1, images.shape.rank - 1):
         wide = images.dtype if images.dtype.size > tf.float32.size else tf.float32
         weights = tf.cast(_gaussian(tf.shape(images)[axis], tf.cast(sigma, wide)), images.dtype)
@@ -19,7 +20,7 @@ def blurred(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
 
 
 def _gaussian(size: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-    """Return (size, size) of the weight of each place at each other; for sigma 0 the identity."""
+    """Return the matrix (size, size) of a blur along one axis; for sigma 0, the identity."""
     places = tf.range(-size + 1, size)
     narrow = tf.maximum(sigma, tf.cast(_NARROW, sigma.dtype))
     reach = tf.math.ceil(_TAILS * narrow)

@@ -26,17 +26,17 @@ GRIDS = ("quadratic", "linear")
 class BlurIG:
     """The integral of the gradients on the path from the blurred image to the image.
 
-    Each step takes the gradient in its middle, times the change of the image in that step. The sum
-    is the difference of the scores at the image and at its blur; steps are doubled as
-    IntegratedGradients doubles them, with the same details.
+    Each step multiplies the gradient at its midpoint by the change of the image. The attributions
+    sum to the difference of the scores at the image and at its blur. Steps are doubled as in
+    IntegratedGradients, with the same details.
 
     Parameters
     ----------
     sigma
-        The first blur, the standard deviation of a Gaussian in pixels. The image is 0 outside its
+        Standard deviation of the first Gaussian blur, in pixels. The image is 0 outside its
         borders: a blur much wider than the image leaves nothing.
     grid
-        The way it falls to 0: "quadratic" (smaller steps where there is detail) or "linear".
+        Decrease of sigma to 0: "quadratic" (smaller steps near the sharp image) or "linear".
     tolerance
         The largest gap, as a fraction of the difference of the scores.
     steps, max_steps
@@ -85,7 +85,7 @@ class BlurIG:
             sharp = tf.gather(points, indices)
 
             def at(place: tf.Tensor) -> tf.Tensor:
-                """Return the images at a place from 0, blurred, to the number of steps, sharp."""
+                """Return the images at a position from 0 (blurred) to the number of steps."""
                 left = 1 - tf.cast(place, tf.float32) / tf.cast(counts[level], tf.float32)
                 return blurred(sharp, self.sigma * (left**2 if self.grid == "quadratic" else left))
 

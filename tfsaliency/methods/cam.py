@@ -34,8 +34,7 @@ def _layer_cam(values: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     return tf.nn.relu(gradients)
 
 
-# (outputs, gradients), both (k, h', w', channels) -> the weights of the outputs: as many, or one
-# a channel.
+# (outputs, gradients), both (k, h', w', channels) -> weights of the same shape, or one a channel.
 CAM_WEIGHTS: dict[str, Weights] = {
     "grad_cam": _grad_cam,
     "grad_cam_plus_plus": _grad_cam_plus_plus,
@@ -47,7 +46,8 @@ CAM_WEIGHTS: dict[str, Weights] = {
 class CAM:
     """A class activation map: ReLU(sum over channels of weights * outputs of a layer).
 
-    It has one channel, is never negative, and has the size of the image by bilinear interpolation.
+    The map has one channel, is never negative, and is resized to the image by bilinear
+    interpolation.
 
     Parameters
     ----------
@@ -55,10 +55,10 @@ class CAM:
         "grad_cam" (the mean gradient over all positions), "grad_cam_plus_plus" or "layer_cam" (the
         positive part of the gradient at each position).
     layer
-        The layer's name, of a nested model's too. By default the last layer with spatial outputs.
-        Of a layer that is called several times the last call counts.
+        Name of the layer, possibly in a nested model; by default, the last layer with spatial
+        outputs. If a layer is called several times, its last call is used.
     rule
-        The rule of the gradients, a key of RULES or a function; None for that of the method.
+        The rule for the gradients, a key of RULES or a function; None for the method's rule.
 
     References
     ----------

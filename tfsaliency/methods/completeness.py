@@ -1,7 +1,7 @@
-"""Completeness: the sum of an integral of gradients is the difference of the scores at its ends.
+"""Completeness: path attributions sum to the difference of the scores at the ends of the path.
 
-Integrated gradients, Blur IG and guided IG share this: the baselines they start from, the gap that
-is left by a number of steps, and the refinement until the gap is within a tolerance.
+Integrated gradients, Blur IG and guided IG share the code here: baselines, the completeness gap,
+and the refinement of steps until the gap is within a tolerance.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Integral = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
 
 def check_steps(inner: Any, tolerance: Any, steps: Any, max_steps: Any) -> None:
-    """Raise OptionError for impossible options of an integral that is refined."""
+    """Raise OptionError for impossible options of a refined integral."""
     check_inner(inner)
     check_int("steps", steps, 1)
     check_int("max_steps", max_steps, steps)
@@ -39,9 +39,9 @@ class Endpoints(NamedTuple):
     last
         The score at the end, (k,).
     difference
-        The score at the end minus that at the beginning, (k,).
+        The score at the end minus the score at the beginning, (k,).
     scale
-        The absolute difference, of which gaps are fractions, unless it is negligible, (k,).
+        The absolute difference, the unit of gaps, unless it is negligible, (k,).
     """
 
     last: tf.Tensor
@@ -49,7 +49,7 @@ class Endpoints(NamedTuple):
     scale: tf.Tensor
 
     def gap(self, values: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-        """Return the relative gaps between sums of attributions and the differences at indices."""
+        """Return the relative gaps between sums of attributions and score differences."""
         total = tf.reduce_sum(values, list(range(1, values.shape.rank)))
         difference, scale = (tf.gather(each, indices) for each in (self.difference, self.scale))
         gap = tf.abs(total - tf.cast(difference, total.dtype))
@@ -72,12 +72,12 @@ def refine(
     tolerance: float,
     points: tf.Tensor,
 ) -> Attributions:
-    """Integrate by more and more steps, each point until its gap is within the tolerance.
+    """Integrate with a growing number of steps until the gap of each point is within tolerance.
 
     Parameters
     ----------
     integrate
-        (level, indices of points (j,)) -> their Integral, (j, ...).
+        Function (level, indices of points (j,)) -> Integral, (j, ...).
     levels
         The number of steps at each level.
     ends
@@ -85,7 +85,7 @@ def refine(
     tolerance
         The largest gap.
     points
-        The points that are explained, (k, ...).
+        The explained points, (k, ...).
     """
     values, infinite = tf.zeros_like(points), tf.constant(np.inf, points.dtype)
     gap, steps = tf.fill(tf.shape(ends.last), infinite), tf.zeros_like(ends.last, tf.int32)
@@ -113,7 +113,7 @@ def refine(
 def integrate_once(
     integrate: Callable[[tf.Tensor, tf.Tensor], Integral], ends: Endpoints
 ) -> Attributions:
-    """Integrate by the first number of steps alone, where no gap can be measured; see refine."""
+    """Integrate with the first number of steps, where no gap can be measured; see refine."""
     values, details = integrate(tf.constant(0), tf.range(tf.shape(ends.last)[0]))
     return Attributions(values, ends.last, details)
 
@@ -125,7 +125,7 @@ def gap_details(gap: tf.Tensor, steps: tf.Tensor, tolerance: float) -> dict[str,
 
 
 def double_steps(steps: int, max_steps: int) -> list[int]:
-    """Return the numbers of steps from steps to max_steps, each twice the one before.
+    """Return the numbers of steps from steps to max_steps, each twice the last.
 
     >>> double_steps(16, 100)
     [16, 32, 64, 100]
@@ -134,7 +134,7 @@ def double_steps(steps: int, max_steps: int) -> list[int]:
 
 
 def resolve_baseline(baseline: Any, points: tf.Tensor) -> tf.Tensor:
-    """Return a baseline for points (k, h, w, c): of a number, an array (h, w, c), or "blur"."""
+    """Return the baseline of points (k, h, w, c), from a number, an array (h, w, c) or "blur"."""
     if isinstance(baseline, str):
         if baseline != "blur":
             raise unknown_option("baseline", baseline, ["blur"])

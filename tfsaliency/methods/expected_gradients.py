@@ -15,21 +15,20 @@ from .protocol import AttributionFunction, Attributions, Composition, check_inne
 
 @dataclass(frozen=True, eq=False)
 class ExpectedGradients:
-    """The mean of the integrated gradients from many baselines, by one point on each path.
+    """The mean of the integrated gradients from many baselines, with one point on each path.
 
-    Each sample draws a baseline and a place on the path: the mean of (x - x') * g(x' + t (x - x')).
-    All images share the draws.
+    Each sample draws a baseline x' and a position t on the path; the attribution is the mean of
+    (x - x') * g(x' + t (x - x')). All images share the draws.
 
     Parameters
     ----------
     baselines
-        Images (m, h, w, c) to draw from, for example some of those that the model was trained on,
-        in the space of the preprocessed images; or None for uniform noise between the smallest and
-        the largest value of the image, drawn anew for each sample.
+        Preprocessed images (m, h, w, c) to draw from, such as some of the training images; or None
+        for uniform noise between the minimum and the maximum of the image, drawn for each sample.
     samples
         The number of samples.
     seed
-        The seed of baselines and places.
+        The seed of the baselines and positions.
     inner
         The attributions along the path; None for the gradient under the method's rule.
 
@@ -101,7 +100,7 @@ class ExpectedGradients:
                 f"Expected baselines as an array (m, {str(shape)[1:]}. "
                 f"Received: {array.dtype} of shape {array.shape}."
             )
-        with tf.init_scope():  # kept beside the graph and not in it
+        with tf.init_scope():  # kept beside the graph, not in it
             given = tf.constant(array, points.dtype)
 
         def baseline(sample: tf.Tensor) -> tf.Tensor:

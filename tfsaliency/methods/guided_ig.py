@@ -1,4 +1,4 @@
-"""Guided IG: the integral of the gradients on a path that changes what matters least first."""
+"""Guided IG: the integral of the gradients on a path of small gradients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from .protocol import AttributionFunction, Attributions, Composition, check_inne
 
 @dataclass(frozen=True, eq=False)
 class GuidedIG:
-    """The integral of the gradients on a path that changes what matters least first.
+    """The integral of the gradients on a path that moves low-gradient features first.
 
-    Each step brings the image nearer to the whole image, the sum of absolute differences falling
-    linearly: by the features (values of pixels) with the smallest absolute gradient, a fraction of
-    all at a time, the last of these in part. So the path avoids large gradients. The gap between
-    the sum and the difference of the scores is in the details as that of IntegratedGradients, but
-    no number of steps makes it small: with ReLUs, a half is usual.
+    Each step moves the features (pixel values) with the smallest absolute gradients toward the
+    image, a fraction of all features at a time, so that the L1 distance to the image decreases
+    linearly. The path thereby avoids large gradients. The details hold the completeness gap, as for
+    IntegratedGradients, but no number of steps makes it small: with ReLUs, .5 is usual.
 
     Parameters
     ----------
@@ -30,10 +29,10 @@ class GuidedIG:
     steps
         The number of steps.
     fraction
-        The fraction of the features that are moved at a time.
+        The fraction of the features to move at a time.
     tolerance
-        The largest gap, as a fraction of the difference of the scores; above it a warning is
-        issued.
+        The largest gap, as a fraction of the difference of the scores; a larger gap is a problem
+        "unconverged".
     inner
         The attributions along the path; None for the gradient under the method's rule.
 
@@ -84,7 +83,7 @@ class GuidedIG:
             distance = tf.abs(tf.reshape(left, [k, -1]))
             remaining = tf.cast((self.steps - 1 - done) / self.steps, points.dtype)
             wanted = tf.reduce_sum(distance, axis=1, keepdims=True) - whole * remaining
-            # The last step goes all the way, whatever was lost by rounding.
+            # The last step goes all the way, despite rounding errors.
             wanted = tf.where(done + 1 < self.steps, wanted, np.inf)
             size = tf.reshape(tf.abs(tf.broadcast_to(gradients, tf.shape(points))), [k, -1])
             shares = self._shares(tf.cast(size, points.dtype), distance, wanted)
@@ -106,7 +105,7 @@ class GuidedIG:
         return Attributions(values, ends.last, gap_details(gap, steps, self.tolerance))
 
     def _shares(self, size: tf.Tensor, distance: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-        """Return the part of its distance (k, features) that each feature moves; wanted (k, 1)."""
+        """Return the share of its distance (k, features) that each feature moves; wanted (k, 1)."""
         size = tf.where(distance > 0, size, np.inf)  # features that have arrived come last
         last = tf.shape(size)[1] - 1
         group_size = 1 + tf.cast(self.fraction * tf.cast(last, tf.float32), tf.int32)

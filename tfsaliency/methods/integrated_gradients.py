@@ -26,17 +26,17 @@ from .protocol import AttributionFunction, Attributions, Composition, fold, larg
 class IntegratedGradients:
     """The integral of the gradients on the straight path from a baseline, times that path.
 
-    The sum of the attributions is the difference of the scores at the image and at the baseline.
-    The number of Gauss-Legendre steps is doubled until the sum is within the tolerance, up to
-    max_steps; the details "gap", "steps" and "unconverged" hold the result. Where gradients are not
-    those of the score (under a modified rule, or of another composition) the sum means nothing:
-    then the first number of steps is used.
+    The attributions sum to the difference of the scores at the image and at the baseline. The
+    number of Gauss-Legendre steps is doubled until the sum is within the tolerance, up to
+    max_steps; the details "gap", "steps" and "unconverged" hold the result. For attributions that
+    are not the gradients of the score (a modified rule, an inner composition), completeness does
+    not apply and the first number of steps is used.
 
     Parameters
     ----------
     baseline
-        In the space of the preprocessed images: a number, an array (h, w, c), "blur" (the image
-        blurred by a tenth of its size), or a list of these, whose attributions are averaged.
+        Start of the path, in the space of the preprocessed images: a number, an array (h, w, c),
+        "blur" (the image blurred by a tenth of its size), or a list of these to average over.
     tolerance
         The largest gap, as a fraction of the difference of the scores.
     steps, max_steps
@@ -115,7 +115,7 @@ class IntegratedGradients:
 
 
 def _gauss_legendre(levels: Sequence[int]) -> tuple[Any, Any, Any]:
-    """Return the numbers of nodes, and tables of nodes and weights on [0, 1], a row a level."""
+    """Return node counts, and tables of nodes and weights on [0, 1] with one row per level."""
     places, weights = np.zeros((2, len(levels), max(levels)), np.float32)
     for row, count in enumerate(levels):
         nodes, shares = np.polynomial.legendre.leggauss(count)

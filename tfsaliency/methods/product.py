@@ -1,4 +1,4 @@
-"""Attributions times something else."""
+"""Products of attributions: with the image, or with other attributions."""
 
 from __future__ import annotations
 

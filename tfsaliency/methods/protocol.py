@@ -1,8 +1,8 @@
-"""The protocol of compositions: attributions that are made of attributions at other images.
+"""The protocol of compositions: attributions computed from attributions at other images.
 
-A composition is called with an attribution function, the images to explain, and their indices. It
-evaluates the attribution function where it likes, and returns attributions. So compositions nest,
-and one of a user's own is an object that can be called with three arguments.
+A composition receives an attribution function, the images to explain, and their indices. It
+evaluates the function at any points, and returns attributions. Compositions therefore nest, and a
+custom composition is any callable of three arguments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import OptionError
 from .rules import Rule
 
 
-# These two are NamedTuples, and not dataclasses, because tf.nest looks into NamedTuples alone.
+# These two are NamedTuples because tf.nest does not look into dataclasses.
 class Attributions(NamedTuple):
     """Attributions at k points.
 
@@ -30,7 +30,7 @@ class Attributions(NamedTuple):
     scores
         The score at each point, (k,).
     details
-        Other numbers about each point, (k,) by name; over several samples the largest counts.
+        Other numbers about each point, (k,) by name; the maximum over several samples.
     """
 
     values: tf.Tensor
@@ -39,14 +39,14 @@ class Attributions(NamedTuple):
 
 
 class LayerOutputs(NamedTuple):
-    """The outputs of a layer at k points, and the score's derivative with respect to them.
+    """The outputs of a layer at k points, and the derivative of the score with respect to them.
 
     Parameters
     ----------
     values
         The layer's output, (k, h', w', channels).
     gradients
-        The score's derivative with respect to it, of the same shape.
+        The derivative of the score with respect to it, of the same shape.
     scores
         The score at each point, (k,).
     """
@@ -63,15 +63,15 @@ class AttributionFunction:
     Parameters
     ----------
     at
-        (points (k, h, w, c), image_index (k,)) -> Attributions; image_index says whose class is
-        explained at each point, and whose other inputs are taken.
+        Function (points (k, h, w, c), image_index (k,)) -> Attributions; image_index selects the
+        image whose class is explained at each point, and whose other inputs are used.
     batch_size
         The number of points to evaluate at a time, a scalar tensor.
     is_gradient
         Whether the values are the derivatives of the scores.
     at_layer
-        (points, image_index, layer, rule) -> LayerOutputs: of a layer by name, or of the last one
-        with spatial outputs for None; under a rule, or that of the method for None.
+        Function (points, image_index, layer, rule) -> LayerOutputs. The layer is a name, or None
+        for the last layer with spatial outputs; the rule is a Rule, or None for the method's.
     """
 
     at: Callable[[tf.Tensor, tf.Tensor], Attributions]
@@ -84,9 +84,9 @@ class AttributionFunction:
         return self.at(points, image_index)
 
     def of(self, inner: Composition | None) -> AttributionFunction:
-        """Return an attribution function that evaluates an inner composition, a sample at a time.
+        """Return an attribution function that evaluates an inner composition, one sample at a time.
 
-        For None, the attribution function itself.
+        For None, return this function.
         """
         if inner is None:
             return self
@@ -95,11 +95,11 @@ class AttributionFunction:
 
 
 class Composition(Protocol):
-    """Attributions at images, made of attributions at others.
+    """A callable that computes attributions from attributions at other images.
 
-    An object with this one method may be the composition of a Method. Where it is passed in the
-    place of a Method, its maps are called by its attribute `name`, or by the name of the function
-    or class; its attribute `reduction` says how channels are reduced, "sum_abs" without one.
+    Any such callable can be the composition of a Method. Passed in place of a Method, its maps take
+    its attribute `name`, else the name of the function or class; its attribute `reduction` is the
+    default reduction of channels, else "sum_abs".
     """
 
     def __call__(
@@ -110,7 +110,7 @@ class Composition(Protocol):
 
 
 def check_inner(inner: Any, name: str = "inner") -> None:
-    """Raise OptionError unless a value is a composition or None."""
+    """Raise OptionError unless the value is a composition or None."""
     if inner is not None and not callable(inner):
         raise OptionError(
             f"Expected {name} as a composition, such as InputXGradient(), or None for the "
@@ -127,23 +127,22 @@ def fold(
     first: Callable[[tf.Tensor, Attributions], Any],
     join: Callable[[Any, Any], Any],
 ) -> tuple[Any, dict[str, tf.Tensor]]:
-    """Fold the attributions at draw(0), ... draw(samples - 1), each (k, h, w, c), some at a time.
+    """Fold the attributions at draw(0), ... draw(samples - 1), each (k, h, w, c), in chunks.
 
     Parameters
     ----------
     draw
-        The index of a sample -> its points.
+        Function from the index of a sample to its points.
     attribute, points, image_index
-        As a composition gets them.
+        The arguments of the composition.
     first
-        (indices (m,), attributions (m, k, ...) at these samples) -> the part of the result that
-        they make.
+        Function (indices (m,), attributions (m, k, ...) of these samples) -> partial result.
     join
-        Two such parts -> one; a part of zeros must change nothing.
+        Function that joins two partial results; a partial result of zeros must be neutral.
 
     Returns
     -------
-    All parts joined, and the largest of each detail, (k,).
+    The joined result, and the maximum of each detail, (k,).
     """
     k = tf.shape(points)[0]
     count = tf.maximum(attribute.batch_size // k, 1)
@@ -163,9 +162,8 @@ def fold(
         details = {name: tf.reduce_max(each, axis=0) for name, each in result.details.items()}
         return first(indices, result), details
 
-    # A function, for its structure: the loop needs to know the structure of a part before its
-    # first step, and a step outside of it would be a second copy of the network, with memory of
-    # its own.
+    # A function, so that the loop can know the structure of a part before its first step. A step
+    # outside the loop would be a second copy of the network, with its own memory.
     traced = tf.function(evaluate_from, autograph=False).get_concrete_function(
         tf.TensorSpec((), tf.int32)
     )
@@ -191,12 +189,12 @@ def fold(
 
 
 def largest(details: Sequence[Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-    """Return the largest of each detail."""
+    """Return the maximum of each detail."""
     return {name: tf.reduce_max([each[name] for each in details], axis=0) for name in details[0]}
 
 
 def check_number(name: str, value: Any, least: float, above: bool = False) -> None:
-    """Raise OptionError unless a value is a finite number from least on, or above it."""
+    """Raise OptionError unless the value is a finite number >= least (> least if `above`)."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not least <= value < np.inf or (above and value == least):
         limit = f"above {least:g}" if above else f"from {least:g}"

@@ -1,24 +1,24 @@
-"""What one ReLU does on the way back: the rules, as pure functions.
+"""Rules for the backward pass of a ReLU, as pure functions.
 
-A rule takes the gradient that arrives from above and the site it arrives at, and returns the
-gradient to pass down. In the formulas u is that upstream gradient, z and y are the ReLU's
+A rule takes the gradient that arrives from above and the ReLU's site, and returns the gradient to
+pass down. In the formulas u is that upstream gradient, z and y are the ReLU's
 input and output, and s = dy/dz is the ReLU's own slope at z: 0 or 1 for a plain ReLU, 0 above
 the ceiling of a ReLU6, the negative slope of a leaky one.
 
-What counts as a ReLU is a choice where the papers, which know plain ReLUs only, say nothing:
+The papers define the rules for plain ReLUs. For related activations, this package decides:
 
 - Leaky ReLUs (LeakyReLU, PReLU, ReLU with a negative slope) are ReLUs. Guided backpropagation
   restricts the chain rule to positive signals (Springenberg et al. 2014, section 3.4), and the
   chain rule through a leaky ReLU is u * s: with s = 0 it is the paper's formula, and paths that
-  the network uses are not cut. The deconvnet rectifies the signal on its way down whatever the
-  ReLU let through on the way up (Zeiler and Fergus 2014, section 2.1), which asks nothing of s.
-- ELU, SELU, CELU, GELU, SiLU are none. Both papers argue with a rectifier that is on or off;
-  these bend, and have no off. They keep their own derivative.
+  the network uses are not cut. The deconvnet rectifies the signal on its way down, whatever the
+  ReLU passed on the way up (Zeiler and Fergus 2014, section 2.1), and does not depend on s.
+- ELU, SELU, CELU, GELU, SiLU are not ReLUs. Both papers assume a rectifier that is on or off;
+  these functions have no off state. They keep their own derivative.
 - A ReLU(6) that is the clip of a hard sigmoid, max(0, min(6, x + 3)) / 6, as in hard_silu and in
-  squeeze-and-excite blocks, is a gate: it weighs another signal, and rectifies none. It keeps its
+  squeeze-and-excite blocks, is a gate: it scales another signal and does not rectify. It keeps its
   own derivative.
 
-A result's coverage counts each kind.
+The coverage of a result counts each kind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Site:
     outputs
         y, any shape.
     backward
-        The ReLU's own derivative: u -> u * s, in the kernel TensorFlow itself uses for it.
+        The ReLU's own derivative: u -> u * s, computed by TensorFlow's own kernel.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def gradient(upstream: tf.Tensor, site: Site) -> tf.Tensor:
 
 
 def guided_backprop(upstream: tf.Tensor, site: Site) -> tf.Tensor:
-    """Pass down max(u, 0) * s: only what is positive on both ways.
+    """Pass down max(u, 0) * s: only signals that are positive forward and backward.
 
     References
     ----------
@@ -81,7 +81,7 @@ def guided_backprop(upstream: tf.Tensor, site: Site) -> tf.Tensor:
 
 
 def zeiler_fergus(upstream: tf.Tensor, site: Site) -> tf.Tensor:
-    """Pass down max(u, 0), whatever z was: the "deconvnet".
+    """Pass down max(u, 0), independent of z: the "deconvnet".
 
     References
     ----------
@@ -110,17 +110,17 @@ def rect_grad_at(percentile: float) -> Rule:
     Parameters
     ----------
     percentile
-        Of y * u over one image's values in a layer, (n, ...) for n images, from 0 to below 100;
-        what is above passes.
+        Percentile of y * u over one image's values in a layer, (n, ...) for n images, in [0, 100);
+        gradients above it pass.
 
     Returns
     -------
-    A Rule, for a Method of one's own.
+    A Rule, for a custom Method.
 
     Raises
     ------
     OptionError
-        For another number, or none.
+        If percentile is not a number in [0, 100).
 
     References
     ----------
@@ -151,7 +151,7 @@ def rect_grad_at(percentile: float) -> Rule:
 
 
 def _percentile(values: tf.Tensor, percentile: float) -> tf.Tensor:
-    """Return a percentile of each row of (n, m), between two values by linear interpolation."""
+    """Return a percentile of each row of (n, m), interpolated linearly."""
     last = tf.cast(tf.shape(values)[1] - 1, tf.float64)
     place = last * percentile / 100
     below = tf.cast(place, tf.int32)
@@ -168,7 +168,7 @@ RULES: Table[Rule] = Table(
 
 
 def resolve_rule(rule: str | Rule) -> Rule:
-    """Return a rule as it is, or that of a key of RULES, else raise OptionError."""
+    """Return a rule given as a function or a key of RULES, or raise OptionError."""
     if callable(rule):
         return rule
     if not isinstance(rule, str):

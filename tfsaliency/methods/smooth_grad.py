@@ -24,19 +24,19 @@ from .protocol import (
 class SmoothGrad:
     """A statistic of the attributions of noisy images: mean, mean_square or variance.
 
-    The signed mean is taken before any absolute value. The noise of a sample is the same for each
-    image, whatever is explained beside it.
+    The signed mean is taken before any absolute value. All images share the noise of a sample, so a
+    map does not depend on the other images of its batch.
 
     Parameters
     ----------
     samples
-        How many noisy images.
+        The number of noisy images.
     noise
-        The standard deviation, as a fraction of an image's max - min.
+        The standard deviation, as a fraction of max - min of the image.
     statistic
         "mean", "mean_square" (SmoothGrad-squared) or "variance" (VarGrad).
     seed
-        Draws the noise.
+        The seed of the noise.
     inner
         The attributions of each noisy image; None for the gradient under the method's rule.
 
@@ -68,7 +68,7 @@ class SmoothGrad:
 
     @property
     def reduction(self) -> str:
-        """How channels are reduced: "sum" for what is never negative, else "sum_abs"."""
+        """Reduction of channels: "sum" for statistics that are never negative, else "sum_abs"."""
         return "sum_abs" if self.statistic == "mean" else "sum"
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class SmoothGrad:
 def _normal(shape: tf.Tensor, key: Sequence[Any]) -> tf.Tensor:
     """Return standard normal noise, float32, by the formula of Box and Muller.
 
-    tf.random.stateless_normal takes three times as long: it has no vectorized logarithm and cosine.
+    tf.random.stateless_normal takes three times as long, for want of vectorized transcendentals.
     """
     size = tf.reduce_prod(shape)
     first, second = tf.unstack(tf.random.stateless_uniform([2, (size + 1) // 2], key))
@@ -118,18 +118,18 @@ def _normal(shape: tf.Tensor, key: Sequence[Any]) -> tf.Tensor:
 
 
 class _Statistic(NamedTuple):
-    """A statistic of many samples, made of some at a time.
+    """A statistic of many samples, computed in chunks.
 
     Parameters
     ----------
     name
         The default name of the maps.
     first
-        Attributions (m, k, ...) of m samples -> the part of the total that they make.
+        Function from attributions (m, k, ...) of m samples to a partial result.
     join
-        Two such parts -> one.
+        Function that joins two partial results.
     result
-        (the total of all samples, their number) -> the statistic (k, ...).
+        Function (joined result, number of samples) -> statistic (k, ...).
     """
 
     name: str
@@ -151,7 +151,7 @@ def _moments(values: tf.Tensor) -> _Moments:
 
 
 def _joined(a: _Moments, b: _Moments) -> _Moments:
-    """Return the moments of two sets of samples together, without a difference of large numbers."""
+    """Return the moments of two sets of samples together, without cancellation."""
     count, gap = a.count + b.count, b.mean - a.mean
     squares = a.squares + b.squares + tf.square(gap) * a.count * b.count / count
     return _Moments(count, a.mean + gap * b.count / count, squares)

@@ -1,7 +1,7 @@
-"""The METHODS table, and the record of one method.
+"""The METHODS table and the record of a method.
 
 A method is a rule for the backward pass of the ReLUs, a composition of the gradients, and a
-reduction of the channels. Tests and the choices of the command line come from METHODS.
+reduction of the channels. Tests and the command line read their choices from METHODS.
 """
 
 from __future__ import annotations
@@ -69,15 +69,14 @@ class Method:
     name : str
         The name of its maps in the result.
     rule : str or callable
-        A key of RULES, or a function (upstream, site) -> gradient. On a model that computes in
-        float16 it gets the upstream gradient times a power of two, and should return its result
-        times the same.
+        A key of RULES, or a function (upstream, site) -> gradient. For a float16 model, the
+        upstream gradient is scaled by a power of two, and the result must scale with it.
     composition : callable or None
-        The composition of the gradients under the rule, such as SmoothGrad(); None for the gradient
-        at the image itself.
+        The composition of the gradients under the rule, such as SmoothGrad(); None for the
+        gradient at the image.
     reduction : str or None
-        How saliency_map reduces the channels by default: "sum_abs", "max_abs" or "sum"; None for
-        that of the composition, which is "sum_abs" unless its values are never negative.
+        Default reduction of channels: "sum_abs", "max_abs" or "sum"; None for the composition's
+        own, which is "sum" if its values are never negative, else "sum_abs".
 
     Raises
     ------
@@ -86,7 +85,7 @@ class Method:
 
     Examples
     --------
-    A method or a composition is passed wherever a name is:
+    A method or a composition is accepted wherever a name is:
 
     >>> import keras, numpy as np, tensorflow as tf, tfsaliency as tfs
     >>> blocked = tfs.Method("blocked", lambda upstream, site: tf.zeros_like(upstream))
@@ -123,18 +122,18 @@ class Method:
 
     @property
     def channel_reduction(self) -> str:
-        """The reduction by default."""
+        """The default reduction of channels."""
         own: str = getattr(self.composition, "reduction", "sum_abs")
         return self.reduction or own
 
 
-# What a function that explains takes as its methods: one, or several.
+# The argument `methods` of the public functions: one method, or several.
 Methods: TypeAlias = MethodName | str | Method | Composition
 MethodsArgument: TypeAlias = Methods | Sequence[Methods]
 
 
 def _describe(method: Method) -> str:
-    """Return one line about a method: its expression, and what it computes."""
+    """Describe a method in one line: its expression, and the quantity it computes."""
     if method.composition is None:
         return first_line(method.backward_rule)
     rule = "" if method.rule == "gradient" else f" under {method.rule}"
@@ -142,7 +141,7 @@ def _describe(method: Method) -> str:
 
 
 def _expression(part: Any) -> str:
-    """Return the expression that makes a composition, without options at their defaults."""
+    """Return the expression that builds a composition, without default options."""
     options = [
         f"{field.name}={_expression(value) if is_dataclass(value) else repr(value)}"
         for field in fields(part)
@@ -176,12 +175,12 @@ METHODS: Table[Method] = Table(
     _describe,
 )
 
-# The methods of evaluate and of the command line by default: one backward pass each.
+# The default methods of evaluate and the command line; each takes one backward pass.
 DEFAULT_METHODS = ("gradient", "guided_backprop", "zeiler_fergus")
 
 
 def resolve_methods(methods: MethodsArgument) -> tuple[Method, ...]:
-    """Return the methods asked for.
+    """Return the methods as a tuple of Methods.
 
     Parameters
     ----------
@@ -191,7 +190,7 @@ def resolve_methods(methods: MethodsArgument) -> tuple[Method, ...]:
     Raises
     ------
     OptionError
-        For an unknown name, none at all, or two methods of one name.
+        If a name is unknown, there are no methods, or two have the same name.
     """
     single = isinstance(methods, (str, bytes, Method)) or not isinstance(methods, Iterable)
     listed: Iterable[Any] = [methods] if single else methods  # type: ignore[assignment]
@@ -206,10 +205,10 @@ def resolve_methods(methods: MethodsArgument) -> tuple[Method, ...]:
 
 
 def identify(method: Method) -> tuple[Any, ...] | None:
-    """Return a key that is equal for methods that compute the same, whatever their reduction.
+    """Return a key that is equal for methods that compute the same, apart from the reduction.
 
-    None for a method with a part that may compute something else in the next call: a callable of
-    the caller's own, or an array.
+    Return None for a method with a part that may change between calls: a user's callable, or an
+    array.
     """
     try:
         return method.name, _identity(method.backward_rule), _identity(method.composition)
@@ -236,7 +235,7 @@ def _resolve(method: Any) -> Method:
 
 
 def _default_name(composition: Any) -> str:
-    """Return the name of the maps of a composition: its own, or that of its function or class."""
+    """Return the name of a composition's maps: its own, or that of its function or class."""
     name = getattr(composition, "name", None) or getattr(composition, "__name__", None)
     name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(composition).__name__).lower()
     if not isinstance(name, str) or not name.isidentifier():

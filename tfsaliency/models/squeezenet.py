@@ -4,7 +4,7 @@ References
 ----------
 Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer 2016, "SqueezeNet: AlexNet-level accuracy with
 50x fewer parameters and <0.5MB model size", arXiv:1602.07360. Weights: the authors' Caffe model
-(BSD licence), in the half-precision file that ncnn distributes.
+(BSD license), in the half-precision file that ncnn distributes.
 """
 
 from __future__ import annotations
@@ -60,14 +60,13 @@ def SqueezeNet(
     ----------
     weights
         "imagenet" downloads the trained weights once (2.5 MB, checked by their sha256) to the
-        folder where keras.applications keeps its own; a path reads that file; None draws new
-        ones.
+        cache of keras.applications; a path reads that file; None draws random weights.
     include_softmax
-        Whether to end in the softmax layer "prob", or before it in "pool10".
+        Whether the last layer is the softmax "prob", or "pool10" before it.
     classes
         The number of outputs; 1000 with trained weights.
     input_shape
-        (h, w, 3); BGR minus the mean as preprocess_input makes it. 227 x 227 in training.
+        The shape (h, w, 3) of inputs from preprocess_input; 227 x 227 in training.
 
     Returns
     -------
@@ -76,9 +75,9 @@ def SqueezeNet(
     Raises
     ------
     WeightsError
-        If the weights cannot be had, or the file is short, altered or another network's.
+        If the weights are not available, or the file is truncated, altered or of another network.
     OptionError
-        For classes or an input shape that do not fit.
+        If classes or input_shape are impossible.
 
     References
     ----------
@@ -104,7 +103,7 @@ def SqueezeNet(
 
 
 def preprocess_input(x: Any) -> Any:
-    """Turn RGB images of 0..255 into what SqueezeNet was trained on.
+    """Convert RGB images of 0..255 to the inputs of SqueezeNet.
 
     Parameters
     ----------
@@ -144,7 +143,7 @@ def read_weights(path: str | PathLike[str]) -> list[Array]:
     Raises
     ------
     WeightsError
-        If it cannot be read, is short or long, or does not hold this network.
+        If the file cannot be read, has a wrong size, or is of another network.
     """
     try:
         data = Path(path).read_bytes()
@@ -216,10 +215,10 @@ def _conv_relu(
 
 
 def _caffe_pool(x: Any, name: str) -> Any:
-    """Max-pool 3x3, stride 2, output size rounded UP as in Caffe: padded at the right and bottom.
+    """Max-pool 3x3 with stride 2; the output size is rounded up, as in Caffe.
 
-    On an even side that is TensorFlow's "same", on an odd one "valid". Of unequal sides the even
-    one is padded with zeros, which change no maximum of ReLU outputs.
+    An even side needs TensorFlow's padding "same", an odd side "valid". If one side is even and the
+    other odd, zeros are added to the even one; they do not change the maximum of ReLU outputs.
     """
     h, w = x.shape[1] % 2, x.shape[2] % 2
     if h != w:
@@ -254,7 +253,7 @@ def _checked_shape(input_shape: Any) -> tuple[int, int, int]:
 
 
 def _set_weights(model: keras.Model, arrays: list[Array]) -> None:
-    # model.weights is in the order of the graph's depth, the file in the order of the network.
+    # model.weights is sorted by depth in the graph, the file in the order of the network.
     names = ["conv1"]
     names += [f"{f}-{part}" for f in _FIRES for part in ("squeeze1x1", "expand1x1", "expand3x3")]
     for index, name in enumerate([*names, "conv10"]):

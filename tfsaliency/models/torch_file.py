@@ -1,8 +1,8 @@
-"""Tensors of a PyTorch file, read without PyTorch and without running any code of the file.
+"""Reader of tensors in PyTorch files, without PyTorch and without running code of the file.
 
-torch.save writes a pickle: a program for a stack machine that can call any function by its name.
-Here the standard library only takes the program apart; the few instructions that a dictionary of
-tensors needs are carried out by `_evaluate`, and any other instruction or name is an error.
+torch.save writes a pickle: a program for a stack machine that can call any function by name. Here,
+the standard library only parses the program. `_evaluate` executes the few instructions that a
+dictionary of tensors needs, and any other instruction or name is an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import WeightsError
 
-_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # torch.save's, before it wrote zip archives
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save's format without zip
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A view of a storage; the fields are the arguments of torch's function of that name."""
+    """A view of a storage; the fields are the arguments of torch._utils._rebuild_tensor_v2."""
 
     storage: _Storage
     offset: int
@@ -47,7 +47,7 @@ class _Tensor:
     hooks: Any
 
 
-# The names that a file may use. Only OrderedDict and _Tensor are ever called, in _call.
+# The names that a file may contain. Only OrderedDict and _Tensor are called, in _call.
 _KNOWN: dict[str, Any] = {
     "collections OrderedDict": OrderedDict,
     "torch._utils _rebuild_tensor_v2": _Tensor,
@@ -57,14 +57,14 @@ _KNOWN: dict[str, Any] = {
 
 
 def read_torch_file(path: str | PathLike[str], sha256: str | None = None) -> dict[str, Array]:
-    """Read the tensors of a file that torch.save wrote of a state dict, in its older format.
+    """Read a state dict that torch.save wrote in its older format.
 
     Parameters
     ----------
     path
         A .pth file.
     sha256
-        The file's checksum in hexadecimal; None reads any file.
+        The expected checksum of the file, in hexadecimal; None accepts any file.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def read_torch_file(path: str | PathLike[str], sha256: str | None = None) -> dic
         )
     try:
         return _read(io.BytesIO(data))
-    # Damaged bytes raise whatever pickle and NumPy raise, MemoryError included.
+    # Damaged bytes make pickletools and NumPy raise anything, MemoryError included.
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise WeightsError(
@@ -164,7 +164,7 @@ class _Machine:
         self.memo[place] = self.stack[-1]
 
 
-# What an instruction does with the machine and its argument.
+# The effect of each instruction on the machine, given its argument.
 _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "PROTO": lambda m, _: None,
     "MARK": lambda m, _: m.marks.append(len(m.stack)),
@@ -194,7 +194,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "GLOBAL": lambda m, name: m.push(_look_up(name)),
     "BINPERSID": lambda m, _: m.push(_storage(*m.pop(1))),
     "REDUCE": lambda m, _: m.push(_call(*m.pop(2))),
-    "BUILD": lambda m, _: m.pop(1),  # attributes of the dictionary, which hold no tensor
+    "BUILD": lambda m, _: m.pop(1),  # attributes of the dictionary, not tensors
 }
 
 
@@ -228,7 +228,7 @@ def _read_storage(file: io.BytesIO, dtype: np.dtype[Any]) -> Array:
 
 
 def _view(storage: Array, tensor: _Tensor) -> Array:
-    """Copy a tensor out of its storage, after the checks that as_strided does not make."""
+    """Copy a tensor from its storage, after checking bounds, which as_strided does not."""
     steps = [(n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True)]
     size = math.prod(tensor.shape)
     last = tensor.offset + sum(steps) if size else -1

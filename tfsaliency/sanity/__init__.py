@@ -1,4 +1,4 @@
-"""Sanity checks: whether maps change when the network that they claim to explain is changed."""
+"""Sanity checks: dependence of maps on the network that they claim to explain."""
 
 from .checks import random_logit_check, sanity_check
 from .data_randomization import (

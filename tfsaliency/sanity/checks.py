@@ -1,4 +1,4 @@
-"""Sanity checks: whether maps change when what they claim to explain is changed."""
+"""Sanity checks of maps by randomized weights and by other classes."""
 
 from __future__ import annotations
 
@@ -50,52 +50,52 @@ def sanity_check(
 ) -> SanityResult:
     """Check whether maps depend on the weights of the network that they claim to explain.
 
-    Layers get new random weights, step by step, and the maps of the same photos for the same
-    class are compared with those of the trained network.
+    Layers get new random weights, step by step; the resulting maps are compared with those of the
+    trained network, for the same photos and classes.
 
     Parameters
     ----------
     model, images, methods, targets, score, preprocess, batch_size, on_problem
-        As for saliency_map; images (n, h, w, c), 8 or more of different things.
+        As for saliency_map; images (n, h, w, c), at least 8, of different things.
     plan
-        "cascade" (step k: the last k layers with weights), "bottom_up" (the first k),
-        "independent" (one layer at a time, from the last to the first), "all" (one step), or a
-        list of layer names, a step each; names in a tuple are one step together. "outer/inner" is
-        a layer inside another, "outer" all layers inside.
+        The layers that get new weights: "cascade" (at step k, the last k layers with weights),
+        "bottom_up" (the first k), "independent" (one layer at a time, from the last to the first),
+        "all" (one step), or a list with one layer name, or a tuple of names, for each step. The
+        name "outer/inner" is a layer inside another; "outer" stands for all layers inside.
     randomizer
-        Draws the new weights: a key of RANDOMIZERS or a Randomizer. Those that use initializers
-        reset the moving statistics of batch normalizations, the others keep them; the settings of
-        the result name which.
+        Draws the new weights: a key of RANDOMIZERS or a Randomizer. Initializers reset the moving
+        statistics of batch normalizations, the others keep them, as the settings of the result
+        state.
     similarities
-        Keys of SIMILARITIES, or Similarity objects, reported beside the verdict. "spearman" is
-        always computed. "emprt" with plan="all" is eMPRT (Hedstroem et al. 2023); sMPRT is this
-        check of SmoothGrad: methods=SmoothGrad(samples=50, noise=0.1), plan="all".
+        Keys of SIMILARITIES, or Similarity objects, to report beside the verdict. "spearman" is
+        always computed. For eMPRT (Hedstroem et al. 2023), use "emprt" with plan="all"; for sMPRT,
+        use methods=SmoothGrad(samples=50, noise=0.1) with plan="all".
     seeds
-        The number of random networks of a step, or their seeds.
+        The number of random networks per step, or a list of seeds.
     retarget
-        Explain each network's own top class, as the MATLAB original and the code of Adebayo et
-        al. do, instead of the trained network's. Then a change of class is a change of map.
+        Whether to explain each network's own top class, as the MATLAB original and the code of
+        Adebayo et al. do, instead of the trained network's. Then a change of class changes maps.
     baseline
-        The value of the (preprocessed) image that carries no information: similarities are also
-        computed over the pixels that differ from it.
+        The pixel value (after preprocessing) without information. Similarities are also computed
+        over the pixels that differ from it.
     verbose
         1 for a progress bar, 0 for none.
 
     Returns
     -------
-    SanityResult; print it.
+    SanityResult, which prints as a table.
 
     Raises
     ------
     ImageError, ModelError, OptionError
-        As for saliency_map; and for an unknown plan, layer, randomizer or similarity, or a model
-        that is not a keras.Model with weights.
+        As for saliency_map; also if a plan, layer, randomizer or similarity is unknown, or the
+        model is not a keras.Model with weights.
 
     References
     ----------
-    Adebayo et al. 2018, arXiv:1810.03292; Sundararajan and Taly 2018, arXiv:1806.04205, for the
-    pixels that differ from the baseline; Hedstroem et al. 2023, "Sanity checks revisited",
-    arXiv:2401.06465, for eMPRT and sMPRT.
+    Adebayo et al. 2018, arXiv:1810.03292; Sundararajan and Taly 2018, arXiv:1806.04205 (pixels that
+    differ from the baseline); Hedstroem et al. 2023, "Sanity checks revisited", arXiv:2401.06465
+    (eMPRT and sMPRT).
 
     Examples
     --------
@@ -133,8 +133,8 @@ def random_logit_check(
 ) -> SanityResult:
     """Check whether maps depend on the class that they claim to explain.
 
-    The network stays; the map of each photo's class is compared with that of another class,
-    drawn uniformly, one for each photo and seed.
+    The network is unchanged. The map of each photo's class is compared with the map of another
+    class, drawn uniformly for each photo and seed.
 
     Parameters
     ----------
@@ -145,12 +145,12 @@ def random_logit_check(
 
     Returns
     -------
-    SanityResult of one step, "another class"; its verdicts say "depends on the class".
+    SanityResult with one step, "another class", and verdicts such as "depends on the class".
 
     Raises
     ------
     ImageError, ModelError, OptionError
-        As for saliency_map; and for a model of fewer than two classes.
+        As for saliency_map; also if the model has fewer than two classes.
 
     References
     ----------
@@ -184,7 +184,7 @@ def random_logit_check(
 
     words = {"check": "random logit: another class is explained, by the same network"}
     if classes == _TWO:
-        words["seeds that differ"] = "none: of two classes there is one other"
+        words["seeds that differ"] = "none: with two classes, there is one other"
     settings = Settings(similarities, 0.0, verbose, dependence="the class")
     comparison = compare_variants(inputs, 1, numbers, variants(), settings)
     steps = (StepRecord("another class", (), 0, ()),)

@@ -1,7 +1,7 @@
-"""Runs a network with other weights or for other classes, and compares the maps.
+"""Comparison of maps between the trained network and variants of it.
 
-The maps of the trained network are made and prepared once; then the same trace is run for each
-variant, and every number goes into one array.
+A variant has other weights or explains other classes. The trained network's maps are computed and
+prepared once; then the same trace runs for each variant, and all numbers go into one array.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ COSINE, SIGNED = RESERVED
 Meter = Callable[[Array], tuple[Array, Array]]
 
 _TABLE_AXES = 2
-_SHOWN = 12  # maps of a method in a figure, that of the trained network included
+_SHOWN = 12  # maps of a method in a figure, including the trained network's
 
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One network and its targets, beside the trained network.
+    """A network to compare with the trained one, and its targets.
 
     Parameters
     ----------
     step, seed
-        The indices of the step and of the seed.
+        The indices of the step and the seed.
     weights
-        In the order of the model's, None for one that stays; or None for all of them.
+        Its weights, in the order of the model's, with None for unchanged ones; or None.
     targets
         The classes to explain, (n,).
     """
@@ -64,9 +64,9 @@ class Inputs:
     prepared, methods, batch, trace
         The model, its methods, the checked images, and the trace that all variants share.
     trained
-        The maps of the trained network, with the classes that are explained.
+        The trained network's maps, with the explained classes.
     batch_size
-        The number of images that go through the model at a time.
+        The number of images to pass through the model at a time.
     """
 
     prepared: Prepared
@@ -88,19 +88,19 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The numbers of a check, with the axes method, step, similarity, image, seed.
+    """The similarities of a check, with axes (method, step, similarity, image, seed).
 
     Parameters
     ----------
     similarities
         The names along the third axis.
     values
-        Of maps of the same photo.
+        Similarities of maps of the same photo.
     chance
-        Of maps of different photos.
+        Similarities of maps of different photos.
     steps, maps
-        For the figures: some steps, and (methods, 1 + steps, h, w) maps of the first photo, of the
-        trained network and of the first seed's at each of them, float16, rescaled to [0, 1].
+        For figures: some steps, and maps (methods, 1 + steps, h, w) of the first photo, for the
+        trained network and for the first seed at each of these steps; float16, rescaled to [0, 1].
     """
 
     similarities: tuple[str, ...]
@@ -128,16 +128,16 @@ def compare(
     steps, seeds
         The numbers of steps and seeds.
     variants
-        Made one after the other, as they are needed.
+        An iterable of variants, which are made as needed.
     similarities
-        Those to compute beside the two that the verdict rests on.
+        The similarities to compute besides the two of the verdict.
     baseline
-        Similarities are also computed over the pixels that differ from it.
+        Similarities are also computed over the pixels that differ from this value.
     verbose
-        Whether there is a progress bar.
+        Whether to show a progress bar.
     """
     differs = np.any(inputs.batch.preprocessed != baseline, axis=-1)
-    # Where all pixels differ, the numbers over those are the numbers over all.
+    # If all pixels differ, both numbers are the same.
     masks: tuple[Mask, ...] = (None,) if differs.all() else (None, differs)
     plain = tuple(similarity.name for similarity in similarities)
     names = (COSINE, SIGNED, *plain, *(f"{name} (x != {baseline:g})" for name in plain))
@@ -161,7 +161,7 @@ def compare(
 
 
 def _steps_shown(steps: int) -> tuple[int, ...]:
-    """Return the indices of the steps in a figure: evenly spaced, and the one often quoted."""
+    """Return the indices of the steps in a figure: evenly spaced, plus the headline step."""
     spaced = np.linspace(0, steps - 1, _SHOWN - 2).round().astype(int).tolist()
     return tuple(sorted({*spaced, min(1, steps - 1)}))
 
@@ -172,9 +172,9 @@ def _run_variants(
     record: Callable[[Variant, Sequence[Array]], None],
     total: int,
 ) -> None:
-    """Run all variants and record their maps, with a progress bar of a total, if there is one."""
+    """Run all variants and record their maps, with a progress bar if a total is given."""
     bar = keras.utils.Progbar(total, unit_name="network") if total else None
-    # Maps are compared while TensorFlow makes the next ones; no more than two sets wait.
+    # Maps are compared while TensorFlow computes the next ones; at most two sets wait.
     with ThreadPoolExecutor(1) as background:
         recording: Future[None] | None = None
         for done, variant in enumerate(variants, start=1):
@@ -191,12 +191,12 @@ def _run_variants(
 def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[Mask]) -> Meter:
     """Return the function that compares maps with the trained network's.
 
-    It returns two arrays (similarities, n): of the same photo, and of the next one. One mask stands
-    for both.
+    It returns two arrays (similarities, n): with the map of the same photo, and with that of the
+    next photo. Both use the mask of the first.
     """
     units = normalize_maps(trained)
     own = _features(trained, similarities, masks)
-    # In the place of each photo the one before it: with these, the next photo's are compared.
+    # The features of photo i - 1 in place i, to compare with the map of photo i.
     before = tf.nest.map_structure(lambda part: np.roll(part, 1, axis=0), own)
 
     def meter(maps: Array) -> tuple[Array, Array]:
@@ -206,7 +206,7 @@ def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[M
         chance = np.roll(_compared(similarities, before, other), -1, axis=-1)
         if len(masks) == 1:
             values, chance = (np.repeat(table, 2, axis=1) for table in (values, chance))
-        chance[:, 1:] = np.nan  # the next photo has other pixels to look at
+        chance[:, 1:] = np.nan  # the next photo has another mask
         if len(maps) == 1:
             chance[:] = np.nan
         undefined = np.full(len(maps), np.nan)
@@ -219,7 +219,7 @@ def _meter(trained: Array, similarities: Sequence[Similarity], masks: Sequence[M
 
 
 def _by_mask(table: Array) -> Array:
-    """Put (similarities, masks, n) in the order of the names: all of a mask together."""
+    """Reorder (similarities, masks, n) like the names: all similarities of a mask together."""
     return table.transpose(1, 0, 2).reshape(-1, table.shape[-1])
 
 
@@ -230,7 +230,7 @@ def _features(maps: Array, similarities: Sequence[Similarity], masks: Sequence[M
 
 
 def _compared(similarities: Sequence[Similarity], a: list[Any], b: list[Any]) -> Array:
-    """Return (similarities, masks, n)."""
+    """Compare features by each similarity; return (similarities, masks, n)."""
     tables = []
     for similarity, x, y in zip(similarities, a, b, strict=True):
         table = np.asarray(similarity.compare(x, y))

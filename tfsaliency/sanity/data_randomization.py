@@ -1,6 +1,6 @@
-"""Data randomization: whether maps depend on what the network learned.
+"""Data randomization: dependence of maps on the labels that the network learned.
 
-The second network has the same architecture and learned permuted labels by heart.
+The other networks have the same architecture, and were trained on permuted labels.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from .run import (
     resolve_seeds,
 )
 
-LEARNED = 0.95  # training accuracy below which a network has not learned its labels
-_DONE = 0.99  # above it training ends
-_ROUNDING = 1e-6  # of an accuracy in float32
-_SAME = 1e-2  # of the largest output, which rounding does not reach
+LEARNED = 0.95  # least training accuracy of a network that has learned its labels
+_DONE = 0.99  # training accuracy at which training stops
+_ROUNDING = 1e-6  # error of an accuracy in float32
+_SAME = 1e-2  # of the largest output; rounding errors are smaller
 _METRIC = "accuracy"
 
 
 @dataclass(frozen=True, eq=False)
 class PermutedLabelModels:
-    """A trained network, and networks like it that learned permuted labels.
+    """A trained network, and networks of the same architecture trained on permuted labels.
 
     Parameters
     ----------
     model
-        Trained on the labels.
+        The network trained on the labels.
     permuted
-        Trained on the same images with labels permuted, each another way.
+        Networks trained on the same images, each with another permutation of the labels.
     accuracies
-        The training accuracy of each, of the first one first.
+        The training accuracy of the model, then of each permuted network.
 
     Examples
     --------
@@ -75,11 +75,11 @@ def train_permuted_label_models(
     batch_size: int = 32,
     verbose: int = 1,
 ) -> PermutedLabelModels:
-    """Train a network on labels, and others like it on permuted labels.
+    """Train a network on labels, and others of the same architecture on permuted labels.
 
-    Training ends at a training accuracy of 99 %, measured after each epoch as the network will be
-    used, without dropout; memorising needs enough epochs and little regularization. How training
-    goes is Keras's to draw: for the same networks again, call keras.utils.set_random_seed before.
+    Training ends at a training accuracy of 99 %, measured after each epoch in inference mode.
+    Memorizing labels takes enough epochs and little regularization. Call
+    keras.utils.set_random_seed before for reproducible networks.
 
     Parameters
     ----------
@@ -87,16 +87,15 @@ def train_permuted_label_models(
         A function without arguments that returns a new, untrained keras.Model, compiled with
         metrics=["accuracy"].
     images, labels
-        What Model.fit takes as x and y: arrays of n images (n, h, w, c) and n labels, as the loss
-        of the network wants them; nothing is preprocessed.
+        Arguments x and y of Model.fit: arrays of n preprocessed images (n, h, w, c) and n labels.
     seeds
-        How many networks learn permuted labels, or the seeds of the permutations.
+        The number of networks to train on permuted labels, or the seeds of the permutations.
     epochs
-        At most so many.
+        The largest number of epochs.
     batch_size
         As for Model.fit.
     verbose
-        1 for a progress bar for each network, 0 for none.
+        1 for a progress bar per network, 0 for none.
 
     Returns
     -------
@@ -105,16 +104,16 @@ def train_permuted_label_models(
     Raises
     ------
     ModelError
-        If build returns another thing, or the same network again, or a training accuracy stays
+        If build does not return a new compiled keras.Model each time, or a training accuracy stays
         below 95 %.
     OptionError
-        For images and labels that are no arrays of one length, labels that a permutation leaves as
-        they are, or impossible seeds, epochs or batch_size.
+        If images and labels are not arrays of the same length, a permutation leaves the labels
+        unchanged, or seeds, epochs or batch_size are impossible.
 
     References
     ----------
-    Adebayo et al. 2018, arXiv:1810.03292, section 4.2; Zhang et al. 2017, arXiv:1611.03530, for
-    networks that learn random labels.
+    Adebayo et al. 2018, arXiv:1810.03292, section 4.2; Zhang et al. 2017, arXiv:1611.03530
+    (networks that learn random labels).
 
     Examples
     --------
@@ -180,25 +179,25 @@ def data_randomization_check(
     on_problem: OnProblem = "warn",
     verbose: int = 1,
 ) -> SanityResult:
-    """Check whether maps depend on what the network learned.
+    """Check whether maps depend on the labels that the network learned.
 
     The maps of a trained network are compared with those of networks of the same architecture that
-    learned permuted labels by heart, for the same images and classes.
+    memorized permuted labels, for the same images and classes.
 
     Parameters
     ----------
     model
-        The trained network; or with data, the function build of train_permuted_label_models,
-        which then trains all networks first, with its defaults. To choose other options, or to keep
-        the networks, call train_permuted_label_models yourself.
+        The trained network. With data, the function build of train_permuted_label_models, which
+        then trains all networks with its defaults; call it yourself to set options or keep the
+        networks.
     images, methods, targets, score, preprocess, batch_size, on_problem
-        As for saliency_map; images (n, h, w, c), 8 or more of different things.
+        As for saliency_map; images (n, h, w, c), at least 8, of different things.
     permuted
-        The networks that learned permuted labels, two or more for a verdict: what
-        train_permuted_label_models returns, or your own.
+        The networks trained on permuted labels, at least two for a verdict: the result of
+        train_permuted_label_models, or your own.
     data
-        (images, labels) to train on, instead of permuted, as the network takes them: preprocess is
-        applied to images alone.
+        Preprocessed (images, labels) to train on, instead of permuted; preprocess applies to
+        `images` only.
     similarities
         As for sanity_check.
     verbose
@@ -206,13 +205,13 @@ def data_randomization_check(
 
     Returns
     -------
-    SanityResult of one step, "permuted labels", in which a seed is a network; its verdicts say
+    SanityResult with one step, "permuted labels", one seed for each network, and verdicts such as
     "depends on the labels".
 
     Raises
     ------
     ImageError, ModelError, OptionError
-        As for saliency_map and train_permuted_label_models; and for networks of another
+        As for saliency_map and train_permuted_label_models; also if the networks differ in
         architecture.
 
     References
@@ -261,7 +260,7 @@ def data_randomization_check(
 
 
 def _check_choice(model: Any, permuted: Any, data: Any) -> None:
-    """Raise for a wrong combination of the model, permuted and data."""
+    """Raise OptionError or ModelError for a wrong combination of model, permuted and data."""
     if (permuted is None) == (data is None):
         raise OptionError(
             "Expected either permuted, networks that learned permuted labels, or data, (images, "
@@ -306,7 +305,7 @@ def _built(build: Any) -> keras.Model:
 
 
 def _needs_nothing(build: Any) -> bool:
-    """Return whether it is a function that can be called without arguments."""
+    """Return whether a function can be called without arguments."""
     if isinstance(build, keras.Model):
         return False
     try:
@@ -361,7 +360,7 @@ def _pair(data: Any) -> tuple[Any, Any]:
 
 
 def _check_models(inputs: Inputs, others: Sequence[Any]) -> None:
-    """Raise OptionError unless all networks are like the trained one, and no two are the same."""
+    """Raise OptionError unless all networks have the same architecture and different weights."""
     prepared, batch = inputs.prepared, inputs.batch
     every = (prepared.model, *others)
     if not others or not all(isinstance(each, keras.Model) for each in every):
@@ -387,7 +386,7 @@ def _check_models(inputs: Inputs, others: Sequence[Any]) -> None:
 
 
 def _exact_trace(inputs: Inputs) -> Trace:
-    """Return a trace in the precision of the model, for comparisons with other models."""
+    """Return a trace in the model's own precision, for comparisons with other models."""
     prepared = inputs.prepared
     if prepared.precision is None:
         return inputs.trace

@@ -1,8 +1,8 @@
 """Plans of a sanity check: the layers that get new weights at each step.
 
-A step is a set of layers. What each of them gets depends on the seed and on its own position in
-the model alone (randomizers), not on the step: step 5 computed alone is bit-identical to step 5 of
-a run. The caller's model is read and never assigned to.
+A step is a set of layers. The new weights of a layer depend only on the seed and on its position in
+the model, so step 5 computed alone is bit-identical to step 5 of a run. The caller's model is read,
+and never assigned to.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Plan = PlanName | str | Sequence[str | Sequence[str]]
 
 
 class Step(NamedTuple):
-    """Some layers that are randomized together.
+    """A set of layers to randomize together.
 
     Parameters
     ----------
     name
-        Of the layer that this step adds or consists of.
+        The name of the layer that the step adds or consists of.
     units
-        The positions of the layers in list_units(model), in the order in which the model runs them.
+        The positions of the layers in list_units(model), in the order of execution.
     """
 
     name: str
@@ -44,18 +44,17 @@ def plan_steps(plan: Plan, units: Sequence[Unit], order: Sequence[int]) -> tuple
     Parameters
     ----------
     plan
-        "cascade" (step k: the last k layers), "bottom_up" (the first k), "independent" (layer
-        L-k+1 alone), "all" (one step), or a list of names: each a step of its own, and names in
-        a tuple one step together.
+        "cascade" (at step k, the last k layers), "bottom_up" (the first k), "independent" (layer
+        L-k+1 alone), "all" (one step), or a list with one name, or a tuple of names, per step.
     units
         All layers with parameters.
     order
-        Their positions, those alone that the score depends on, from input to output.
+        The positions of the layers on which the score depends, from input to output.
 
     Raises
     ------
     OptionError
-        For an unknown plan or layer.
+        If a plan or layer is unknown.
     """
     paths = [unit.path for unit in units]
     if isinstance(plan, str) and plan not in PLANS and plan in paths:
@@ -91,9 +90,9 @@ def plan_steps(plan: Plan, units: Sequence[Unit], order: Sequence[int]) -> tuple
 def order_by_use(model: keras.Model, units: Sequence[Unit], used: Sequence[int]) -> tuple[int, ...]:
     """Return the positions of the layers that a score depends on, from input to output.
 
-    Where all layers can be seen that is the order of model.layers; those inside a custom layer or
-    a subclassed model are in the order of their attributes, and so the order in which the weights
-    are read decides.
+    If all layers can be inspected, this is the order of model.layers. Layers inside a custom layer
+    or a subclassed model are listed in the order of attributes, so for those the order in which the
+    trace reads the weights decides.
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ def order_by_use(model: keras.Model, units: Sequence[Unit], used: Sequence[int])
     units
         All of its layers with parameters.
     used
-        The indices of the weights that the score depends on, in the order in which they are read.
+        The indices of the weights on which the score depends, in the order in which they are read.
     """
     weights = model.weights
     rank = {id(weights[index]): place for place, index in enumerate(used)}
@@ -120,14 +119,14 @@ def order_by_use(model: keras.Model, units: Sequence[Unit], used: Sequence[int])
 def assemble_weights(
     units: Sequence[Unit], step: Step, drawn: Mapping[int, Drawn], weights: Sequence[keras.Variable]
 ) -> list[Array | None]:
-    """Return the weights of a step in the order of the model's weights; None for those that stay.
+    """Return the weights of a step in the order of the model's weights; None if unchanged.
 
     Parameters
     ----------
     units, step
-        All layers with parameters, and which of them.
+        All layers with parameters, and those to randomize.
     drawn
-        What was drawn, by position in units.
+        The new weights by position in units.
     weights
         The model's weights.
     """
@@ -145,7 +144,7 @@ def _is_names(entry: Any) -> bool:
 
 
 def _named(name: str, units: Sequence[Unit], order: Sequence[int]) -> list[int]:
-    """Return the positions of the layer of a name, or of all layers in the one of that name."""
+    """Return the position of a named layer, or of all layers inside it."""
     found = [
         position
         for position, unit in enumerate(units)

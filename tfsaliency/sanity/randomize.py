@@ -1,4 +1,4 @@
-"""randomize_layer and randomize_model_parameters: copies of layers and models with new weights."""
+"""Copies of layers and models with new random weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def randomize_layer(
     Parameters
     ----------
     layer
-        A built layer, or a model; not changed. Layers inside it count.
+        A built layer or model; it is not changed. Layers inside it are randomized too.
     randomizer
         A key of RANDOMIZERS or a Randomizer; by default normal(0.01), weights and biases alike.
     seed
@@ -38,7 +38,7 @@ def randomize_layer(
     Raises
     ------
     OptionError
-        For an unknown randomizer, a layer without weights, or one that Keras cannot copy.
+        If the randomizer is unknown, or the layer has no weights or cannot be copied by Keras.
 
     References
     ----------
@@ -71,28 +71,28 @@ def randomize_model_parameters(
     Parameters
     ----------
     model
-        A built Sequential or Functional model; not changed.
+        A built Sequential or Functional model; it is not changed.
     start
         The first layer: an index into model.layers, or a name; "outer/inner" for a layer inside
         a nested model.
     count
-        How many of the following layers, in the order of the layers of the model that start is
-        in, are randomized too. Layers without weights are passed over, and counted.
+        The number of following layers to randomize too, in the order of `layers` of the model that
+        contains start. Layers without weights count, and are skipped.
     randomizer, seed
         As for randomize_layer.
 
     Returns
     -------
-    The new model, and the names of the layers that were randomized, from input to output. Weights
-    keep their shapes, (...).
+    The new model, and the names of the randomized layers, from input to output. Weights keep their
+    shapes, (...).
 
     Raises
     ------
     OptionError
-        For an unknown layer or randomizer, a count that leads past the last layer, layers without
-        any weights, or a model that Keras cannot copy.
+        If a layer or randomizer is unknown, count exceeds the number of layers, the layers have no
+        weights, or Keras cannot copy the model.
     ModelError
-        For a model whose layers cannot be seen.
+        If the layers of the model cannot be inspected.
 
     References
     ----------
@@ -130,7 +130,7 @@ def _assign(
     randomizer: Randomizer,
     seed: int,
 ) -> None:
-    """Give a copy new weights at some positions, and see that it differs there and nowhere else."""
+    """Assign new weights to a copy, and check that only the intended layers differ."""
     units, copies = list_units(source), list_units(copy)
     if [_shapes(unit) for unit in units] != [_shapes(unit) for unit in copies]:
         raise OptionError(
@@ -173,7 +173,7 @@ def _check_layer(layer: Any) -> None:
 
 
 def _layers_from(model: keras.Model, start: int | str, count: int) -> list[keras.layers.Layer]:
-    """Return the layer at start and the count that follow it in the model it is in."""
+    """Return the layer at start and the `count` layers that follow it in the same model."""
     holder = model
     if isinstance(start, str):
         *outer, name = start.split("/")
@@ -205,7 +205,7 @@ def _whole(number: Any, what: str) -> int:
 def _visible(model: Any, start: int | str) -> Any:
     if not isinstance(model, keras.Model) or not has_visible_layers(model):
         raise ModelError(
-            f"Cannot see the layers of {model.name!r} in their order. Expected a Sequential or "
+            f"Cannot inspect the layers of {model.name!r} in order. Expected a Sequential or "
             f"Functional model, and for start={start!r} a path through such models."
         )
     return model

@@ -1,8 +1,8 @@
-"""The RANDOMIZERS table: new weights of one layer, a pure function of (layer, randomizer, seed).
+"""The RANDOMIZERS table: new weights of one layer as a pure function of layer and seed.
 
-A randomizer never touches the layer, Keras's counters of names, or anybody's random state. All
-random numbers come from the seed, so that a layer drawn alone is bit-identical to the same layer in
-a run.
+A randomizer changes neither the layer, nor Keras's name counters, nor any global random state. All
+random numbers derive from the seed, so a layer drawn alone is bit-identical to the same layer in a
+run.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Randomizer:
     Parameters
     ----------
     name
-        The name in a result.
+        The name in results.
     values
-        (unit, rng) -> new arrays, one for each of unit.weights (or of its parameters alone), None
-        for one that stays.
+        Function (unit, rng) -> new arrays, one for each of unit.weights (or of its parameters
+        only), with None for unchanged ones.
 
     Examples
     --------
@@ -52,10 +52,10 @@ class Drawn:
     Parameters
     ----------
     arrays
-        One for each of the unit's weights; None for one that stays.
+        One array for each of the unit's weights; None for an unchanged one.
     unchanged
-        The names of those that came out as they were, as the randomizer has only one value for
-        them: a bias that is still zero, drawn by an initializer of zeros.
+        The names of weights that kept their values because the randomizer has only one value for
+        them, such as a zero bias drawn by a zeros initializer.
     """
 
     arrays: tuple[Array | None, ...]
@@ -68,21 +68,21 @@ def draw_weights(unit: Unit, randomizer: Randomizer, seed: int, position: int = 
     Parameters
     ----------
     unit
-        The layer. It is read, not changed.
+        The layer; it is not changed.
     randomizer
-        Draws them.
+        The randomizer.
     seed, position
         The seed of the random numbers, and the layer's position in its model.
 
     Raises
     ------
     OptionError
-        If arrays come out in other shapes, or a weight as it was although it could have changed.
+        If an array has another shape, or a weight that could have changed did not.
     """
     if getattr(unit.layer, "quantization_mode", None):
         raise OptionError(
-            f"The layer {unit.path!r} is quantized. Expected weights of floating point to draw "
-            "anew: use the model before quantization."
+            f"The layer {unit.path!r} is quantized. Expected floating-point weights to "
+            "randomize: use the model before quantization."
         )
     rng = np.random.default_rng((check_seed(seed), position))
     returned = randomizer.values(unit, rng)
@@ -94,7 +94,7 @@ def draw_weights(unit: Unit, randomizer: Randomizer, seed: int, position: int = 
             f"each of the {counts[0]} parameters, or {counts[1]} weights, of {unit.path!r}. "
             f"Received: {received}."
         )
-    # Copies: a randomizer may return one buffer again and again.
+    # Copies, because a randomizer may reuse a buffer.
     arrays = [None if array is None else np.array(array) for array in returned]
     arrays += [None] * (counts[1] - len(arrays))
     unchanged = [
@@ -106,7 +106,7 @@ def draw_weights(unit: Unit, randomizer: Randomizer, seed: int, position: int = 
 
 
 def _has_changed(unit: Unit, weight: Any, array: Array, randomizer: Randomizer) -> bool:
-    """Check new values of a weight, and tell whether they differ from the present ones."""
+    """Check the new values of a weight, and return whether they differ from the current ones."""
     present, of = weight.numpy(), f"the weight {weight.name!r} of {unit.path!r}"
     if array.shape != present.shape:
         raise OptionError(
@@ -120,18 +120,18 @@ def _has_changed(unit: Unit, weight: Any, array: Array, randomizer: Randomizer) 
         )
     if not np.array_equal(array.astype(present.dtype), present):
         return True
-    # Of vectors there are some with one value only, as the bias of an LSTM; not of kernels.
+    # Some vectors have only one possible value, such as the bias of an LSTM; kernels do not.
     if array.ndim > 1 and array.min() != array.max():
         raise OptionError(
-            f"The randomizer {randomizer.name!r} returned for {of} what it is already. Expected "
-            "other values: the layer may read them from a file, or have a random state of its own. "
+            f"The randomizer {randomizer.name!r} returned the current values of {of}. Expected "
+            "other values; the layer may read them from a file, or have its own random state. "
             "Use randomizer='matched'."
         )
     return False
 
 
 def check_seed(seed: Any) -> int:
-    """Return a seed if it is a whole number from 0, else raise OptionError."""
+    """Return a seed, or raise OptionError unless it is an integer of at least 0."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise OptionError(f"Expected a seed as a whole number from 0. Received: {seed!r}.")
     return int(seed)
@@ -150,7 +150,7 @@ def normal(stddev: float = 0.01) -> Randomizer:
 
 
 def truncated_normal(stddev: float = 0.01) -> Randomizer:
-    """Draw every parameter from N(0, stddev^2), anew where beyond 2 stddev (Adebayo et al.)."""
+    """Draw every parameter from N(0, stddev^2), truncated at 2 stddev (Adebayo et al.)."""
     stddev = _checked_stddev(stddev)
 
     def values(weight: Array, rng: np.random.Generator) -> Array:
@@ -180,20 +180,20 @@ def _initializer(unit: Unit, rng: np.random.Generator) -> list[Array | None]:
     drawn = [_by_attribute(unit.layer, weight, seed + i) for i, weight in enumerate(unit.weights)]
     if all(array is not None for array in drawn):
         return drawn
-    # Some layers do not keep their initializers: the weights of one built anew are theirs.
+    # Layers that do not keep their initializers are rebuilt; the new weights are used.
     fresh = build_anew(unit.layer, seed)
     weights = [weight for kind in own_weights(fresh) for weight in kind]
     if [tuple(w.shape) for w in weights] != [tuple(w.shape) for w in unit.weights]:
         raise OptionError(
-            f"The layer {unit.path!r}, built anew from its config, has other weights than it has "
-            "now. Expected get_config, and get_build_config where build() takes more than a "
-            "shape, to describe it. Use randomizer='matched', which needs neither."
+            f"The layer {unit.path!r}, rebuilt from its config, has other weights than before. "
+            "Expected get_config to describe it, and get_build_config if build() takes more than "
+            "a shape. Use randomizer='matched', which needs neither."
         )
     return [weight.numpy() for weight in weights]
 
 
 def _by_attribute(layer: keras.layers.Layer, weight: keras.Variable, seed: int) -> Array | None:
-    """Draw by the initializer that Keras's layers keep: kernel_initializer for a kernel."""
+    """Draw by the initializer that the layer keeps, such as kernel_initializer for a kernel."""
     for name in (weight.name, weight.name.removesuffix("_kernel")):
         initializer = getattr(layer, f"{name}_initializer", None)
         if callable(initializer):
@@ -218,14 +218,14 @@ def _he(unit: Unit, rng: np.random.Generator) -> list[Array | None]:
 
 
 def _by_tensor(name: str, values: Callable[[Array, np.random.Generator], Array]) -> Randomizer:
-    """Return the randomizer that treats each parameter alone and keeps the statistics."""
+    """Return a randomizer that draws each parameter separately and keeps the statistics."""
     return Randomizer(name, lambda unit, rng: [values(w.numpy(), rng) for w in unit.parameters])
 
 
-# Permutation is over all entries of a tensor; matched is normal with the tensor's own mean and
-# standard deviation. These two, and the normal ones, keep the moving statistics of a batch
-# normalization; initializers reset them to mean 0 and variance 1. He is for kernels, and the
-# layer's own initializers for the rest.
+# "permutation" permutes all entries of a tensor; "matched" is normal with the tensor's own mean and
+# standard deviation. These two and the normal ones keep the moving statistics of a batch
+# normalization; initializers reset them to mean 0 and variance 1. "he" applies to kernels, and the
+# layer's own initializers to the rest.
 permutation = _by_tensor("permutation", _permuted)
 matched = _by_tensor("matched", _matched)
 initializer = Randomizer("initializer", _initializer)
@@ -236,7 +236,7 @@ RandomizerName = Literal[
 ]
 _DESCRIPTIONS = {
     "normal": "N(0, 0.01^2), biases too, as in the MATLAB original",
-    "truncated_normal": "N(0, 0.01^2), drawn anew beyond 2 standard deviations, as Adebayo et al.",
+    "truncated_normal": "N(0, 0.01^2), truncated at 2 standard deviations, as Adebayo et al.",
     "initializer": "the layer's own initializers; moving statistics are reset",
     "permutation": "the entries of each weight in another order",
     "matched": "N(mean, std^2) of each weight",
@@ -257,5 +257,5 @@ RANDOMIZERS: Table[Randomizer] = Table(
 
 
 def resolve_randomizer(randomizer: str | Randomizer) -> Randomizer:
-    """Return a Randomizer as it is, or that of a key of RANDOMIZERS, else raise OptionError."""
+    """Return a randomizer given as a Randomizer or a key of RANDOMIZERS."""
     return randomizer if isinstance(randomizer, Randomizer) else RANDOMIZERS.named(randomizer)

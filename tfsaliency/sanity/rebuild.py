@@ -1,4 +1,4 @@
-"""Copies of layers, and layers built anew, without any side effect on the caller's state."""
+"""Copies of layers and rebuilt layers, without side effects on the caller's state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEEDS = 2**31 - 1
 
 
 def copy_layer(layer: Any) -> Any:
-    """Return a copy of a layer or model, by Keras's own saving format; a model is not compiled.
+    """Copy a layer or model by Keras's saving format; a copied model is not compiled.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def copy_layer(layer: Any) -> Any:
 
 
 def build_anew(layer: keras.layers.Layer, seed: int) -> keras.layers.Layer:
-    """Return a layer of the same config with weights that its initializers drew from seed."""
+    """Rebuild a layer from its config, with weights that its initializers draw from seed."""
     custom = _custom_objects(layer)
 
     def built() -> keras.layers.Layer:
@@ -75,14 +75,14 @@ def build_anew(layer: keras.layers.Layer, seed: int) -> keras.layers.Layer:
         return run_isolated(built, seed)
     except _CANNOT as error:
         raise OptionError(
-            f"Cannot build the layer {layer.name!r} anew to use its own initializers "
+            f"Cannot rebuild the layer {layer.name!r} to use its own initializers "
             f"({_last_words(error)}). Expected a layer with get_config. Use "
             "randomizer='matched' or 'permutation', which need no config."
         ) from error
 
 
 def reseed(initializer: Any) -> Any:
-    """Return an initializer that draws from Python's random state and not from a seed it has."""
+    """Return an initializer that draws from Python's random state instead of its own seed."""
     found: Any = None if initializer is None else keras.initializers.get(initializer)
     if getattr(found, "seed", None) is None:
         return found
@@ -92,11 +92,11 @@ def reseed(initializer: Any) -> Any:
 
 
 def run_isolated(function: Callable[[], T], seed: int) -> T:
-    """Run a function that makes layers without changing any state of the caller.
+    """Run a function that makes layers, without changing any state of the caller.
 
-    Keras counts names, and keeps scopes, for each thread: in one of its own, the caller's are left
-    alone. Initializers without a seed take one from Python's random state, and users' own may
-    take NumPy's.
+    It runs in its own thread, because Keras has name counters and scopes for each thread.
+    Initializers without a seed take one from Python's random state, and custom ones may take
+    NumPy's; both are restored.
     """
     policy = keras.config.dtype_policy()
     state, numpy_state = random.getstate(), np.random.get_state()
@@ -116,7 +116,7 @@ def run_isolated(function: Callable[[], T], seed: int) -> T:
 
 
 def _custom_objects(layer: keras.layers.Layer) -> dict[str, Any]:
-    """Return what a config may name that Keras does not know: classes and functions of layers."""
+    """Return custom classes and functions of layers, which a config may name."""
     found: dict[str, Any] = {}
     for inner in layer._flatten_layers():
         found[type(inner).__name__] = type(inner)

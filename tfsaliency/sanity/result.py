@@ -1,4 +1,4 @@
-"""SanityResult: the numbers of a sanity check in one array with named axes, and its verdicts."""
+"""SanityResult: the numbers of a sanity check in one array with named axes, and verdicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .text import format_result
 from .verdict import Verdict
 
 AXES = ("method", "step", "similarity", "image", "seed")
-# The fields that a file keeps in its header; the others are arrays.
+# The fields in the header of a file; the others are arrays.
 _ARRAYS = ("values", "chance", "targets", "scores", "shown")
 
 
@@ -33,14 +33,14 @@ class StepRecord:
     Parameters
     ----------
     name
-        The name of the step: of the layer that it adds, or of the layers that it consists of.
+        The name of the step: the layer that it adds, or the layers that it consists of.
     layers
-        The layers that were randomized, from input to output.
+        The randomized layers, from input to output.
     tensors
-        The number of weights that were drawn anew. Each was found to differ from the trained one,
-        except:
+        The number of newly drawn weights. Each differs from the trained one, except those in
+        `unchanged`.
     unchanged
-        Those for which the randomizer has one value only, which they had already.
+        Weights for which the randomizer has only one value, which they already had.
 
     Examples
     --------
@@ -57,17 +57,17 @@ class StepRecord:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One photo and its maps, kept for the figures.
+    """One photo and its maps, for figures.
 
     Parameters
     ----------
     image
-        As it was given, (h, w, c).
+        The photo before preprocessing, (h, w, c).
     steps
-        The indices of the steps that maps are kept of.
+        The indices of the steps that have maps.
     maps
-        (methods, 1 + steps, h, w), float16, each rescaled to [0, 1]: of the trained network and
-        then of the first seed's at each of steps. A constant map is NaN.
+        Maps (methods, 1 + steps, h, w), float16, each rescaled to [0, 1]: the trained network's,
+        then those of the first seed at each step. A constant map is NaN.
     """
 
     image: Array
@@ -82,33 +82,33 @@ class SanityResult:
     Parameters
     ----------
     values : array
-        Likeness of the trained and the randomized networks' maps of the same photo, with the axes
-        method, step, similarity, image, seed; NaN where undefined.
+        Similarities of the trained and the randomized networks' maps of the same photo, with axes
+        (method, step, similarity, image, seed); NaN if undefined.
     chance : array
         The same for maps of different photos: the value of a similarity by chance.
     methods, similarities, images : tuple of str
-        The names along these axes. "cosine" is what the verdict rests on, "cosine_signed" the
-        same with its sign; "spearman (x != 0)" is over the pixels that differ from the baseline.
+        The names along these axes. The verdict is based on "cosine"; "cosine_signed" is the same
+        with its sign, and "spearman (x != 0)" covers the pixels that differ from the baseline.
     steps : tuple of StepRecord
-        The layers that were randomized at each step.
+        The randomized layers of each step.
     seeds : tuple of int
         The seeds.
     targets, scores : array
-        The class that was explained for each image, and its score, (n,).
+        The explained class of each image, and its score, (n,).
     verdicts : dict
-        For each method, a Verdict for each step.
+        A Verdict for each step, by method.
     headline : int or None
-        The index of the step that the verdict is quoted of; None if no step stands out.
+        The index of the step to quote; None if no step stands out.
     explained_by : dict
-        For each method, how near its maps come to controls that need no network.
+        Correlations of each method's maps with controls that need no network.
     coverage : dict
-        For each method, how many ReLUs its rule governs.
+        The number of ReLUs that each method's rule governs.
     settings : dict
         The settings of the check in words.
     problems : Problems
-        The causes for which maps of the trained network mean nothing.
+        The causes of meaningless maps of the trained network.
     shown : Shown or None
-        One photo and its maps, for the figures.
+        One photo and its maps, for figures.
 
     Examples
     --------
@@ -165,19 +165,19 @@ class SanityResult:
         return dict(zip(AXES, labels, strict=True))
 
     def select(self, *, chance: bool = False, **labels: Any) -> Array:
-        """Return the values of some labels, without the axes that are named.
+        """Return the values at the given labels, without their axes.
 
         Parameters
         ----------
         chance
-            Whether to return the values by chance instead.
+            Whether to return chance instead of values.
         labels
-            By axis: method, step, similarity, image, seed.
+            A label for some of the axes method, step, similarity, image, seed.
 
         Raises
         ------
         OptionError
-            For an unknown axis or label.
+            If an axis or label is unknown.
         """
         for axis in labels:
             if axis not in AXES:
@@ -190,12 +190,13 @@ class SanityResult:
         return (self.chance if chance else self.values)[tuple(index)]
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything to a NumPy .npz file; the path is taken as it is.
+        """Save to a NumPy .npz file.
 
         Parameters
         ----------
         path
-            Where to write; an existing file is replaced once all is written.
+            Path of the file; no suffix is added. An existing file is replaced once the new one is
+            complete.
         """
         arrays = {name: getattr(self, name) for name in _ARRAYS if name != "shown"}
         header = {
@@ -210,24 +211,24 @@ class SanityResult:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SanityResult:
-        """Read what save wrote.
+        """Load a result that save wrote.
 
         Raises
         ------
         ResultError
-            If the file is damaged, or not one that save wrote.
+            If the file is damaged or of another kind.
         FileNotFoundError
-            If there is none.
+            If the file does not exist.
         """
         return storage.load(path, "SanityResult", _from_file)
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write one row for each number: the labels of the axes, value, chance.
+        """Export to CSV: one row per value, with the labels of its axes and chance.
 
         Parameters
         ----------
         path
-            Where to write; an existing file is replaced once all is written.
+            Path of the file. An existing file is replaced once the new one is complete.
         """
         labels = list(self.axes.values())
         with storage.replacing(path, newline="") as file:
@@ -238,25 +239,25 @@ class SanityResult:
                 writer.writerow([*row, float(self.values[place]), float(self.chance[place])])
 
     def to_json(self, path: str | PathLike[str]) -> None:
-        """Write everything but the photo and maps of the figures; NaN is written as null.
+        """Export to JSON, with null for NaN, without the photo and maps for figures.
 
         Parameters
         ----------
         path
-            Where to write; an existing file is replaced once all is written.
+            Path of the file. An existing file is replaced once the new one is complete.
         """
         with storage.replacing(path) as file:
             json.dump(_plain(self), file, allow_nan=False)
 
 
 def _plain(result: SanityResult) -> dict[str, Any]:
-    """Return a result in terms of JSON, without the photo and maps of the figures."""
+    """Return a result as JSON values, without the photo and maps for figures."""
     names = (f.name for f in fields(result) if f.name != "shown")
     return {name: storage.to_plain(getattr(result, name)) for name in names}
 
 
 def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SanityResult:
-    """Return the result of a file whose arrays and header agree, else raise ResultError."""
+    """Build a result from the arrays and the header of a file, or raise ResultError."""
 
     def read(name: str, kind: Any) -> Any:
         return storage.from_plain(kind, header[name])

@@ -1,4 +1,4 @@
-"""The run of a sanity check: its inputs, its variants, and the result with verdicts."""
+"""Run of a sanity check: its inputs, its variants, and the result with verdicts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _IMAGE_AXES = 4
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """The settings of a comparison, and the words for them in a result; see sanity_check.
+    """The settings of a comparison; see sanity_check.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Settings:
     check
         The name of the check.
     dependence
-        What maps should depend on, in a verdict: "the parameters".
+        The quantity on which maps should depend, in words: "the parameters".
     """
 
     similarities: Any
@@ -63,7 +63,7 @@ def check_inputs(
     batch_size: int,
     on_problem: str,
 ) -> Inputs:
-    """Return the inputs of a check, with the maps of the trained network; see sanity_check."""
+    """Check the arguments of sanity_check, and compute the maps of the trained network."""
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
     batch = prepared.check(images)
@@ -73,7 +73,9 @@ def check_inputs(
             f"Received: {batch.images.shape}."
         )
     raise_problems(batch.problems, check_on_problem(on_problem))
-    options = Options(targets, None, batch_size, "ignore")  # reported with those of the check
+    options = Options(
+        targets, None, batch_size, "ignore"
+    )  # reported with the problems of the check
     trained = explain(prepared, batch, resolved, None, options)
     return Inputs(prepared, resolved, batch, prepared.trace(resolved, batch), trained, batch_size)
 
@@ -86,7 +88,7 @@ def check_parameters(
     retarget: bool,
     settings: Settings,
 ) -> SanityResult:
-    """Return the result of parameter randomization; see sanity_check."""
+    """Run parameter randomization; see sanity_check."""
     model = inputs.prepared.model
     order: tuple[int, ...] = ()
     if isinstance(model, keras.Model):
@@ -94,8 +96,8 @@ def check_parameters(
         order = order_by_use(model, units, inputs.trace.used)
     if not isinstance(model, keras.Model) or not order:
         raise ModelError(
-            "Expected a keras.Model whose score depends on weights of its layers, to draw them "
-            f"anew. Received: {type(model).__name__}."
+            "Expected a keras.Model whose score depends on weights of its layers, to randomize "
+            f"them. Received: {type(model).__name__}."
         )
     steps = plan_steps(plan, units, order)
     numbers = resolve_seeds(seeds)
@@ -113,7 +115,7 @@ def check_parameters(
     }
     others = inputs.trace.others
     if others:
-        words["not randomized"] = f"{others} variables that are no weights of layers"
+        words["not randomized"] = f"{others} variables that are not weights of layers"
     records = tuple(_record(step, units, draws.last) for step in steps)
     at = _headline(plan, len(steps))
     repeated = {k for k, step in enumerate(steps) if draws.are_repeated(step, len(numbers))}
@@ -121,7 +123,7 @@ def check_parameters(
 
 
 class _Draws:
-    """The new weights of a model, drawn as they are needed, and a record of them."""
+    """The new weights of a model, drawn as needed, with a record of them."""
 
     def __init__(self, model: keras.Model, units: Sequence[Unit], randomizer: Randomizer) -> None:
         self._model, self._units, self._randomizer = model, units, randomizer
@@ -147,12 +149,12 @@ class _Draws:
                 self._digests.setdefault(position, set()).add(_digest(each.arrays))
         if digest_weights(model) != before:
             raise ModelError(
-                "The model's weights changed while it was checked. Expected a model that nothing "
-                "else trains or assigns to meanwhile."
+                "The model's weights changed during the check. Expected a model that nothing else "
+                "trains or assigns to at the same time."
             )
 
     def are_repeated(self, step: Step, seeds: int) -> bool:
-        """Tell whether all of several seeds gave the same network at a step."""
+        """Return whether several seeds all gave the same network at a step."""
         return seeds > 1 and all(len(self._digests[position]) == 1 for position in step.units)
 
 
@@ -163,13 +165,13 @@ def compare_variants(
     variants: Iterator[Variant],
     settings: Settings,
 ) -> Comparison:
-    """Compare variants by the similarities that were asked for, and by Spearman's in any case."""
+    """Compare variants by the requested similarities, and always by Spearman's correlation."""
     wanted = resolve_similarities(settings.similarities)
     baseline = settings.baseline
     if isinstance(baseline, bool) or not isinstance(baseline, (int, float)):
         raise OptionError(f"Expected baseline as a number. Received: {baseline!r}.")
     if all(similarity.name != "spearman" for similarity in wanted):
-        wanted = (SIMILARITIES["spearman"], *wanted)  # controls need it
+        wanted = (SIMILARITIES["spearman"], *wanted)  # for the controls
     return compare(inputs, steps, len(seeds), variants, wanted, baseline, settings.verbose)
 
 
@@ -190,11 +192,11 @@ def make_result(
     inputs, comparison
         The inputs of the check, and its numbers.
     steps, seeds
-        The layers that were randomized, and the seeds.
+        The randomized layers, and the seeds.
     headline
         The index of the step to quote.
     settings, words
-        The settings, and more of them in words.
+        The settings, and additional ones in words.
     repeated
         The indices of steps at which all seeds gave the same network.
     """
@@ -235,7 +237,7 @@ def make_result(
 
 
 def _problems(inputs: Inputs, verdicts: Mapping[str, Verdict]) -> Problems:
-    """Return the problems of the trained maps, and of photos or maps that are too much alike."""
+    """Find problems of the trained maps, and photos or maps that are too similar."""
     images = inputs.batch.preprocessed
     problems = list(inputs.trained.problems)
     repeated = _repeated_images(images)
@@ -250,7 +252,7 @@ def _problems(inputs: Inputs, verdicts: Mapping[str, Verdict]) -> Problems:
 
 
 def _repeated_images(images: Array) -> tuple[int, ...]:
-    """Return the indices of images that are given more than once."""
+    """Return the indices of images that occur more than once."""
     keys = [image.tobytes() for image in images]
     return tuple(i for i, key in enumerate(keys) if keys.count(key) > 1)
 
@@ -262,10 +264,10 @@ def _verdict(
     values, chance = comparison.values[m, k], comparison.chance[m, k]
     verdict = decide(values[cosine].T, chance[cosine].T, values[signed].T, dependence)
     if step.layers and len(step.unchanged) == step.tensors:
-        reason = "no weight changed: the randomizer returned none, or what they were"
+        reason = "no weight changed: the randomizer returned none, or the current values"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     if repeated:
-        reason = "the randomizer gave every seed the same weights, as good as 1 seed"
+        reason = "the randomizer gave every seed the same weights, which counts as 1 seed"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     return verdict
 
@@ -278,7 +280,7 @@ def _record(step: Step, units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> St
 
 
 def _headline(plan: Plan, steps: int) -> int | None:
-    """Return the step to quote: of a cascade that after two layers, else one that is alone."""
+    """Return the step to quote: the second of a cascade, or the only one."""
     if plan == "cascade":
         return min(1, steps - 1)
     return 0 if steps == 1 else None
@@ -291,7 +293,7 @@ def _plan_text(plan: Plan, steps: Sequence[Step]) -> str:
 
 
 def _statistics(units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> str:
-    """Say what became of the moving statistics of batch normalizations."""
+    """Describe the treatment of the moving statistics of batch normalizations."""
     arrays = [
         array
         for position, found in drawn.items()
@@ -303,7 +305,7 @@ def _statistics(units: Sequence[Unit], drawn: Mapping[int, Drawn]) -> str:
 
 
 def resolve_seeds(seeds: Any) -> tuple[int, ...]:
-    """Return the seeds: those given, or as many as said."""
+    """Return the seeds, given as a list or as their number."""
     try:
         listed = seeds if isinstance(seeds, (list, tuple, range)) else range(operator.index(seeds))
         numbers = tuple(map(operator.index, listed))

@@ -21,13 +21,13 @@ from .verdict import (
 
 COSINE, SIGNED = RESERVED
 
-_SAME = 0.01  # what is shown twice looks like the same
+_SAME = 0.01  # similarities that differ by less are shown once
 _LEGEND = (
-    "alike: likeness of maps of the same photo; in brackets of different photos, as for the other\n"
-    "similarities. invariance: (alike - different) / (1 - different), with different at most "
-    f"{CHANCE_LIMIT:g}:\nabout the share of the maps that survives. Its interval below "
-    f"{DEPENDS_BELOW:g}: depends; above {DOES_NOT_DEPEND_ABOVE:g}:\ndoes not depend. edges: "
-    "Spearman correlation of the trained maps with the edges of the photos."
+    "alike: similarity of maps of the same photo, with chance (different photos) in brackets, as\n"
+    "for the other similarities. invariance: (alike - chance) / (1 - chance), with chance at most\n"
+    f"{CHANCE_LIMIT:g}; about the share of the maps that survives randomization. An interval below "
+    f"{DEPENDS_BELOW:g}:\ndepends; above {DOES_NOT_DEPEND_ABOVE:g}: does not depend. "
+    "edges: Spearman correlation of the trained maps with\nthe edges of the photos."
 )
 
 
@@ -39,14 +39,14 @@ def format_result(result: Any) -> list[str]:
         lines += ["", _heading(result, at), "", *align(_headline_rows(result, at))]
         lines += ["", _LEGEND]
         lines += [
-            f"{name}: a Spearman correlation of {short(e.spearman)} is what x * noise has, "
-            f"{short(e.noise_to_noise)}: not distinguishable from x * noise by it."
+            f"{name}: its Spearman correlation, {short(e.spearman)}, is close to that of "
+            f"x * noise, {short(e.noise_to_noise)}, and does not distinguish the two."
             for name, e in result.explained_by.items()
             if e.like_noise
         ]
     if at is None or len(result.steps) > 1:
-        adds = "each step adds the layer named to those above it"
-        how = adds if is_cumulative(result) else "each step by itself, all other layers trained"
+        adds = "each step adds one layer to those of the steps above"
+        how = adds if is_cumulative(result) else "at each step, all other layers are trained"
         lines += [
             "",
             f"Invariance at each step ({how});",
@@ -61,21 +61,22 @@ def format_result(result: Any) -> list[str]:
         named = ", ".join(unchanged[:3]) + (", ..." if len(unchanged) > 3 else "")
         lines += [
             "",
-            f"{len(unchanged)} weights stayed as they are, for the randomizer has one value for "
-            f"them: {named}",
+            f"{len(unchanged)} weights are unchanged, because the randomizer has only one value "
+            f"for them: {named}",
         ]
     cells = result.values[:, :, result.similarities.index(COSINE)]
     undefined = int((~np.isfinite(cells)).sum())
     if undefined:
         lines += [
             "",
-            f"Undefined, as a map is zero, constant or not finite: {undefined} of {cells.size}.",
+            "Undefined, because a map is zero, constant or not finite: "
+            f"{undefined} of {cells.size}.",
         ]
     return lines
 
 
 def is_cumulative(result: Any) -> bool:
-    """Return whether each step of a check holds the layers of the one before."""
+    """Return whether each step contains the layers of the step before."""
     layers = [set(step.layers) for step in result.steps]
     return all(a < b for a, b in pairwise(layers))
 
@@ -117,7 +118,7 @@ def _headline_rows(result: Any, at: int) -> list[list[str]]:
 
 
 def is_worth_showing(result: Any, name: str) -> bool:
-    """Return whether a similarity is no part of the invariance and no repetition of another."""
+    """Return whether a similarity is neither part of the invariance nor a repetition."""
     if name in (COSINE, SIGNED):
         return False
     plain = name.partition(" (x != ")[0]
@@ -129,7 +130,7 @@ def is_worth_showing(result: Any, name: str) -> bool:
 
 
 def _reasons(result: Any) -> list[str]:
-    """Return what is said about verdicts, once for all the steps that it is said of."""
+    """Return the reasons of verdicts, with the steps of the same reason on one line."""
     where: dict[tuple[str, str], list[str]] = {}
     for method, verdicts in result.verdicts.items():
         for step, verdict in zip(result.steps, verdicts, strict=True):

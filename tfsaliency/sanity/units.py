@@ -1,4 +1,4 @@
-"""Units: the layers of a model that have weights of their own, each once."""
+"""Units: the layers of a model that have their own weights, each once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import keras
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """A layer with parameters of its own, which are randomized together.
+    """A layer with its own parameters, which are randomized together.
 
     Parameters
     ----------
     path
-        Its name, under those of the models and layers that it is in: "outer/inner".
+        Its name, prefixed by the models and layers that contain it: "outer/inner".
     layer
         The caller's layer.
     parameters
-        Its own weights that training changes, frozen or not; not those of layers inside it.
+        Its own trainable weights, frozen or not, without those of layers inside it.
     statistics
         Its other weights, such as the moving mean and variance of a batch normalization.
     """
@@ -37,15 +37,15 @@ class Unit:
 
 
 def list_units(layer: keras.layers.Layer) -> tuple[Unit, ...]:
-    """Return all layers with parameters in a model or layer, from input to output, each once.
+    """List all layers with parameters in a model or layer, from input to output, each once.
 
-    Those inside nested models and custom layers count. The order is that of Model.layers, which
-    for Sequential and Functional models is the order in which they are run.
+    Layers inside nested models and custom layers are included. The order is that of Model.layers,
+    which is the order of execution in Sequential and Functional models.
     """
     seen: set[int] = set()
     units: list[Unit] = []
     for path, inner in _walk(layer, "", set()):
-        # A wrapper may keep a weight of the layer that it wraps: it is that of the inner one.
+        # A weight that a wrapper shares with the layer inside belongs to the inner layer.
         deeper = {id(w) for each in inner._flatten_layers(include_self=False) for w in each.weights}
         parameters, statistics = (_unseen(w, seen | deeper) for w in own_weights(inner))
         seen.update(map(id, (*parameters, *statistics)))
@@ -68,8 +68,8 @@ def _walk(
 
 
 def own_weights(layer: keras.layers.Layer) -> tuple[list[Any], list[Any]]:
-    """Return parameters and statistics of a layer, without those of the layers inside it."""
-    # A weight of a frozen layer stays in the first list, and only says that it is not trained.
+    """Return parameters and statistics of a layer, without those of layers inside it."""
+    # A weight of a frozen layer stays in the first list; only its flag changes.
     return list(layer._trainable_variables), list(layer._non_trainable_variables)
 
 

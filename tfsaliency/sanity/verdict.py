@@ -1,14 +1,14 @@
-"""From the maps of a trained network and of randomized ones to a verdict with an interval.
+"""Verdicts with intervals, from the maps of a trained network and of randomized ones.
 
-Arrays only: nothing here knows of a model. With E(f, x) the signed, unreduced attribution of the
+This module works on arrays, without models. With E(f, x) the signed, unreduced attribution of the
 network f on the photo x, and r a randomized copy of it:
 
     s[r, i] = |prep E(f, x_i) . prep E(r, x_i)|    how alike on the same photo
     c[r, i] = mean of |prep E(f, x_i) . prep E(r, x_j)| over other photos j
     invariance = (mean s - C) / (1 - C), C = mean c, at most .5, clipped to [0, 1]
 
-which is about the share of the map's variance that survives the randomization. How the constants
-were found, and what was tried instead: docs/decisions.md, "The verdict".
+which is about the share of the map's variance that survives the randomization. docs/decisions.md,
+"The verdict", has the evidence for the constants, and the alternatives that failed.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ PARAMETERS = "the parameters"
 
 DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE = 0.4, 0.7
 
-_CLIPPED = 99.0  # percentile of the non-zero sizes
-_FLAT = 1e-6  # of the root of the number of values: a norm up to it is that of a constant map
-_OTHERS = 8  # photos that a map is compared with, at most
+_CLIPPED = 99.0  # percentile of the non-zero absolute values at which to clip
+_FLAT = 1e-6  # a map is constant if its norm is at most this times the root of its size
+_OTHERS = 8  # the largest number of other photos to compare a map with
 CHANCE_LIMIT = 0.5
-_ENOUGH = 0.5  # of the cells are defined
-_FEWEST = 2  # photos, and seeds
+_ENOUGH = 0.5  # the fraction of cells that must be defined
+_FEWEST = 2  # the smallest numbers of photos and of seeds
 
 
 class Cells(NamedTuple):
-    """What one randomized network gives, for each photo; NaN where a map is undefined.
+    """Similarities of one randomized network's maps, for each photo; NaN if undefined.
 
     Parameters
     ----------
     same
-        Likeness to the trained network's map of the same photo, (n,).
+        Similarity to the trained network's map of the same photo, (n,).
     other
-        Mean likeness to the trained network's maps of other photos, (n,).
+        Mean similarity to the trained network's maps of other photos, (n,).
     signed
-        As same, before the absolute value is taken, (n,).
+        Like `same`, with its sign, (n,).
     """
 
     same: Array
@@ -57,24 +57,24 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether maps depend on what was randomized, with the numbers it rests on.
+    """A verdict on whether maps depend on the randomized quantity, with its numbers.
 
     Parameters
     ----------
     verdict
         "depends on the parameters", "does not depend" or "inconclusive".
     invariance
-        About the share of the maps' variance that survives, 0 to 1; NaN where nothing is defined.
+        About the share of the maps' variance that survives, 0 to 1; NaN if undefined.
     low, high
         Its 95 % interval, over photos and seeds.
     same, other
-        The mean likeness on the same photo, and on different ones.
+        The mean similarity on the same photo, and on different photos.
     signed
-        The mean likeness on the same photo with its sign.
+        The mean similarity on the same photo, with its sign.
     defined, cells
-        How many pairs of maps were comparable, and of how many.
+        The number of comparable pairs of maps, and of all pairs.
     reason
-        Why it is inconclusive, or what to mind; empty otherwise.
+        The reason of an inconclusive verdict, or a caveat; else empty.
 
     Examples
     --------
@@ -104,23 +104,23 @@ class Verdict:
 
 
 def judge(trained: Any, randomized: Any) -> Verdict:
-    """Judge whether attributions depend on the parameters, from the attributions alone.
+    """Judge from attributions alone whether they depend on the parameters.
 
     Parameters
     ----------
     trained
         Signed attributions of the trained network, (n, h, w, c), one for each photo.
     randomized
-        Those of R randomized networks for the same photos and classes, (R, n, h, w, c).
+        Attributions of R randomized networks for the same photos and classes, (R, n, h, w, c).
 
     Returns
     -------
-    Verdict; "inconclusive" with the reason for fewer than two photos or two networks.
+    Verdict; "inconclusive" with a reason if there are fewer than two photos or networks.
 
     Raises
     ------
     OptionError
-        For arrays of other shapes.
+        If the arrays have other shapes.
 
     References
     ----------
@@ -147,14 +147,14 @@ def judge(trained: Any, randomized: Any) -> Verdict:
 
 
 def normalize_maps(maps: Array) -> Array:
-    """Prepare attributions (n, ...) to be compared by dot products.
+    """Normalize attributions (n, ...) for comparison by dot products.
 
-    Values are clipped at the 99th percentile of the sizes of those that are not zero; then the
-    mean is taken off and the length made 1.
+    Values are clipped at the 99th percentile of the non-zero absolute values, centered, and divided
+    by their norm.
 
     Returns
     -------
-    (n, p); NaN for a map that is zero, constant, or not finite.
+    (n, p); NaN for a map that is zero, constant or not finite.
     """
     flat = np.asarray(maps).reshape(len(maps), -1)
     result = np.full(flat.shape, np.nan, np.result_type(flat.dtype, np.float32))
@@ -162,7 +162,7 @@ def normalize_maps(maps: Array) -> Array:
         largest = np.abs(values).max(initial=0.0)
         if not np.isfinite(largest) or largest == 0:
             continue
-        scaled = values / largest  # so that no size of a map is too small for the dtype
+        scaled = values / largest  # avoids underflow
         sizes = np.abs(scaled)
         top = upper_percentile(sizes if sizes.all() else sizes[sizes > 0], _CLIPPED)
         clipped = np.clip(scaled / result.dtype.type(top), -1.0, 1.0)
@@ -174,7 +174,7 @@ def normalize_maps(maps: Array) -> Array:
 
 
 def compare_maps(trained: Array, randomized: Array) -> Cells:
-    """Compare maps of the trained network with those of a randomized one, both by normalize_maps.
+    """Compare normalized maps of the trained network with those of a randomized one.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def compare_maps(trained: Array, randomized: Array) -> Cells:
         (n, p), for the same photos.
     """
     n = len(trained)
-    # Each map of the trained network against each of the randomized one.
+    # All pairs of a trained and a randomized map.
     table = np.einsum("ip,jp->ij", trained, randomized)
     signed = np.diagonal(table).astype(np.float64)
     others = [
@@ -192,14 +192,14 @@ def compare_maps(trained: Array, randomized: Array) -> Cells:
 
 
 def decide(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -> Verdict:
-    """Return the verdict on what R randomized networks gave.
+    """Return the verdict on the similarities of R randomized networks.
 
     Parameters
     ----------
     same, other, signed
         The fields of Cells for each network, (R, n).
     of
-        What was randomized, in words.
+        The randomized quantity, in words.
     """
     seeds, photos = same.shape
     count = int(np.isfinite(same).sum())
@@ -216,14 +216,16 @@ def decide(same: Array, other: Array, signed: Array, of: str = PARAMETERS) -> Ve
         else:
             reason = _undecided(low, high)
         if chance >= CHANCE_LIMIT:
-            warning = f"maps of different photos are alike, {short(chance)}: the photos tell little"
+            warning = (
+                f"maps of different photos are alike ({short(chance)}), so photos matter little"
+            )
             reason = f"{reason}; {warning}" if reason else warning
     signs = nanmean(signed)
     return Verdict(verdict, invariance, low, high, alike, chance, signs, count, same.size, reason)
 
 
 def compute_invariance(same: Any, other: Any) -> Any:
-    """Return the share that survives, of mean likenesses on the same and on different photos."""
+    """Return the invariance, from mean similarities on the same and on different photos."""
     chance = np.minimum(other, CHANCE_LIMIT)
     return np.clip((same - chance) / (1 - chance), 0.0, 1.0)
 
@@ -248,11 +250,11 @@ def _reason(photos: int, seeds: int, defined: int, cells: int) -> str:
 def _undecided(low: float, high: float) -> str:
     if low > DEPENDS_BELOW and high < DOES_NOT_DEPEND_ABOVE:
         return "the maps depend in part"
-    return "the interval holds a threshold; more photos or seeds narrow it"
+    return "the interval contains a threshold; more photos or seeds narrow it"
 
 
 def _row_means(values: Array) -> Array:
-    """Return the mean of what is defined in each row, NaN where nothing is."""
+    """Return the mean of the defined values in each row; NaN if there are none."""
     defined = np.isfinite(values)
     count = defined.sum(axis=1)
     total = np.where(defined, values, 0.0).sum(axis=1)

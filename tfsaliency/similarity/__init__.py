@@ -1,8 +1,8 @@
 """Similarities of two maps: the SIMILARITIES table.
 
-Every entry is a function (a, b) -> (n,) of maps (n, h, w), or of attributions (n, h, w, c). It has
-two halves, so that what is compared often is prepared once. A map that is constant or not finite
-has no similarity to any other: NaN.
+Each entry is a function (a, b) -> (n,) of maps (n, h, w) or attributions (n, h, w, c), split in two
+parts so that maps that are compared often are prepared once. The similarity of a map that is
+constant or not finite is NaN.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ SIMILARITIES: Table[Similarity] = Table(
     lambda similarity: similarity.description,
 )
 
-# What a function that compares maps takes as its similarities: one, or several.
+# The argument `similarities` of the public functions: one similarity, or several.
 SimilaritiesArgument: TypeAlias = (
     SimilarityName | str | Similarity | Sequence[SimilarityName | str | Similarity]
 )
 
-# The names of what the verdict rests on.
+# The names of the similarities on which the verdict is based.
 RESERVED = ("cosine", "cosine_signed")
 
 __all__ = ["RESERVED", "SIMILARITIES", "SimilaritiesArgument", "Similarity", "resolve_similarities"]
 
 
 def resolve_similarities(similarities: SimilaritiesArgument) -> tuple[Similarity, ...]:
-    """Return the similarities asked for: keys of SIMILARITIES or Similarity objects.
+    """Return similarities given as keys of SIMILARITIES or Similarity objects.
 
     Raises
     ------
     OptionError
-        For an unknown name, or two of one name.
+        If a name is unknown or occurs twice.
     """
     single = isinstance(similarities, (str, Similarity)) or not isinstance(similarities, Iterable)
     listed: Iterable[Any] = [similarities] if single else similarities  # type: ignore[assignment]

@@ -1,7 +1,7 @@
-"""The relative rise of the complexity of a map: eMPRT (Hedstroem et al. 2023).
+"""Relative increase of the complexity of a map: eMPRT (Hedstroem et al. 2023).
 
-The complexity is the entropy of the histogram of the map, in 100 equal bins between its minimum and
-maximum. A map of a random network should be more complex.
+The complexity of a map is the entropy of its histogram, in 100 equal bins between its minimum and
+maximum. Maps of a random network should be more complex.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _summed(maps: Array) -> Array:
 
 
 def _entropies(maps: Array, masks: Sequence[Mask]) -> Array:
-    """Return the entropy, in nats, of the histogram of each map between its extremes."""
+    """Return the entropy of each map's histogram, in nats."""
     entropies = np.full((len(maps), len(masks)), np.nan)
     for i, j in np.ndindex(entropies.shape):
         mask = masks[j]
@@ -43,5 +43,5 @@ emprt = Similarity(
     _summed,
     _entropies,
     _rise,
-    "Relative rise of the entropy of the map's histogram (eMPRT)",
+    "Relative increase of the entropy of the map's histogram (eMPRT)",
 )

@@ -47,7 +47,7 @@ def _features(maps: Array, masks: Sequence[Mask]) -> Array:
     ]
     result = np.stack([vectors] * len(masks), axis=1)
     result[~np.isfinite(maps).all(axis=(1, 2))] = np.nan
-    # A histogram of gradients has no meaning over some of the pixels.
+    # A histogram of gradients is not defined on a subset of the pixels.
     result[:, [mask is not None for mask in masks]] = np.nan
     return result
 

@@ -13,7 +13,7 @@ from ..arrays import Array
 from ..errors import OptionError
 from ..statistics import upper_percentile
 
-_CLIPPED = 99.0  # percentile of a map's values, above which they count alike
+_CLIPPED = 99.0  # percentile at which to clip a map
 
 
 Mask = Array | None
@@ -22,19 +22,19 @@ Vectors = Callable[[Array, Sequence[slice | Array]], Iterable[Array]]
 
 @dataclass(frozen=True)
 class Similarity:
-    """A similarity of maps, in two halves: what is compared often is prepared once.
+    """A similarity of maps, in two parts: features of one map, and their comparison.
 
     Parameters
     ----------
     name
         The key of SIMILARITIES.
     preparation
-        (n, h, w, c) -> (n, h, w): absolute, diverging, or a function of your own.
+        Function (n, h, w, c) -> (n, h, w): absolute, diverging, or your own.
     features
-        (prepared maps (n, h, w), masks) -> what is compared: an array, or a tuple of arrays, with
-        the axis of maps first. Each of masks is (n, h, w), the pixels to look at, or None for all.
+        Function (prepared maps (n, h, w), masks) -> features: an array or a tuple of arrays whose
+        first axis is that of the maps. A mask (n, h, w) selects pixels; None selects all.
     compare
-        (features, features) -> (n, masks); NaN where a map has no similarity.
+        Function (features, features) -> (n, masks); NaN if a similarity is undefined.
     description
         One line about it.
 
@@ -53,7 +53,7 @@ class Similarity:
     description: str = ""
 
     def __call__(self, a: Array, b: Array, mask: Mask = None) -> Array:
-        """Return how alike each map of a is to the map of b beside it, (n,)."""
+        """Return the similarity of each map of a to the corresponding map of b, (n,)."""
         first, second = as_attributions(a), as_attributions(b)
         if first.shape[:-1] != second.shape[:-1]:
             raise OptionError(
@@ -72,7 +72,7 @@ class Similarity:
 
 
 def as_attributions(maps: Array) -> Array:
-    """Return maps (n, h, w) as attributions of one channel; (n, h, w, c) as they are."""
+    """Return maps (n, h, w) as attributions with one channel; keep (n, h, w, c)."""
     array = np.asarray(maps)
     if array.ndim not in (3, 4):
         raise OptionError(
@@ -91,13 +91,13 @@ def absolute(maps: Array) -> Array:
 
     Returns
     -------
-    (n, h, w); NaN where a map is constant or not finite.
+    (n, h, w); NaN if a map is constant or not finite.
     """
     summed = _sum_of_channels(np.abs(maps))
     with np.errstate(invalid="ignore"):
         top = _percentile(summed)
         low = summed.min(axis=(1, 2), keepdims=True)
-        # Of a map of few non-zero values the percentile is its minimum: then nothing is clipped.
+        # If few values are not zero, the percentile is the minimum; then do not clip.
         top = np.where(top > low, top, summed.max(axis=(1, 2), keepdims=True))
         usable = (top > low) & _are_finite(summed)
         span = np.where(usable, top - low, np.nan).astype(summed.dtype)
@@ -105,7 +105,7 @@ def absolute(maps: Array) -> Array:
 
 
 def diverging(maps: Array) -> Array:
-    """Sum over channels, divide by the size of the 99th percentile, clip to [-1, 1].
+    """Sum over channels, divide by the absolute 99th percentile, clip to [-1, 1].
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def diverging(maps: Array) -> Array:
 
     Returns
     -------
-    (n, h, w); NaN where a map is constant, not finite, or zero at its 99th percentile.
+    (n, h, w); NaN if a map is constant, not finite, or zero at its 99th percentile.
     """
     summed = _sum_of_channels(maps)
     with np.errstate(invalid="ignore"):
@@ -125,7 +125,7 @@ def diverging(maps: Array) -> Array:
 
 
 def _sum_of_channels(maps: Array) -> Array:
-    # Five times as fast as maps.sum(axis=-1), whose last axis is short.
+    # Five times as fast as maps.sum(axis=-1) for a short last axis.
     return np.einsum("nhwc->nhw", maps, dtype=np.result_type(maps.dtype, np.float32))
 
 
@@ -135,36 +135,36 @@ def _are_finite(maps: Array) -> Array:
 
 
 def _percentile(maps: Array) -> Array:
-    """Return the 99th percentile of each map, (n, 1, 1); any number for one that is not finite."""
+    """Return the 99th percentile of each map, (n, 1, 1); arbitrary if it is not finite."""
     found = [upper_percentile(one.ravel(), _CLIPPED) for one in maps]
     return np.array(found, maps.dtype)[:, np.newaxis, np.newaxis]
 
 
 def centered(values: Array) -> Array:
-    """Return the vector of mean 0 and length 1, float64; NaN for a constant one."""
+    """Return values (p,) with mean 0 and norm 1, float64; NaN for constant values."""
     if not values.size:
         return np.full(0, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         shifted = values - values.mean(dtype=np.float64)
         length = np.sqrt(np.square(shifted).sum())
-        # What is left of equal values after rounding is no vector.
+        # The rest of equal values is rounding error.
         if not length > 1e-9 * np.sqrt(len(values)) * (np.abs(values).max() or 1.0):
             return np.full(values.shape, np.nan)
         return shifted / length
 
 
 def by_map(maps: Array, masks: Sequence[Mask], vectors: Vectors) -> Array:
-    """Return vectors (n, masks, p) of maps, NaN where there is none and 0 outside a mask.
+    """Return vectors (n, masks, p) of maps; NaN if undefined, 0 outside a mask.
 
     Parameters
     ----------
     maps
         (n, h, w), prepared.
     masks
-        The pixels to look at, each (n, h, w) or None.
+        The selected pixels, each (n, h, w) or None.
     vectors
-        A function of the values (p,) of one map, and of which of them to look at, that returns a
-        vector for each of the latter.
+        Function of the values (p,) of one map and of selections of them, which yields one vector
+        for each selection.
     """
     flat = maps.reshape(len(maps), -1)
     result = np.zeros((len(flat), len(masks), flat.shape[1]))
@@ -179,5 +179,5 @@ def by_map(maps: Array, masks: Sequence[Mask], vectors: Vectors) -> Array:
 
 
 def dot(a: Array, b: Array) -> Array:
-    """Multiply two arrays of vectors (n, masks, p), (n, masks)."""
+    """Return the dot products (n, masks) of two arrays of vectors (n, masks, p)."""
     return np.einsum("nmp,nmp->nm", a, b)

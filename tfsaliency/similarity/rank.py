@@ -1,4 +1,4 @@
-"""Correlations of pixels: of their ranks, of their values, of the strongest."""
+"""Correlations of ranks and of values, and the overlap of the strongest pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _TOP = 0.1  # of the pixels
 
 
 def average_ranks(values: Array, order: Array | None = None) -> Array:
-    """Return the ranks of values (p,), from 0; equal values share the mean of theirs.
+    """Return the ranks of values (p,), from 0; equal values share their mean rank.
 
     Parameters
     ----------
     values
         (p,).
     order
-        The indices that sort some of them; then the others get rank 0.
+        Indices that sort some of the values; the others get rank 0.
 
     >>> average_ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist()
     [2.5, 0.0, 2.5, 1.0]
@@ -39,7 +39,7 @@ def average_ranks(values: Array, order: Array | None = None) -> Array:
 
 
 def top_shares(values: Array, k: int) -> Array:
-    """Return how likely each of values (p,) is among the k largest; ties share the last places.
+    """Return the probability of each value (p,) to be among the k largest, ties drawn by lot.
 
     >>> top_shares(np.array([1.0, 3.0, 1.0, 0.0]), 2).tolist()
     [0.5, 1.0, 0.5, 0.0]
@@ -51,10 +51,9 @@ def top_shares(values: Array, k: int) -> Array:
 
 
 def membership(values: Array) -> Array:
-    """Return how likely each of values (p,) is among the top tenth, over the root of its number.
+    """Return the probability of each value to be in the top tenth, over the root of its size.
 
-    The product of two of these vectors is the expected part of the top that they have in common.
-    NaN where all values are equal.
+    The dot product of two such vectors is their expected overlap. NaN if all values are equal.
     """
     if not values.size or values.min() == values.max():
         return np.full(values.shape, np.nan)
@@ -65,7 +64,7 @@ def membership(values: Array) -> Array:
 def _ranks(values: Array, chosen: Sequence[slice | Array]) -> Iterator[Array]:
     order = np.argsort(values)
     for where in chosen:
-        # What is sorted stays so when some of it is left out.
+        # A subset of sorted values is sorted.
         kept = order if isinstance(where, slice) else order[where[order]]
         yield centered(average_ranks(values, kept)[where] if kept.size else kept)
 

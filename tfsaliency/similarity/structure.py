@@ -2,8 +2,8 @@
 
     (2 ma mb + C1)(2 sab + C2) / ((ma^2 + mb^2 + C1)(sa^2 + sb^2 + C2)),  C = (K R)^2
 
-at every place of a window, from the means, variances and the covariance in it; then the mean over
-places. What depends on one map alone is computed once.
+at each position of a window, from the means, variances and the covariance inside; then the mean
+over positions. Terms of one map alone are computed once.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _K1, _K2 = 0.01, 0.03
 
 
 class _Window(NamedTuple):
-    """How a place is looked at: weights along one axis, and the range R of the values."""
+    """A window: weights along one axis, and the range R of the values."""
 
     weights: Array  # an odd number, symmetric
     range: float
-    unbiased: float  # what a mean of products of deviations is multiplied by
+    unbiased: float  # factor of mean products of deviations
 
 
 class _Moments(NamedTuple):
-    """Maps (n, h, w), their means and mean squares at each place; and which places count.
+    """Maps (n, h, w), their means and mean squares at each position, and the selected positions.
 
-    counts is (n, masks, places).
+    counts is (n, masks, positions).
     """
 
     maps: Array
@@ -41,15 +41,15 @@ class _Moments(NamedTuple):
 
 
 def _local_mean(one: Array, weights: Array) -> Array:
-    """Return the weighted mean of a map (h, w) at every place where the window fits."""
+    """Return the weighted mean of a map (h, w) at each position where the window fits."""
     taps = weights.astype(one.dtype)
     return _along(_along(one, taps).T, taps).T  # the window is separable
 
 
 def _along(one: Array, taps: Array) -> Array:
     """Slide symmetric weights along the first axis of a map (h, w)."""
-    # Shifted additions, of one map at a time, which the processor's cache holds: faster than a
-    # matrix product, and no threads of BLAS that would get in TensorFlow's way.
+    # Shifted additions of one map at a time stay in the processor's cache: faster than a matrix
+    # product, and without BLAS threads, which would compete with TensorFlow.
     places, last = len(one) - len(taps) + 1, len(taps) - 1
     middle = last // 2
     total = taps[middle] * one[middle : middle + places]
@@ -70,7 +70,7 @@ def _similarity(
     def features(maps: Array, masks: Sequence[Mask]) -> _Moments:
         if min(maps.shape[1:]) < size:
             raise OptionError(
-                f"The similarity {name!r} looks through windows of {size} x {size}. Expected "
+                f"The similarity {name!r} has windows of {size} x {size}. Expected "
                 f"maps of at least that size. Received: {maps.shape[1]} x {maps.shape[2]}. "
                 "Use other similarities, as 'spearman'."
             )
@@ -94,7 +94,7 @@ def _similarity(
         ).ravel()
 
     def compare(a: _Moments, b: _Moments) -> Array:
-        # A map that is undefined is so everywhere, and so is its sum.
+        # An undefined map is NaN everywhere, and so is its sum.
         pairs = (map(_Moments._make, zip(*each, strict=True)) for each in (a, b))
         total = [
             (one.counts * index(one, other)).sum(axis=-1, dtype=np.float64)
@@ -111,9 +111,9 @@ def _gaussian(size: int, sigma: float) -> Array:
     return weights / weights.sum()
 
 
-# The default looks at maps in [0, 1] through a Gaussian window; that of Adebayo et al. at maps in
-# [-1, 1] through a uniform one, with sample covariances. With a mask, the index is averaged over
-# the places whose center is in it.
+# "ssim" compares maps in [0, 1] with a Gaussian window; "ssim_adebayo" compares maps in [-1, 1]
+# with a uniform window and sample covariances. With a mask, the index is averaged over the
+# positions whose center is selected.
 ssim = _similarity(
     "ssim",
     absolute,

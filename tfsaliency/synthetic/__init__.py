@@ -1,4 +1,4 @@
-"""Synthetic tasks with a known answer: pictures, and networks that are trained on them or made."""
+"""Synthetic tasks with a known answer: pictures, and trained or constructed networks."""
 
 from .closed_form import CLOSED_FORM, KnownModel, closed_form_model
 from .networks import permuted_label_models, shapes_model

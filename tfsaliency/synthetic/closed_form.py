@@ -1,13 +1,13 @@
-"""Networks whose answer follows from their weights: the CLOSED_FORM table.
+"""Networks whose correct attribution follows from their weights: the CLOSED_FORM table.
 
-Each is a keras.Model of images (n, h, w, 3) in 0..1 with one output. Which pixels its output
-depends on at an image x, and whether it rises or falls with each value, can be read off:
+Each is a keras.Model of images (n, h, w, 3) in 0..1 with one output. Its weights determine the
+pixels on which the output depends at an image x, and the sign of each dependence:
 
-    linear        sum w x                       w zero but in a patch
-    additive      sum w relu(x - t)             every value by itself; none that is below t
-    masked        dense(relu(conv(mask * x)))   all weights positive, so that all signs are
-    xor           |mean of A - mean of B|       neither patch says anything alone
-    null_patch    mean of A + r(B) - r(B)       the output is independent of B, r a ReLU of it
+    linear        sum w x                       w zero outside a patch
+    additive      sum w relu(x - t)             each value separately; 0 below t
+    masked        dense(relu(conv(mask * x)))   all weights and signs are positive
+    xor           |mean of A - mean of B|       neither patch is informative alone
+    null_patch    mean of A + r(B) - r(B)       independent of B; r is a ReLU of B
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class KnownModel:
     model
         keras.Model, images (n, h, w, 3) -> (n, 1).
     signs
-        Images (n, h, w, 3) -> (n, h, w, 3) of 1 where the output rises with that value, -1 where it
-        falls, 0 where it does not depend on it.
+        Function from images (n, h, w, 3) to the signs (n, h, w, 3) of the output's dependence on
+        each value: 1, -1, or 0 if there is none.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class KnownModel:
     signs: Callable[[Array], Array]
 
     def masks(self, images: Any) -> Array:
-        """Return the pixels that the output depends on, (n, h, w), bool."""
+        """Return the pixels on which the output depends, (n, h, w), bool."""
         batch = as_batch(images, self.model.input_shape[1:])
         return np.abs(self.signs(batch)).max(axis=-1) > 0
 
@@ -67,18 +67,18 @@ class KnownModel:
 
 
 def closed_form_model(name: ClosedFormName, size: int = 16, seed: int = 0) -> KnownModel:
-    """Return a network whose answer follows from its weights.
+    """Return a network whose correct attribution follows from its weights.
 
     Parameters
     ----------
     name
-        A key of CLOSED_FORM: "linear" (no ReLU), "additive" (each value by itself), "masked" (a
-        patch is seen, the rest cut off), "xor" (whether one of two patches is brighter), or
-        "null_patch" (two ReLUs see a patch and cancel out).
+        A key of CLOSED_FORM: "linear" (no ReLU), "additive" (a function of each value), "masked"
+        (only a patch is visible), "xor" (two patches differ in brightness), or "null_patch" (two
+        ReLUs of a patch cancel out).
     size
-        Height and width of the images (n, h, w, 3) in pixels, 9 or more.
+        Height and width of the images (n, h, w, 3) in pixels, at least 9.
     seed
-        Draws the places of patches, and the weights.
+        The seed of the patches' positions and the weights.
 
     Returns
     -------
@@ -87,13 +87,13 @@ def closed_form_model(name: ClosedFormName, size: int = 16, seed: int = 0) -> Kn
     Raises
     ------
     OptionError
-        For an unknown name, or numbers out of range.
+        If the name is unknown, or a number is out of range.
 
     References
     ----------
-    Kindermans et al. 2017, "Learning how to explain neural networks", arXiv:1705.05598, for linear
-    models as a test; Nie, Zhang and Patel 2018, arXiv:1805.07039, for what guided backpropagation
-    and Zeiler-Fergus show of a part that cancels out.
+    Kindermans et al. 2017, "Learning how to explain neural networks", arXiv:1705.05598 (linear
+    models as a test); Nie, Zhang and Patel 2018, arXiv:1805.07039 (guided backpropagation and
+    Zeiler-Fergus of parts that cancel out).
 
     Examples
     --------
@@ -112,7 +112,7 @@ def closed_form_model(name: ClosedFormName, size: int = 16, seed: int = 0) -> Kn
 
 
 def _linear(size: int, rng: np.random.Generator) -> KnownModel:
-    """Sum the weighted pixels of a patch; no ReLU."""
+    """Sum the weighted pixels of a patch, without ReLUs."""
     (patch,) = _patches(size, rng, 1)
     weights = np.where(patch, rng.normal(size=patch.shape), 0.0)
     model = _model("linear", size, [_flat(), _dense("sum", 1)], [weights.reshape(-1, 1)])
@@ -120,7 +120,7 @@ def _linear(size: int, rng: np.random.Generator) -> KnownModel:
 
 
 def _additive(size: int, rng: np.random.Generator) -> KnownModel:
-    """Sum a function of each value by itself."""
+    """Sum a function of each value."""
     threshold = 0.3
     weights = rng.normal(size=(size, size, 3)) * (rng.uniform(size=(size, size, 1)) < 0.2)
     layers = [_conv("shift", 3, 1), keras.layers.ReLU(name="relu"), _flat(), _dense("sum", 1)]
@@ -130,7 +130,7 @@ def _additive(size: int, rng: np.random.Generator) -> KnownModel:
 
 
 def _masked(size: int, rng: np.random.Generator) -> KnownModel:
-    """See a patch alone, through ReLUs."""
+    """Apply ReLUs to a patch, and mask out the rest."""
     ((row, column),) = _corners(size, rng, 1)
     side = _side(size)
     seen = np.zeros((size, size, 1))
@@ -144,7 +144,7 @@ def _masked(size: int, rng: np.random.Generator) -> KnownModel:
 
 
 def _xor(size: int, rng: np.random.Generator) -> KnownModel:
-    """Tell whether one of two patches is brighter."""
+    """Compare the brightness of two patches."""
     first, second = (patch / patch.sum() for patch in _patches(size, rng, 2))
     difference = first - second
     column = difference.reshape(-1, 1)
@@ -159,7 +159,7 @@ def _xor(size: int, rng: np.random.Generator) -> KnownModel:
 
 
 def _null_patch(size: int, rng: np.random.Generator) -> KnownModel:
-    """See a patch by two ReLUs whose effects cancel out."""
+    """Apply two ReLUs to a patch, whose effects cancel out."""
     counts, null = (patch / patch.sum() for patch in _patches(size, rng, 2))
     layers = [_flat(), _dense("means", 3, activation="relu"), _dense("sum", 1)]
     kernel = np.stack([counts, null, null], axis=-1).reshape(-1, 3)
@@ -202,7 +202,7 @@ def _patches(size: int, rng: np.random.Generator, count: int) -> list[Array]:
     return patches
 
 
-# Initializers have seeds, so that no random state of the caller's is touched.
+# Initializers have seeds, so that the caller's random state is unchanged.
 def _initializer() -> keras.initializers.Initializer:
     return keras.initializers.GlorotUniform(seed=0)
 

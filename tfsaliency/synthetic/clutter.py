@@ -1,7 +1,7 @@
-"""What stands around the objects and says nothing of them: backgrounds and distractors.
+"""Backgrounds and distractors, which are independent of the objects.
 
-All of it is drawn for many pictures at once, with the axes n, h, w and color. Lengths are
-fractions of a picture's side; positions are of row and column, in pixels.
+They are drawn for many pictures at once, with axes (n, h, w, color). Lengths are fractions of a
+picture's side; positions are (row, column) in pixels.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ..arrays import Array
 
 Rng = np.random.Generator
 
-_DARKEST, _LIGHTEST = 55.0, 200.0  # of a background's mean
-_SLOPE = 40.0  # by which it changes from one side to the other
+_DARKEST, _LIGHTEST = 55.0, 200.0  # range of a background's mean
+_SLOPE = 40.0  # difference of a background between opposite sides
 _TEXTURE, _TINT = 13.0, 5.0  # standard deviations of its 1/f noise, in gray and in each color
 _CANDIDATES = 24
 _LOUD = 330.0  # a distractor's contrast, summed over colors
@@ -36,7 +36,7 @@ def backgrounds(rng: Rng, n: int, size: int) -> tuple[Array, Array]:
 
 
 def _pink(rng: Rng, n: int, size: int) -> Array:
-    """Return noise (n, size, size, 4) whose amplitudes fall as 1 / frequency, of variance 1."""
+    """Return 1/f noise (n, size, size, 4) of variance 1."""
     spectrum = np.fft.rfft2(rng.normal(size=(n, size, size, 4)), axes=(1, 2))
     rows, columns = np.fft.fftfreq(size), np.fft.rfftfreq(size)
     frequency = np.hypot(rows[:, None], columns)
@@ -46,10 +46,10 @@ def _pink(rng: Rng, n: int, size: int) -> Array:
 
 
 def contrasting(rng: Rng, colors: Array, least: float) -> Array:
-    """Return random colors (n, 3) that differ from those given by at least that much.
+    """Draw colors (n, 3) that differ from given ones by at least `least`.
 
-    The difference is summed over the three colors; where no candidate has it, the most different
-    one is taken.
+    The difference is summed over the channels. If no candidate reaches it, the most different
+    candidate is used.
     """
     drawn = rng.uniform(0, 255, (len(colors), _CANDIDATES, 3))
     difference = np.abs(drawn - colors[:, None]).sum(axis=-1)
@@ -58,16 +58,16 @@ def contrasting(rng: Rng, colors: Array, least: float) -> Array:
 
 
 def apart(rng: Rng, taken: Array, distance: Array, margin: Array, size: int) -> Array:
-    """Return random places (n, 2) that keep a distance from places that are taken.
+    """Draw positions (n, 2) at a distance from given ones.
 
     Parameters
     ----------
     taken
-        (n, k, 2).
+        The given positions, (n, k, 2).
     distance
-        From each of them, (n, k); where no candidate keeps it, the one that comes nearest is taken.
+        The distance to keep from each, (n, k). If no candidate does, the closest one is used.
     margin
-        From the border, (n,).
+        The distance to keep from the border, (n,).
     """
     n = len(taken)
     drawn = margin[:, None, None] + rng.uniform(0, 1, (n, _CANDIDATES, 2)) * (
@@ -86,10 +86,10 @@ def add_distractors(rng: Rng, images: Array, colors: Array, taken: Array, radii:
     colors
         The mean colors of the backgrounds, (n, 3).
     taken, radii
-        Where objects will stand, (n, k, 2), and how far they reach, (n, k).
+        The positions of the objects, (n, k, 2), and their radii, (n, k).
     """
     n, size = images.shape[:2]
-    for chance in (1.0, 0.5):  # that there is one, and another
+    for chance in (1.0, 0.5):  # of a first and a second distractor
         for draw in (_patch, _blob, _line):
             alpha, color = draw(rng, n, size, colors, taken, radii)
             alpha[rng.uniform(size=n) >= chance] = 0
@@ -97,7 +97,7 @@ def add_distractors(rng: Rng, images: Array, colors: Array, taken: Array, radii:
 
 
 def wobbly(rng: Rng, centers: Array, radii: Array, edge: float, size: int) -> Array:
-    """Return how much irregular round areas cover of each pixel, (n, size, size).
+    """Return the coverage of each pixel by irregular round areas, (n, size, size).
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def _line(
 
 
 def _offsets(centers: Array, size: int) -> tuple[Any, Any]:
-    """Return the rows and columns of pixels from centers, (n, size, 1) and (n, 1, size)."""
+    """Return the offsets of pixels from centers, rows (n, size, 1) and columns (n, 1, size)."""
     middle = np.arange(size) + 0.5
     return (
         middle[:, None] - centers[:, 0, None, None],

@@ -1,4 +1,4 @@
-"""The small network that is trained on shapes, and those that learned permuted labels.
+"""The small network trained on shapes, and networks trained on permuted labels.
 
 Their weights ship with the package; benchmarks/train_shapes_model.py trains them.
 """
@@ -31,15 +31,15 @@ _POOL_BEFORE = {"fire2": "pool1", "fire4": "pool3"}
 
 
 def shapes_model() -> keras.Model:
-    """Return a network that was trained to classify the pictures of shapes, in all variants.
+    """Return a network trained to classify the pictures of make_shapes, in all variants.
 
-    It is built like a small SqueezeNet: 20 convolutions and 19 ReLUs, 13 of them layers of their
-    own and 6 fused into convolutions.
+    Its architecture is a small SqueezeNet: 20 convolutions and 19 ReLUs, of which 13 are layers and
+    6 are fused into convolutions.
 
     Returns
     -------
-    keras.Model, images (n, 64, 64, 3) of 0..255 as they are -> probabilities (n, 8), in the order
-    of synthetic.CLASSES.
+    keras.Model, images (n, 64, 64, 3) of 0..255, not preprocessed -> probabilities (n, 8), in the
+    order of synthetic.CLASSES.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def shapes_model() -> keras.Model:
 
     References
     ----------
-    Iandola et al. 2016, arXiv:1602.07360, for the architecture.
+    Iandola et al. 2016, arXiv:1602.07360 (architecture).
 
     Examples
     --------
@@ -62,10 +62,10 @@ def shapes_model() -> keras.Model:
 
 
 def permuted_label_models() -> tuple[keras.Model, ...]:
-    """Return four networks like shapes_model that learned permuted labels by heart.
+    """Return four networks like shapes_model that memorized permuted labels.
 
-    Each was trained on pictures of which every one had the label of another, and so knows nothing
-    of the classes: for data_randomization_check.
+    In training, the labels were permuted among the pictures, so these networks know nothing about
+    the classes. They serve data_randomization_check.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def build_shapes_model(seed: int = 0, normalized: bool = False) -> keras.Model:
         them it does not learn; fold takes them out again.
     """
     layers = keras.layers
-    seeds = count(1000 * seed)  # so that no random state of the caller's is touched
+    seeds = count(1000 * seed)  # leaves the caller's random state unchanged
 
     def conv(x: Any, name: str, filters: int, size: int, **options: Any) -> Any:
         initializer = keras.initializers.GlorotUniform(seed=next(seeds))

@@ -1,7 +1,7 @@
-"""The outlines of the objects: eight classes that differ in shape alone.
+"""Outlines of the objects: eight classes that differ only in shape.
 
-An outline is a function of coordinates (u, v) in units of its own, centerd, that says what is
-inside, with the area that it has in these units. All can be recognised in any rotation.
+An outline is a function that tests whether points (u, v) lie inside, in units of its own and
+centered at 0, with its area in these units. The classes differ in every rotation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..arrays import Array
 
 
 class Outline(NamedTuple):
-    """What is inside a shape, as a function of (u, v), and its area."""
+    """A shape: a test of whether points (u, v) lie inside, and its area."""
 
     inside: Callable[[Array, Array], Array]
     area: float
@@ -26,7 +26,7 @@ _HOLE = 0.6  # radius of the ring's hole
 _BAR = 2.5  # length of the bar, in widths
 _ARM = 1 / 3  # half the width of the cross's arms
 _NOTCH = 0.45  # radius of the star's inner corners
-_BITE, _BITE_AT = 0.8, 0.5  # radius of what is cut out of the crescent, and where
+_BITE, _BITE_AT = 0.8, 0.5  # radius and center of the disk that is cut out of the crescent
 _FIFTH = 2 * pi / 5
 
 
@@ -50,7 +50,7 @@ def _cross(u: Array, v: Array) -> Array:
 
 
 def _star(u: Array, v: Array) -> Array:
-    # Folded into one tenth, its outline is the line from a point (1, 0) to a corner between two.
+    # Folded into one tenth, the outline is a line from the tip (1, 0) to an inner corner.
     angle = np.abs(np.mod(np.arctan2(v, u) + _FIFTH / 2, _FIFTH) - _FIFTH / 2)
     radius = np.hypot(u, v)
     x, y = radius * np.cos(angle), radius * np.sin(angle)
@@ -63,7 +63,7 @@ def _crescent(u: Array, v: Array) -> Array:
 
 
 def _lens(r: float, d: float) -> float:
-    """Return what a circle of radius r, d from its center, has in common with the unit circle."""
+    """Return the area shared by the unit disk and a disk of radius r at distance d."""
     first = r * r * acos((d * d + r * r - 1) / (2 * d * r))
     second = acos((d * d + 1 - r * r) / (2 * d))
     kite = sqrt((-d + r + 1) * (d + r - 1) * (d - r + 1) * (d + r + 1))
@@ -83,14 +83,14 @@ OUTLINES: dict[str, Outline] = {
     "crescent": Outline(_crescent, pi - _lens(_BITE, _BITE_AT)),
 }
 
-# The root of the area times this is the radius of a circle that holds any of them.
+# A circle of this radius times the root of the area contains any of the shapes.
 REACH = 0.88
 
 _SUBPIXELS = 3  # along each side
 
 
 def cover(labels: Array, centers: Array, areas: Array, angles: Array, size: int) -> Array:
-    """Return how much of each pixel objects cover, (n, size, size), 0 to 1.
+    """Return the coverage of each pixel by objects, (n, size, size), 0 to 1.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""make_shapes(n, seed): generated pictures and the masks of the pixels that matter."""
+"""Generated pictures of shapes, with masks of the relevant pixels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ CLASSES: tuple[str, ...] = tuple(OUTLINES)
 VariantName = Literal["plain", "colored_distractor", "two_objects", "null_patch"]
 
 _SMALLEST_SIZE = 32
-_CHUNK = 64  # pictures drawn at a time, from a seed of their own
+_CHUNK = 64  # pictures drawn at a time, with one seed
 _CONTRAST = 170.0  # of the object, summed over colors
-_HALF = 0.5  # a pixel that is covered by so much belongs to the mask
-_GRAIN = 2.5  # standard deviation of the noise over all
-_ALL = 0.045, 0.09  # of the picture that an object covers
-_SMALL = 0.045, 0.075  # where another object or a patch stands beside it
+_HALF = 0.5  # coverage from which a pixel belongs to the mask
+_GRAIN = 2.5  # standard deviation of pixel noise
+_ALL = 0.045, 0.09  # range of the fraction of the picture that an object covers
+_SMALL = 0.045, 0.075  # the same, beside another object or a patch
 _MARK, _PATCH = 7 / 64, 16 / 64  # sides of the corner mark and of the null patch
 _MARK_COLOR = (255.0, 0.0, 255.0)
-# A color for each class, for the variant in which they have one.
+# The color of each class in the variant "colored_distractor".
 _COLORS = np.array(
     [
         (230, 30, 30), (30, 200, 40), (40, 70, 235), (235, 220, 30),
@@ -43,11 +43,11 @@ class GroundTruth:
     Parameters
     ----------
     images
-        (n, h, w, c); of make_shapes float32, whole numbers of 0..255.
+        Images (n, h, w, c). Those of make_shapes are float32, integers of 0..255.
     labels
-        The class of each, (n,); of make_shapes an index into synthetic.CLASSES.
+        The class of each image, (n,). Those of make_shapes are indices into synthetic.CLASSES.
     masks
-        The pixels that make it that class, (n, h, w), bool.
+        The pixels that determine the class, (n, h, w), bool.
 
     Examples
     --------
@@ -63,18 +63,18 @@ class GroundTruth:
 
 
 class Scene(NamedTuple):
-    """Pictures in the making: without their objects, and what these will be.
+    """Pictures without their objects, and the parameters of the objects.
 
     Parameters
     ----------
     images
-        (n, h, w, 3), not rounded yet.
+        The pictures before rounding, (n, h, w, 3).
     labels, areas, angles
-        Of the objects, (n, objects); areas in pixels.
+        Parameters of the objects, (n, objects); areas in pixels.
     centers
         Row and column of the objects, in pixels, (n, objects, 2).
     colors
-        Of the objects, (n, objects, 3).
+        Colors of the objects, (n, objects, 3).
     """
 
     images: Array
@@ -86,28 +86,28 @@ class Scene(NamedTuple):
 
 
 def make_shapes(n: int, seed: int, size: int = 64, variant: VariantName = "plain") -> GroundTruth:
-    """Generate pictures of one object on a cluttered background, whose shape is the class.
+    """Generate pictures of one object, whose shape is the class, on a cluttered background.
 
-    Position and rotation of the object say nothing of its class, nor does its color unless the
-    variant says so; and neither does what stands around it: 1/f textures, slopes of color, and
+    The class is independent of the object's position and rotation, of its color except in the
+    variant "colored_distractor", and of everything around it: 1/f textures, color gradients, and
     striped patches, blobs and lines with stronger edges than the object's. The mask is the whole
-    object, though its contour alone tells the class.
+    object, although the contour alone determines the class.
 
     Parameters
     ----------
     n
-        How many.
+        The number of pictures.
     seed
-        The same seed gives the same pictures; fewer of them are the first ones of more.
+        The seed. The same seed gives the same pictures, and the first ones do not depend on n.
     size
-        Height and width in pixels, 32 or more. 64 pictures are drawn at a time, in float64.
+        Height and width in pixels, at least 32.
     variant
         "plain": one object covers 4 to 10 % of the picture.
-        "colored_distractor": every class has a color of its own, and a blob has the color of
-        another class.
-        "two_objects": two of different classes, left and right, and a mark in an upper corner says
-        which counts; the mask holds it and the mark.
-        "null_patch": the same patch of strong edges stands somewhere in every picture.
+        "colored_distractor": each class has its own color, and a blob has the color of another
+        class.
+        "two_objects": two objects of different classes, left and right; a mark in an upper corner
+        selects the one that counts. The mask contains that object and the mark.
+        "null_patch": every picture contains the same patch of strong edges.
 
     Returns
     -------
@@ -116,13 +116,13 @@ def make_shapes(n: int, seed: int, size: int = 64, variant: VariantName = "plain
     Raises
     ------
     OptionError
-        For an unknown variant, or numbers out of range.
+        If the variant is unknown, or a number is out of range.
 
     References
     ----------
     Yang and Kim 2019, "Benchmarking attribution methods with relative feature importance",
-    arXiv:1907.09701, for the null patch; Yona and Greenfeld 2021, "Revisiting sanity checks for
-    saliency maps", arXiv:2110.14297, for two objects.
+    arXiv:1907.09701 (null patch); Yona and Greenfeld 2021, "Revisiting sanity checks for saliency
+    maps", arXiv:2110.14297 (two objects).
 
     Examples
     --------
@@ -141,22 +141,22 @@ def make_shapes(n: int, seed: int, size: int = 64, variant: VariantName = "plain
 
 
 def _chunks(n: int, seed: int, size: int, variant: str) -> Iterator[GroundTruth]:
-    # Each chunk is drawn in full, so that its pictures do not depend on how many are wanted.
+    # Each chunk is drawn completely, so that its pictures do not depend on n.
     for chunk in range(-(-n // _CHUNK)):
         rng = np.random.default_rng([seed, chunk, list(VARIANTS).index(variant)])
         yield VARIANTS[variant](rng, size)
 
 
 def scene(rng: Rng, size: int, share: tuple[float, float], pair: bool = False) -> Scene:
-    """Draw what is behind the objects, and draw by lot what they will be.
+    """Draw backgrounds and distractors, and the parameters of the objects.
 
-    Nothing but the outline depends on an object's class: not its area, its place or its color, and
-    not what stands around it.
+    Only the outline depends on an object's class: its area, position, color and surroundings do
+    not.
 
     Parameters
     ----------
     share
-        The least and the largest part of the picture that an object covers.
+        The range of the fraction of the picture that an object covers.
     pair
         Whether there are two objects of different classes, left and right.
     """
@@ -167,10 +167,10 @@ def scene(rng: Rng, size: int, share: tuple[float, float], pair: bool = False) -
         labels[:, 1] = (labels[:, 0] + rng.integers(1, len(CLASSES), _CHUNK)) % len(CLASSES)
     areas = rng.uniform(*share, (_CHUNK, count)) * size**2
     radii = REACH * np.sqrt(areas)
-    room = np.array([size, size / count])  # rows and columns that an object has
+    room = np.array([size, size / count])  # rows and columns for each object
     start = np.array([[0.0, i * size / count] for i in range(count)])
     free = np.maximum(room - 2 * radii[..., None], 0.0)
-    # More of them near the border, or else the middle would be a good guess.
+    # More objects near the border, or the center would be a good guess.
     off_center = 0.5 * np.sin(np.pi * rng.uniform(-0.5, 0.5, (_CHUNK, count, 2)))
     centers = start + room / 2 + free * off_center
     colors = np.stack([contrasting(rng, behind, _CONTRAST) for _ in range(count)], axis=1)
@@ -180,7 +180,7 @@ def scene(rng: Rng, size: int, share: tuple[float, float], pair: bool = False) -
 
 
 def finished(rng: Rng, drawn: Scene) -> tuple[Array, Array]:
-    """Put the objects into a scene; return images, and the (n, objects, h, w) pixels they cover."""
+    """Draw the objects into a scene; return images and the coverage (n, objects, h, w)."""
     images, masks = drawn.images.copy(), []
     for i in range(drawn.labels.shape[1]):
         labels, centers = drawn.labels[:, i], drawn.centers[:, i]
@@ -191,7 +191,7 @@ def finished(rng: Rng, drawn: Scene) -> tuple[Array, Array]:
 
 
 def pixels(rng: Rng, images: Array) -> Array:
-    """Add the grain, and round to whole numbers of 0..255, float32."""
+    """Add pixel noise, and round to integers of 0..255, float32."""
     grainy = images + _GRAIN * rng.normal(size=images.shape)
     return np.round(np.clip(grainy, 0, 255)).astype(np.float32)
 
@@ -204,7 +204,7 @@ def _plain(rng: Rng, size: int) -> GroundTruth:
 
 
 def _colored_distractor(rng: Rng, size: int) -> GroundTruth:
-    """Give every class a color of its own, and a blob that of another class."""
+    """Draw an object in the color of its class, and a blob in the color of another class."""
     drawn = scene(rng, size, _SMALL)
     labels = drawn.labels[:, 0]
     others = (labels + rng.integers(1, len(CLASSES), _CHUNK)) % len(CLASSES)
@@ -218,7 +218,7 @@ def _colored_distractor(rng: Rng, size: int) -> GroundTruth:
 
 
 def _two_objects(rng: Rng, size: int) -> GroundTruth:
-    """Draw two objects, and a mark in an upper corner that says which one counts."""
+    """Draw two objects, and a mark in an upper corner that selects one."""
     drawn = scene(rng, size, _SMALL, pair=True)
     images, masks = finished(rng, drawn)
     which = rng.integers(0, 2, _CHUNK)
@@ -232,7 +232,7 @@ def _two_objects(rng: Rng, size: int) -> GroundTruth:
 
 
 def _null_patch(rng: Rng, size: int) -> GroundTruth:
-    """Put the same patch of strong edges into every picture."""
+    """Draw an object, and the same patch of strong edges into every picture."""
     drawn = scene(rng, size, _SMALL)
     side = round(_PATCH * size)
     patch = _rings(side)

@@ -1,4 +1,4 @@
-"""Figures; nothing below this package imports Matplotlib, and that only when a figure is made."""
+"""Figures. Matplotlib is imported only here, and only when a figure is made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
     "tile_input_and_maps",
 ]
 
-# Matplotlib takes longer to import than all of this package: only who draws waits for it.
+# Matplotlib takes longer to import than all of this package, so it is imported when needed.
 _MODULES = ("tiles", "sanity_figures", "evaluation_figures")
 
 

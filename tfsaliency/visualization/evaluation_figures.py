@@ -1,4 +1,4 @@
-"""Figures of images with a known answer: maps with the true mask, and the metrics of methods."""
+"""Figures of maps with the true mask, and of the metrics of methods."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ _NAME_INCHES = 1.5
 def tile_ground_truth(
     data: GroundTruth, maps: Mapping[str, Array], labels: Sequence[str] = (), title: str = ""
 ) -> Figure:
-    """Draw pictures and their maps, a row each, with the outline of what matters in all of them.
+    """Draw pictures and their maps, one row each, with the outline of the true mask.
 
     Parameters
     ----------
     data
         Images (n, h, w, 3) or (n, h, w, 1), and masks (n, h, w).
     maps
-        Maps (n, h, w) by name, as saliency_map returns them; each drawn on a scale of its own, as
-        by tile_input_and_maps.
+        Maps (n, h, w) by name, as saliency_map returns them. Each has its own scale, as in
+        tile_input_and_maps.
     labels
-        What to call each picture, n of them; none by default.
+        A label for each of the n pictures; none by default.
     title
-        Over the figure.
+        The title of the figure.
 
     Returns
     -------
-    matplotlib.figure.Figure, not known to pyplot: a notebook shows it as the last value of a
-    cell, and figure.savefig(path) writes it.
+    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
+    cell; figure.savefig(path) saves it.
 
     Raises
     ------
     ImageError, OptionError
-        For images that cannot be drawn, maps or masks of another shape, or a wrong number of
-        labels.
+        If images cannot be drawn, maps or masks have another shape, or the number of labels is
+        wrong.
 
     References
     ----------
-    Arras, Osman and Samek 2022, arXiv:2003.07258, for maps beside ground truth.
+    Arras, Osman and Samek 2022, arXiv:2003.07258 (maps beside ground truth).
 
     Examples
     --------
@@ -110,18 +110,17 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     Parameters
     ----------
     evaluation
-        As evaluate returns it, of n images with masks (n, h, w).
+        A result of evaluate, for n images with masks (n, h, w).
 
     Returns
     -------
-    matplotlib.figure.Figure, as for tile_ground_truth: a panel for each metric, a row for each
-    method;
-    controls are gray, and a dashed line is chance.
+    matplotlib.figure.Figure, as for tile_ground_truth, with a panel for each metric and a row for
+    each method. Controls are gray, and a dashed line is chance.
 
     Raises
     ------
     OptionError
-        For what is no Evaluation.
+        If evaluation is not an Evaluation.
 
     References
     ----------
@@ -152,7 +151,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
         for row, (name, color) in enumerate(zip(names, colors, strict=True)):
             mean, (low, high) = evaluation.mean(name, metric), evaluation.interval(name, metric)
             drawn = "gray" if name in evaluation.controls else color
-            # An interval of equal values may miss their mean by a rounding.
+            # An interval of equal values may miss their mean by a rounding error.
             reach = np.maximum([[mean - low], [high - mean]], 0.0)
             axis.errorbar(mean, row, xerr=reach, fmt="o", color=drawn, capsize=3)
         axis.set_title(metric, fontsize=10)

@@ -1,4 +1,4 @@
-"""Figures of a sanity check: the maps over its steps, and the numbers over its steps."""
+"""Figures of a sanity check: maps and similarities over its steps."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from .tiles import RED, InlineFigure, scale_colors, to_picture
 
 _TILE_INCHES, _LABEL_INCHES = 1.5, 0.75
 _PANEL_INCHES, _STEP_INCHES, _LEAST_WIDTH = 2.6, 0.38, 6.5
-_TITLE_LETTERS = 12  # an inch
-_LETTERS = 26  # of a layer's name beside which it is cut
-_LEVEL = 3  # steps whose names are written level
-_BESIDE = 0.08  # between methods at a step that no line joins
+_TITLE_LETTERS = 12  # letters per inch
+_LETTERS = 26  # letters at which to cut a layer's name
+_LEVEL = 3  # the largest number of steps with horizontal names
+_BESIDE = 0.08  # distance of methods at a single step
 
 
 def tile_cascade(result: SanityResult) -> Figure:
-    """Draw one photo's maps over the steps of a check, a row for each method.
+    """Draw one photo's maps over the steps of a check, one row for each method.
 
     Parameters
     ----------
     result
-        As sanity_check returns it. Of many steps some are drawn, evenly spaced; the maps (h, w)
-        are those of the first photo and the first seed.
+        A result of sanity_check. If there are many steps, evenly spaced ones are drawn. The maps
+        (h, w) are of the first photo and the first seed.
 
     Returns
     -------
-    matplotlib.figure.Figure, not known to pyplot: a notebook shows it as the last value of a
-    cell, and figure.savefig(path) writes it. Every map has a scale of its own; one that is zero,
-    constant or not finite is gray.
+    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
+    cell; figure.savefig(path) saves it. Each map has its own scale; a map that is zero, constant or
+    not finite is gray.
 
     Raises
     ------
     OptionError
-        For a result that keeps no maps.
+        If the result has no maps.
 
     References
     ----------
@@ -80,7 +80,7 @@ def tile_cascade(result: SanityResult) -> Figure:
     drawable = shown.image if shown.image.shape[-1] in (1, 3) else None
     if drawable is not None and drawable.min() >= 0 and drawable.max() <= 255:
         axes[0, 0].imshow(to_picture(drawable))
-    else:  # preprocessed by the caller: no picture
+    else:  # preprocessed by the caller, not a picture
         columns[0] = ""
         axes[0, 0].axis("off")
     for axis in axes.flat:
@@ -90,7 +90,7 @@ def tile_cascade(result: SanityResult) -> Figure:
         axes[row, 0].remove()
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize=9)
-    title = f"{_title(result)}; the first photo and seed, each map on a scale of its own"
+    title = f"{_title(result)}; first photo and seed, each map on its own scale"
     figure.suptitle(_wrapped(title, size[0]), fontsize=11)
     return figure
 
@@ -101,8 +101,8 @@ def plot_similarities(result: SanityResult) -> Figure:
     Parameters
     ----------
     result
-        As sanity_check returns it. A line is the mean over photos and seeds of maps (n, h, w),
-        its band the 95 % interval; a dotted line is chance, the mean of different photos.
+        A result of sanity_check. Lines are means over photos and seeds of maps (n, h, w), bands are
+        95 % intervals, and dotted lines are chance: the mean over different photos.
 
     Returns
     -------
@@ -111,11 +111,11 @@ def plot_similarities(result: SanityResult) -> Figure:
     Raises
     ------
     OptionError
-        For what is no SanityResult.
+        If result is not a SanityResult.
 
     References
     ----------
-    Adebayo et al. 2018, arXiv:1810.03292, figures 3 and 4, which have neither.
+    Adebayo et al. 2018, arXiv:1810.03292, figures 3 and 4 (without intervals and chance).
 
     Examples
     --------
@@ -168,7 +168,7 @@ def plot_similarities(result: SanityResult) -> Figure:
 
 
 def _draw_thresholds(axis: Any) -> None:
-    """Draw the lines between the verdicts, and what lies beyond them."""
+    """Draw the thresholds between the verdicts, and label the regions."""
     sides = (
         (DEPENDS_BELOW, "depends", "top"),
         (DOES_NOT_DEPEND_ABOVE, "does not depend", "bottom"),
@@ -237,5 +237,5 @@ def _draw_line(axis: Any, at: Array, table: Array, color: Any, joined: bool) -> 
 
 
 def _cut(name: str) -> str:
-    """Return a layer's name, of a long one the end."""
+    """Return a layer's name, or the end of a long one."""
     return name if len(name) <= _LETTERS + 3 else f"...{name[-_LETTERS:]}"

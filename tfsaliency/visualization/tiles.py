@@ -1,4 +1,4 @@
-"""The original's row of pictures: an image and its maps; of many maps several rows."""
+"""Rows of pictures: an image and its maps, as in the original."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SIGNED = colormaps["RdBu_r"]
 
 _COLUMNS = 6
 _TILE_INCHES = 2.4
-_LINE_INCHES = 0.32  # of a label or title
-_LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # about, at their sizes
-_FULL_COLOR = 99.0  # percentile of a map's values that gets the full color
+_LINE_INCHES = 0.32  # height of a line of a label or title
+_LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # approximate widths
+_FULL_COLOR = 99.0  # percentile of a map's values with full color
 
 
 class InlineFigure(Figure):
-    """A Figure that notebooks show without pyplot or a magic command."""
+    """A Figure that notebooks display without pyplot."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -49,38 +49,38 @@ def tile_input_and_maps(
     Parameters
     ----------
     image
-        (h, w, 3) or (h, w, 1), or a batch of one: 0..255, or 0..1 if nothing in it is above 1.
+        An image (h, w, 3) or (h, w, 1), or a batch of one, with values 0..255, or 0..1 if no value
+        exceeds 1.
     maps
-        Maps (h, w), or batches of one, or a mapping of names to these, as saliency_map returns
-        for one image; each drawn on a scale of its own, from its minimum up. A
-        map with negative values is drawn from blue over white to red, with white at zero. A map
-        that is constant stays gray, and so do pixels that are not finite.
+        Maps (h, w) or batches of one, or a mapping of names to these, as saliency_map returns for
+        one image. Each map has its own scale, from its minimum. A map with negative values is drawn
+        from blue to red, with white at zero. Constant maps and values that are not finite are gray.
     labels
-        1 + number of maps: over the image, and over each map; long ones are wrapped.
+        1 + number of maps: labels of the image and of each map; long labels are wrapped.
     cmap
         The colors of a map without negative values; a Matplotlib colormap or its name.
     title
-        Over all of it.
+        The title of the figure.
     percentile
-        Which percentile of a map's values (of their size, if signed) gets the full color, and
-        all above it. Gradients have few very large values: with 100, as in the original's
-        figures, the rest of the map is hardly visible.
+        The percentile of a map's (absolute) values from which the color is full. Gradients have
+        few very large values: with 100, as in the original's figures, the rest of the map is hardly
+        visible.
 
     Returns
     -------
-    matplotlib.figure.Figure, not known to pyplot: a notebook shows it as the last value of a
-    cell, and figure.savefig(path) writes it.
+    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
+    cell; figure.savefig(path) saves it.
 
     Raises
     ------
     ImageError
-        For an image or a map of another shape, or pixels out of range.
+        If an image or a map has another shape, or pixels are out of range.
     OptionError
-        For a wrong number of labels or an unknown colormap.
+        If the number of labels is wrong, or the colormap is unknown.
 
     References
     ----------
-    Named after the function of the MATLAB repository compare-gradient-attribution-maps.
+    The function of this name in the MATLAB repository compare-gradient-attribution-maps.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def overlay(
     strength: float = 0.9,
     percentile: float = _FULL_COLOR,
 ) -> Array:
-    """Lay a map over its image, which stays visible in gray.
+    """Overlay a map on its image, which stays visible in gray.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def overlay(
     cmap
         The colors of a map without negative values.
     strength
-        How much of a pixel in full color is color, 0 to 1; in proportion below.
+        The opacity of full color, 0 to 1; lower values of the map are more transparent.
     percentile
         As for tile_input_and_maps.
 
@@ -184,7 +184,7 @@ def _wrapped(text: str, letters: float) -> str:
 
 
 def to_picture(image: Any) -> Array:
-    """Return the image as (h, w, 3) of 0..1."""
+    """Return an image as (h, w, 3) with values 0..1."""
     array = np.asarray(image)
     channels = 1 if array.shape[-1:] == (1,) else 3
     batch = as_batch(image, (None, None, channels), "the image to draw")
@@ -215,14 +215,14 @@ def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
 def scale_colors(
     values: Array, positive: Colormap, percentile: float
 ) -> tuple[float, float, Colormap]:
-    """Return what gets the first and the last color, and the colors."""
+    """Return the values of the first and the last color, and the colormap."""
     if not 0.0 < percentile <= 100.0:
         raise OptionError(f"Expected a percentile above 0 and up to 100. Received: {percentile}.")
     finite = values[np.isfinite(values)]
     if finite.size == 0 or finite.min() == finite.max():
         return 0.0, 1.0, _gray()
     size = np.abs(finite)
-    # Of a map of few non-zero values, the percentile of all of them would be zero.
+    # If few values are not zero, the percentile of all values would be zero.
     full = float(np.percentile(size[size > 0], percentile))
     if finite.min() < 0:
         return -full, full, _SIGNED
@@ -231,7 +231,7 @@ def scale_colors(
 
 
 def _gray() -> Colormap:
-    """Return a colormap that is gray everywhere: a constant map shows nothing."""
+    """Return a colormap of gray only, for constant maps."""
     return LinearSegmentedColormap.from_list("constant", ["lightgray", "lightgray"])
 
 
