@@ -1,11 +1,11 @@
-"""Trains the networks of synthetic.shapes_model, and writes their weights into the package.
+"""Train the networks of synthetic.shapes_model, and write their weights into the package.
 
     python benchmarks/train_shapes_model.py FOLDER
 
-One network is trained on pictures with their labels; its twins, of the same architecture, learn
-permuted labels of some of these pictures by heart. FOLDER keeps the pictures and the state of each
-training: started again, it goes on with the epoch in which it stopped. All accuracies are those of
-the weights that ship, without batch normalizations and in half precision.
+One network is trained on pictures with their labels; its twins, of the same architecture, memorize
+permuted labels of some of these pictures. FOLDER keeps the pictures and the state of each training:
+a second run continues with the epoch in which the first one stopped. The printed accuracies are
+those of the shipped weights, without batch normalization and in half precision.
 """
 
 import sys
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsaliency import synthetic
-from tfsaliency.synthetic.networks import PERMUTED, TRAINED, build_shapes_model, fold, save
+from tfsaliency.synthetic.networks import PERMUTED, TRAINED, WEIGHTS, build_shapes_model
 
 PARTS = {"plain": 12_000, "two_objects": 6_000, "null_patch": 3_000, "colored_distractor": 3_000}
 TRAINING_SEED, TEST_SEED = 1, 2  # of the pictures
@@ -24,6 +24,33 @@ TESTED = 2_000  # pictures of each variant
 EPOCHS, TWIN_EPOCHS = 20, 60
 TWIN_PICTURES = 2_400
 BATCH, RATE, WARM_UP = 64, 4e-3, 200
+
+
+def normalize(x, conv_name):
+    """Add a batch normalization, without which the network does not learn."""
+    return keras.layers.BatchNormalization(momentum=0.9, name=f"{conv_name}-norm")(x)
+
+
+def fold(normalized):
+    """Return the network without batch normalizations that computes the same."""
+    plain = build_shapes_model()
+    names = {layer.name for layer in normalized.layers}
+    for layer in plain.layers:
+        weights = normalized.get_layer(layer.name).get_weights()
+        if f"{layer.name}-norm" in names:
+            norm = normalized.get_layer(f"{layer.name}-norm")
+            gamma, beta, mean, variance = norm.get_weights()
+            scale = gamma / np.sqrt(variance + norm.epsilon)
+            kernel, bias = weights
+            weights = [kernel * scale, (bias - mean) * scale + beta]
+        layer.set_weights(weights)
+    return plain
+
+
+def save(model, name):
+    """Write the weights of a network into the package, in half precision."""
+    halves = {weight.path: weight.numpy().astype(np.float16) for weight in model.weights}
+    np.savez_compressed(WEIGHTS / f"{name}.npz", **halves)
 
 
 def pictures(folder):
@@ -41,7 +68,7 @@ def train(folder, name, seed, images, labels, epochs, flips):
     """Return the network trained on images with labels, without its normalizations."""
     finished = folder / f"{name}.weights.h5"
     keras.utils.set_random_seed(seed)
-    model = build_shapes_model(seed, normalized=True)
+    model = build_shapes_model(seed, normalize)
     if finished.exists():
         model.load_weights(finished)
         return fold(model)

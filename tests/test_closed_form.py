@@ -1,6 +1,8 @@
 """Networks with a known answer: closed forms, the trained network in the package, its twins."""
 
 import random
+import runpy
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,6 +13,8 @@ from setups import slow_but
 import tfsaliency as tfs
 from tfsaliency import synthetic
 from tfsaliency.synthetic import networks as network
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -115,13 +119,14 @@ def test_the_weights_are_small_enough_to_ship():
 
 
 def test_folding_takes_normalizations_out_and_changes_nothing():
+    training = runpy.run_path(str(ROOT / "benchmarks" / "train_shapes_model.py"))
     keras.utils.set_random_seed(0)
-    normalized = network.build_shapes_model(seed=1, normalized=True)
+    normalized = network.build_shapes_model(1, training["normalize"])
     rng = np.random.default_rng(0)
     for layer in normalized.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    folded = network.fold(normalized)
+    folded = training["fold"](normalized)
     assert not any("norm" in weight.path for weight in folded.weights)
     images = synthetic.make_shapes(3, seed=0).images
     a, b = (model.predict(images, verbose=0) for model in (normalized, folded))

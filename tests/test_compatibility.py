@@ -1,5 +1,6 @@
 """The fast tests on the oldest versions that setup.cfg allows, and on those of Colab. Slow."""
 
+import configparser
 import os
 import subprocess
 import sys
@@ -8,26 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PINS = {path.stem: path.read_text().split() for path in (ROOT / "tests" / "pins").glob("*.txt")}
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
 
-PINS = {
-    "oldest": [
-        "tensorflow-cpu==2.18.1", "keras==3.8.0", "numpy==1.26.4", "matplotlib==3.9.0",
-        "pillow==10.3.0",
-    ],
-    "colab": [
-        "tensorflow-cpu==2.20.0", "keras==3.13.2", "numpy==2.1.3", "matplotlib==3.10.0",
-        "pillow==11.3.0",
-    ],
-}  # fmt: skip
-TEST_TOOLS = [
-    "pytest>=8",
-    "pytest-xdist",
-    "nbclient",
-    "nbformat",
-    "ipykernel",
-    "scipy",
-    "scikit-image",
-]
+
+def _requirements(extra):
+    """Return the requirements of an extra, each on a line of setup.cfg."""
+    listed = SETUP["options.extras_require"][extra].split("\n")
+    return [line for line in listed if line and not line.startswith("#")]
+
+
+def test_the_oldest_versions_are_the_bounds_of_setup_cfg():
+    bounds = SETUP["options"]["install_requires"].split()
+    oldest = dict(pin.split("==") for pin in PINS["oldest"])
+    assert {bound.split(">=")[0] for bound in bounds} == set(oldest)
+    for bound in bounds:
+        name, least = bound.split(">=")
+        assert oldest[name].startswith(f"{least}."), bound
 
 
 @pytest.mark.slow
@@ -36,7 +35,8 @@ def test_the_suite_passes_on_other_versions(versions, tmp_path):
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     install = [python, "-m", "pip", "install", "-q"]
-    subprocess.run([*install, *PINS[versions], *TEST_TOOLS], check=True)
+    pins = [pin.replace("tensorflow=", "tensorflow-cpu=") for pin in PINS[versions]]
+    subprocess.run([*install, *pins, *_requirements("test")], check=True)
     subprocess.run([*install, "--no-deps", "-e", ROOT], check=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(

@@ -5,6 +5,7 @@ Their weights ship with the package; benchmarks/train_shapes_model.py trains the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -89,16 +90,18 @@ def permuted_label_models() -> tuple[keras.Model, ...]:
     return tuple(map(_loaded, PERMUTED))
 
 
-def build_shapes_model(seed: int = 0, normalized: bool = False) -> keras.Model:
-    """Return the untrained network.
+def build_shapes_model(
+    seed: int = 0, before_relu: Callable[[Any, str], Any] | None = None
+) -> keras.Model:
+    """Build the untrained network.
 
     Parameters
     ----------
     seed
-        Draws its weights.
-    normalized
-        Whether there is a batch normalization before each ReLU that is a layer of its own. Without
-        them it does not learn; fold takes them out again.
+        The seed of its weights.
+    before_relu
+        Function (outputs, name of the convolution) -> inputs of the ReLU layer that follows. For
+        training, which needs batch normalization there.
     """
     layers = keras.layers
     seeds = count(1000 * seed)  # leaves the caller's random state unchanged
@@ -110,8 +113,8 @@ def build_shapes_model(seed: int = 0, normalized: bool = False) -> keras.Model:
         )(x)
 
     def relu(x: Any, name: str, conv_name: str) -> Any:
-        if normalized:
-            x = layers.BatchNormalization(momentum=0.9, name=_norm_of(conv_name))(x)
+        if before_relu is not None:
+            x = before_relu(x, conv_name)
         return layers.ReLU(name=name)(x)
 
     inputs = keras.Input((_SIZE, _SIZE, 3), name="images")
@@ -131,34 +134,8 @@ def build_shapes_model(seed: int = 0, normalized: bool = False) -> keras.Model:
     return keras.Model(inputs, layers.Softmax(name="prob")(x), name="shapes")
 
 
-def fold(normalized: keras.Model) -> keras.Model:
-    """Return the network without batch normalizations that computes what one with them does."""
-    plain = build_shapes_model()
-    names = {layer.name for layer in normalized.layers}
-    for layer in plain.layers:
-        weights = normalized.get_layer(layer.name).get_weights()
-        if _norm_of(layer.name) in names:
-            norm = normalized.get_layer(_norm_of(layer.name))
-            gamma, beta, mean, variance = norm.get_weights()
-            scale = gamma / np.sqrt(variance + norm.epsilon)
-            kernel, bias = weights
-            weights = [kernel * scale, (bias - mean) * scale + beta]
-        layer.set_weights(weights)
-    return plain
-
-
-def save(model: keras.Model, name: str) -> None:
-    """Write the weights of a network into the package, in half precision."""
-    halves = {weight.path: weight.numpy().astype(np.float16) for weight in model.weights}
-    np.savez_compressed(WEIGHTS / f"{name}.npz", **halves)
-
-
 def _loaded(name: str) -> keras.Model:
     model = build_shapes_model()
     with np.load(WEIGHTS / f"{name}.npz") as stored:
         model.set_weights([stored[weight.path].astype(np.float32) for weight in model.weights])
     return model
-
-
-def _norm_of(conv_name: str) -> str:
-    return f"{conv_name}-norm"
