@@ -1,4 +1,4 @@
-"""The MNIST experiment of Adebayo et al. 2018: trained here, checked here, beside their numbers.
+"""The MNIST experiment of Adebayo et al. 2018: training and checks, beside their numbers.
 
     python benchmarks/adebayo_mnist.py MNIST_FOLDER [MODELS_FOLDER]
 
@@ -106,7 +106,7 @@ def mlp() -> keras.Model:
 
 
 def trained(build, seed: int, digits: np.ndarray, labels: np.ndarray, folder: Path) -> keras.Model:
-    """Train a network, or read it, if it was trained before."""
+    """Train a network, or load it if it was trained before."""
     keras.utils.set_random_seed(seed)
     model = build()
     path = folder / f"{model.name}-{seed}.keras"

@@ -1,4 +1,4 @@
-"""Scores every method and control on pictures with a known answer, and checks each method.
+"""Metrics of every method and control on pictures with a known answer, and their verdicts.
 
     python benchmarks/known_answers.py [PICTURES]
 

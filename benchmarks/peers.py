@@ -1,4 +1,4 @@
-"""What other libraries take for the same maps, beside the bare gradient and tfsaliency.
+"""Time of other libraries for the same maps, beside the bare gradient and tfsaliency.
 
     python3 -m venv .venv-peers && . .venv-peers/bin/activate
     pip install tensorflow-cpu matplotlib && pip install --no-deps -e .
@@ -7,9 +7,10 @@
     pip install pandas tqdm cachetools tensorflow_probability tf_keras
     python benchmarks/peers.py [SQUEEZENET_WEIGHTS [PHOTO ...]]
 
-In an environment of their own, as some want other versions than this project. What is not
-installed, or does not run on this Keras, is said and left out. Times are interleaved in one
-process, medians of 9 rounds, over the bare gradient of the same images. Run nothing else meanwhile.
+Run it in a separate environment, because some of them need other versions than this project. It
+reports and skips libraries that are not installed or do not run on this Keras. Times are
+interleaved in one process, medians of 9 rounds, over the bare gradient of the same images. Run
+nothing else meanwhile.
 """
 
 import importlib.metadata
@@ -131,13 +132,13 @@ def leave_out(what: str, error: Exception) -> None:
 
 
 def usable_jobs(model: keras.Model, images: np.ndarray) -> dict[tuple[str, str], Job]:
-    """Return what is installed and runs, by library and map; say what does not."""
+    """Return the jobs that run, by library and map; report the others."""
     classes = np.argmax(model.predict(images, verbose=0), axis=-1)
     usable = {}
     for library, make in LIBRARIES.items():
         try:
             jobs = make(model, classes)
-        except Exception as error:  # whatever it is, it is that library's
+        except Exception as error:  # errors of other libraries
             leave_out(library, error)
             continue
         for name, job in jobs.items():
@@ -170,7 +171,7 @@ def rows(model: keras.Model, images: np.ndarray, names: list[str]) -> list[list[
 
 
 def check_rows(model: keras.Model, images: np.ndarray) -> list[list[str]]:
-    """Return how long a randomization check of the gradient takes, and one by Quantus."""
+    """Return the time of a randomization check of the gradient, and of one by Quantus."""
     took = seconds(lambda: tfs.sanity_check(model, images, "gradient", seeds=1, verbose=0))
     table = [["tfsaliency: Spearman, SSIM, verdict", f"{took:.1f} s"]]
     try:

@@ -1,4 +1,4 @@
-"""What a sanity check costs beside its bare forward and gradient passes.
+"""Time of a sanity check, beside its bare forward and gradient passes.
 
     python benchmarks/sanity.py SQUEEZENET_WEIGHTS PHOTO PHOTO ...
 

@@ -1,8 +1,8 @@
-"""What maps cost beside the bare gradient: time, first calls, memory, imports.
+"""Cost of maps beside the bare gradient: time, first calls, memory, imports.
 
     python benchmarks/speed.py [SQUEEZENET_WEIGHTS [PHOTO ...]]
 
-The bare gradient is what one would write by hand: one tf.function with a GradientTape. All of a row
+The bare gradient is a hand-written tf.function with a GradientTape. All of a row
 is interleaved in one process, and the tables hold medians of ratios, so that a slow moment of the
 machine hits all columns alike. Memory is the peak of a process of its own. Without weights
 SqueezeNet has random ones; without photos noise stands for them. Takes 20 minutes; run nothing

@@ -24,7 +24,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "figures"]
+exclude_patterns = ["_build", "figures/README.md"]
 nitpicky = False
 
 html_theme = "furo"

@@ -1,4 +1,4 @@
-"""What the tests share: where the data is, and networks with real weights."""
+"""Shared fixtures: the data folder, and networks with real weights."""
 
 import functools
 import os
@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# Keras reads these when it is imported: tests neither use nor fill the home folder's cache.
+# Keras reads these at import. Tests neither use nor fill the cache in the home folder.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="keras-home-")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -42,13 +42,13 @@ def squeezenet(data) -> keras.Model:
 
 @pytest.fixture(scope="session")
 def labels(data) -> list[str]:
-    """The ImageNet class names, put where Keras looks for them before it downloads."""
+    """The ImageNet class names, in the Keras cache, so that nothing is downloaded."""
     return _with_keras_home(data)
 
 
 @pytest.fixture(scope="session")
 def keras_home(data) -> Path:
-    """A Keras cache that already holds the weights file and the class names."""
+    """A Keras cache with the weights file and the class names."""
     _with_keras_home(data)
     return Path(os.environ["KERAS_HOME"])
 
@@ -65,7 +65,7 @@ def _with_keras_home(data: Path) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_network_of_the_wheel():
-    """Share the trained networks of the wheel, and what is traced for them, among all tests."""
+    """Share the trained networks of the wheel, and their traces, among all tests."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("shapes_model", "permuted_label_models"):
             patch.setattr(tfs.synthetic, name, functools.cache(getattr(tfs.synthetic, name)))

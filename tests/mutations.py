@@ -1,4 +1,4 @@
-"""Mutations of the package, and the test that notices each of them; test_mutations.py runs them."""
+"""Mutations of the package, and the test that detects each; test_mutations.py runs them."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,7 @@
-"""Attributions whose dependence on a network is known, made without any code of the package.
+"""Attributions whose dependence on a network is known, without code of the package.
 
 A planted method is a function (photos, rng) -> attributions (n, h, w, c), called once for each
-network: what comes of rng is fresh for each network, the rest does not depend on it.
+network: values drawn from rng are new for each network, the rest does not depend on it.
 """
 
 import numpy as np
@@ -32,20 +32,20 @@ def edges(photos):
 
 
 def field(photos):
-    """A random field of each photo, always the same one: no two have anything in common."""
+    """A fixed random field for each photo, independent of the others."""
     seeds = [abs(int(1e6 * photo[0, 0, 0])) for photo in photos]
     return np.stack([np.random.default_rng(seed).normal(size=photos[0].shape) for seed in seeds])
 
 
 def envelope(photos):
-    """A bump in the middle, the same for all photos."""
+    """A centered bump, the same for all photos."""
     axis = np.linspace(-1, 1, photos.shape[1])
     bump = np.exp(-(axis[:, None] ** 2 + axis**2) / 0.4)
     return np.broadcast_to(bump[..., None], photos.shape)
 
 
 def other_gradient(photos):
-    """What another network says: signed, of the photo, and the same whatever is explained."""
+    """The gradient of another network: signed, of the photo, the same for all networks."""
     kernel = np.random.default_rng(77).normal(size=(5, 5, 3))
     maps = np.stack([ndimage.convolve(p, kernel, mode="wrap") for p in photos])
     return centered(maps * np.roll(photos, 3, axis=1))
@@ -100,6 +100,6 @@ def mixture(pattern, w):
 
 
 def attributions(method, photos, networks, rng):
-    """Return those of the trained network and of the others."""
+    """Return the attributions of the trained network and of the others."""
     trained, *others = (method(photos, rng) for _ in range(1 + networks))
     return trained, np.stack(others)

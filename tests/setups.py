@@ -1,4 +1,4 @@
-"""What tests share about how they run: dtypes, slow parameters, models that are left alone."""
+"""Shared helpers: dtypes, slow parameters, and a check that a model is unchanged."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """Layers that are made inside compute in float64."""
+    """Make layers inside compute in float64."""
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_floatx("float64")  # that of inputs
     keras.config.set_dtype_policy("float64")
@@ -22,13 +22,13 @@ def float64() -> Iterator[None]:
 
 
 def slow_but(names: Iterable[Any], *fast: Any) -> list[Any]:
-    """Parameters of a test, of which all but a few run with -m slow alone."""
+    """Mark all parameters of a test but a few as slow."""
     return [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 @contextmanager
 def left_as_it_was(model: keras.Model, x: Any, has_config: bool = True) -> Iterator[None]:
-    """See that what is done inside changes neither weights nor outputs, nodes nor config."""
+    """Check that the code inside changes neither weights nor outputs, nodes nor config."""
 
     def state() -> list[Any]:
         arrays = [*model.get_weights(), model(x, training=False).numpy()]

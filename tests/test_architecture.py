@@ -1,4 +1,4 @@
-"""The import order, the sizes of files and functions, and who may use what."""
+"""The import order, the sizes of files and functions, and restrictions of use."""
 
 import ast
 import inspect
@@ -79,7 +79,7 @@ def test_there_is_no_import_cycle():
             return
         seen.append(module)
         for imported in graph.get(module, ()):
-            # A package imports its modules; these import it by no name of their own.
+            # A package imports its modules, and they do not import names of the package.
             if imported != module[: len(imported)]:
                 visit(imported)
         done.add(seen.pop())
@@ -129,7 +129,7 @@ def test_functions_can_be_read_at_once():
 
 
 def test_functions_have_few_parameters():
-    """But sanity_check, whose options are those of saliency_map and those of the check."""
+    """Except sanity_check, which has the options of saliency_map and of the check."""
     counts = {n.name: len(n.args.args) + len(n.args.kwonlyargs) for _, n in _functions()}
     assert {name for name, count in counts.items() if count > 12} <= {
         "sanity_check",
@@ -144,7 +144,7 @@ def test_who_may_use_what():
     users = _users(
         "GradientTape(", "clone_model(", "import matplotlib", "from matplotlib", "pyplot("
     )
-    # The tape of clone is the derivative of one ReLU; its docstring has the word, too.
+    # The tape in clone differentiates one ReLU; its docstring contains the word too.
     tapes = {_name(p) for p in MODULES if "GradientTape(" in p.read_text()}
     assert tapes == {("engine", "gradients"), ("engine", "clone")}
     assert users["clone_model("] == {"engine"}
@@ -182,7 +182,7 @@ def test_importing_the_package_does_not_import_matplotlib():
 
 @pytest.mark.slow
 def test_another_backend_is_refused_in_one_sentence():
-    # The other backends need packages of their own to get as far as this.
+    # Real other backends need their own packages to get this far.
     code = "import keras; keras.backend.backend = lambda: 'jax'; import tfsaliency"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = run.stderr.strip().splitlines()[-1]

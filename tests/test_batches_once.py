@@ -1,4 +1,4 @@
-"""Every batch is checked and preprocessed once, and looked at before anything is computed."""
+"""Every batch is checked and preprocessed once, before anything is computed."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ LABELS = np.arange(8) % 3
 DATA = tfs.GroundTruth(IMAGES, LABELS, IMAGES[..., 0] > 0.5)
 QUIET = {"verbose": 0, "on_problem": "ignore"}
 
-# What each public function gives to preprocess, by name.
+# Calls of each public function with preprocess=, by name.
 CALLS = {
     "saliency_map": lambda **o: tfs.saliency_map(MODEL, IMAGES, batch_size=3, **o),
     "attributions": lambda **o: tfs.attributions(MODEL, IMAGES, batch_size=3, **o),
@@ -63,7 +63,7 @@ def test_a_stream_preprocesses_each_batch_once():
 
 @pytest.mark.parametrize("name", ["sanity_check", "random_logit_check", "data_randomization_check"])
 def test_a_random_preprocess_gives_all_networks_the_same_images(name):
-    """The verdict is that of the images which it returned, given as they are."""
+    """The verdict equals that of the preprocessed images, passed without preprocessing."""
     returned = []
 
     def noisy(x):

@@ -1,4 +1,4 @@
-"""Class activation maps, and the layers that they are made of."""
+"""Class activation maps, and the layers that they use."""
 
 import gc
 import threading
@@ -35,7 +35,7 @@ def _network(dtype="float64", input_dtype="float64"):
 
 
 def _head(model, name):
-    """The layers of _network behind one of the outer layers, as a model of their own."""
+    """The layers of _network behind one of the outer layers, as a model."""
     names = [layer.name for layer in model.layers]
     behind = model.layers[names.index(name) + 1 :]
     return keras.Sequential(
@@ -104,7 +104,7 @@ def test_a_rule_in_the_traced_graph(images):
 
 
 def test_of_a_linear_head_grad_cam_is_cam(images):
-    """CAM (Zhou et al. 2016): the outputs weighed by the class's row of the last layer."""
+    """CAM (Zhou et al. 2016): outputs weighted by the class's row of the last layer."""
     i = keras.Input((SIZE, SIZE, 2))
     conv = layers.Conv2D(6, 5, activation="relu")(i)
     pooled = layers.GlobalAveragePooling2D()(conv)

@@ -1,4 +1,4 @@
-"""The clone: what it borrows, what it leaves alone, and the layer it puts in."""
+"""The clone: borrowed layers, unchanged models, and AttributionReLU."""
 
 import gc
 import weakref
@@ -23,7 +23,7 @@ class Plain(keras.Model):
         super().__init__()
         self.conv = layers.Conv2D(5, 3, activation="relu")
         self.dense = layers.Dense(zoo.CLASSES, activation="softmax")
-        # Built here: in a tf.function Keras would build them with weights that never change.
+        # Built here: Keras would build them inside the tf.function, with weights that never change.
         self.conv.build((None, zoo.SIZE, zoo.SIZE, zoo.CHANNELS))
         self.dense.build((None, 5))
 
@@ -32,7 +32,7 @@ class Plain(keras.Model):
 
 
 class Decorated(Plain):
-    """The same, with a call that is a tf.function, which keeps what it was traced with."""
+    """The same, with a call that is a tf.function, which keeps its trace."""
 
     @tf.function
     def call(self, x):

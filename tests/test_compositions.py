@@ -1,4 +1,4 @@
-"""Compositions beside slow versions, written from the formulas with one gradient at a time."""
+"""Compositions against slow versions of their formulas, with one gradient at a time."""
 
 import keras
 import numpy as np
@@ -177,7 +177,7 @@ def test_how_many_go_at_a_time_changes_nothing(batch_size, model, images):
 
 
 def test_a_composition_of_ones_own(model, images):
-    """Any function of the three arguments."""
+    """A custom composition is any function of three arguments."""
 
     def half_way(attribute, points, image_index):
         return attribute(points / 2, image_index)
@@ -216,7 +216,7 @@ def test_a_model_of_one_batch_size_gets_it():
 
 
 def test_a_sanity_check_takes_a_composition(model, images):
-    """And runs it with the weights of the randomized networks."""
+    """A check runs a composition with the weights of the randomized networks."""
     models = synthetic.permuted_label_models()
     method = slow.method(tfs.SmoothGrad(3, 0.1))
     trained = tfs.attributions(model, images, method)

@@ -1,4 +1,4 @@
-"""What a modified rule cannot reach is refused, by name."""
+"""ReLUs that a modified rule cannot reach are refused by name."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def test_only_what_lies_between_image_and_score_counts():
     x = i = keras.Input((4, 4, 3))
     kernel_like = keras.ops.relu(keras.ops.sum(x * 0.0))  # reached, on the path
     h = layers.ReLU()(x) + kernel_like
-    side = layers.Lambda(keras.ops.relu)(x)  # beside it: an output of the block that nobody uses
+    side = layers.Lambda(keras.ops.relu)(x)  # beside it: an unused output of the block
     block = keras.Model(i, [h, side])
     x = i = keras.Input((4, 4, 3))
     model = keras.Model(i, layers.Dense(2)(layers.Flatten()(block(x)[0])))
@@ -97,7 +97,7 @@ def _captured_gate(x):
     )[1]
 
 
-# Hard sigmoids and their like: left alone on purpose, and reported.
+# Hard sigmoids and similar gates: left alone on purpose, and reported.
 GATES = {
     "Activation('hard_silu')": layers.Activation("hard_silu"),
     "Activation('hard_swish')": layers.Activation("hard_swish"),
@@ -128,7 +128,7 @@ GATES = {
 
 
 def _gated(gate, dtype="float32"):
-    """(images) -> ReLU -> gate -> dense, with weights that take the gate through its range."""
+    """ReLU, gate and dense layer, with weights that cover the range of the gate."""
     x = i = keras.Input((zoo.SIZE, zoo.SIZE, zoo.CHANNELS), dtype=dtype)
     h = layers.Conv2D(3, 1, dtype=dtype)(layers.ReLU(dtype=dtype)(x))
     h = layers.Flatten(dtype=dtype)(gate(layers.Rescaling(4.0, dtype=dtype)(h)))
@@ -139,7 +139,7 @@ def _gated(gate, dtype="float32"):
 def test_gates_keep_their_own_derivative(gate):
     model, x = _gated(GATES[gate]), zoo.images()
     maps = tfs.attributions(model, x, ["gradient", *MODIFIED], targets=0)
-    # What arrives at the ReLU is the true gradient of all that follows it.
+    # The true gradient of all following layers arrives at the ReLU.
     relu = next(layer for layer in model.layers if isinstance(layer, layers.ReLU))
     rest = keras.Model(relu.output, model.output)
     h = tf.constant(np.maximum(x, 0), tf.float32)
@@ -187,7 +187,7 @@ def test_a_model_of_gates_alone_is_refused(gate):
     assert tfs.saliency_map(model, np.ones((4, 4, 3)))["gradient"].any()
 
 
-# No rectifiers: they keep their own derivative. Those with an op or a pattern are counted.
+# Not rectifiers: they keep their own derivative. Those with an op or a pattern are counted.
 SMOOTH = {
     "elu": 1, "selu": 1, "celu": 2, "gelu": 0, "silu": 0, "softplus": 0, "mish": 0, "tanh": 0,
     "sigmoid": 0,
@@ -227,7 +227,7 @@ def test_leaky_relus_are_reported(leaky):
         assert "2 of 2 ReLUs, 1 of them leaky" in str(coverage[method])
 
 
-# What only looks like a mask or a ReLU: its condition does not come of the image.
+# Ops that resemble a mask or a ReLU: their condition does not depend on the image.
 NO_MASKS = {
     "a mask of weights": _ops(lambda x: x * tf.cast(tf.abs(_WEIGHT) > 0.1, x.dtype)),
     "a choice by weights": _ops(lambda x: tf.where(_WEIGHT > 0.0, x, -x)),

@@ -67,7 +67,7 @@ def _build(units=64):
 
 @pytest.fixture(scope="module")
 def data():
-    """Images of which one of three stripes is bright."""
+    """Images with one of three stripes bright."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)
     images = rng.normal(size=(60, 8, 8, 1)).astype(np.float32)
@@ -110,7 +110,7 @@ def test_a_network_that_has_not_learned_is_refused(data):
     ):
         tfs.train_permuted_label_models(_build, *data, epochs=1, verbose=0)
     images, labels = data
-    few = [np.repeat(images[:1], 60, axis=0), labels]  # nothing tells them apart
+    few = [np.repeat(images[:1], 60, axis=0), labels]  # indistinguishable
     with pytest.raises(tfs.ModelError, match="did not learn"):
         tfs.train_permuted_label_models(_build, *few, epochs=2, verbose=0)
 
@@ -149,7 +149,7 @@ def test_what_builds_no_network_is_refused(build, match, data):
 
 
 def test_a_network_that_is_given_again_is_refused(data):
-    """It would forget the labels, and maps be compared with those of itself."""
+    """The same network would forget its labels, and be compared with itself."""
     keras.utils.set_random_seed(0)
     model = _build()
     with pytest.raises(tfs.ModelError, match="a new network each time"):
@@ -170,7 +170,7 @@ def test_exactly_the_least_accuracy_is_enough():
     def build():
         kernel = np.zeros((64, 3))
         kernel[np.arange(20), labels] = 1.0
-        kernel[0] = kernel[0, ::-1]  # the one that is got wrong
+        kernel[0] = kernel[0, ::-1]  # misclassified
         model = keras.Sequential(
             [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, use_bias=False)]
         )
@@ -180,7 +180,7 @@ def test_exactly_the_least_accuracy_is_enough():
         return model
 
     assert float(np.float32(19 / 20)) < 0.95
-    with pytest.raises(tfs.ModelError, match="on permuted labels, seed 0"):  # those of labels pass
+    with pytest.raises(tfs.ModelError, match="on permuted labels, seed 0"):  # errors of labels pass
         tfs.train_permuted_label_models(build, images, labels, seeds=1, epochs=1, verbose=0)
 
 

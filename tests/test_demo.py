@@ -1,4 +1,4 @@
-"""The demonstration: no network connection, everything written, and what is written is true."""
+"""The demonstration: no network connection, all files, and true contents."""
 
 import csv
 import re
@@ -17,7 +17,7 @@ PICTURES = 60
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder that a demonstration with fewer pictures wrote, and what it printed."""
+    """The folder and the output of a demonstration with fewer pictures."""
     out = tmp_path_factory.mktemp("demo") / "out"
     printed: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -75,7 +75,7 @@ def test_the_report_has_the_verdicts_and_the_table(run):
     assert "does not depend" in short and "by 4 of 4 metrics" in short and "no control" in short
     (short,) = (line for line in summary.splitlines() if line.startswith("zeiler_fergus"))
     assert short.endswith("center_blob by 1")
-    cells = line.split()  # mean, low, "to" and high of each score
+    cells = line.split()  # mean, low, "to" and high of each metric
     assert cells[5] == f"{mass:.2f}".lstrip("0")
 
 

@@ -1,4 +1,4 @@
-"""Maps that mean nothing are said, by cause, and with a remedy."""
+"""Meaningless maps are reported, with cause and remedy."""
 
 import warnings
 
@@ -16,7 +16,7 @@ MODIFIED = ["guided_backprop", "zeiler_fergus"]
 
 
 def _causes(model, images, methods="gradient", **options):
-    """Return (cause, images, methods) of every problem, and see that each is warned of once."""
+    """Return (cause, images, methods) of every problem, and check that each has one warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         maps = tfs.saliency_map(model, images, methods, **options)
@@ -131,7 +131,7 @@ def test_a_score_that_does_not_depend_on_the_images_is_an_error(cut, rule):
         tfs.saliency_map(model, np.ones((4, 4, 3)), rule)
 
 
-# The least and largest value of a photo as each model of keras.applications preprocesses it.
+# The range of a photo after the preprocessing of each model of keras.applications.
 MODULES = {
     "VGG16": "vgg16", "ResNet50": "resnet50", "ResNet50V2": "resnet_v2", "Xception": "xception",
     "InceptionV3": "inception_v3", "InceptionResNetV2": "inception_resnet_v2",
@@ -143,7 +143,7 @@ MODULES = {
 
 @pytest.mark.slow
 def test_the_names_are_those_that_keras_gives(monkeypatch):
-    # EfficientNets and the like by name only: building all 40 takes minutes.
+    # EfficientNets and similar ones by name only: building all 40 takes minutes.
     for name in ("MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "VGG16",
                  "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny"):  # fmt: skip
         model = getattr(keras.applications, name)(
@@ -155,7 +155,7 @@ def test_the_names_are_those_that_keras_gives(monkeypatch):
 
 
 def _stem(name):
-    """A model of the name that a constructor gives, of a layer that scales if that has one."""
+    """A model with the name, and the scaling layer if any, of an application's constructor."""
     names = {
         "NASNetMobile": "NASNet",
         "MobileNet": "mobilenet_1.00_224",
@@ -206,7 +206,7 @@ def test_a_model_that_hands_its_input_on_is_known_too():
     assert find_trained_range(keras.Model(i, layers.Dense(1)(x), name="mine")) is None
 
 
-def test_images_of_one_colour_are_not_taken_for_unprocessed_ones():
+def test_images_of_one_color_are_not_taken_for_unprocessed_ones():
     images = np.stack([np.full((4, 4, 3), v, "float32") for v in (0.0, 60.0, 255.0)])
     model = _stem("ResNet50")
     assert _causes(model, images, preprocess=keras.applications.resnet50.preprocess_input) == []

@@ -1,43 +1,58 @@
-"""What the documents say is checked against the code."""
+"""The documents agree with the code: every code block runs, and prints the output below it."""
 
+import ast
 import configparser
+import contextlib
+import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import tfsaliency as tfs
-from tfsaliency.cli.commands import make_parser
+from tfsaliency import synthetic
+from tfsaliency.cli.commands import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 ADDRESS = SETUP["metadata"]["url"]
 README = (ROOT / "README.md").read_text()
+DOCS = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "api").glob("*.md")])
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 
-TEXT_SUFFIXES = {".py", ".md", ".cfg", ".ipynb", ".toml", ".sh", ""}
-IGNORED = {".git", "build", "maps", "demo", "check"}
-OTHERS = {"nihui/ncnn-assets"}  # where SqueezeNet's weights are
+TEXT_SUFFIXES = {".py", ".md", ".cfg", ".ipynb", ".toml", ".sh", ".yml", ""}
+IGNORED = {".git", "build", "maps", "demo", "check", "results", "_build", "docs/notebooks"}
+OTHERS = {"nihui/ncnn-assets", "astral-sh/ruff-pre-commit"}  # weights of SqueezeNet, a hook
 
 # github.com/OWNER/NAME, raw.githubusercontent.com/OWNER/NAME, colab.../github/OWNER/NAME
 REPOSITORY = re.compile(
     r"(?:github\.com|raw\.githubusercontent\.com|colab\.research\.google\.com/github)"
     r"/([\w.-]+/[\w-]+)"
 )
+BRITISH = re.compile(
+    r"\b\w*(?:colour|neighbour|behaviour|favour|honour|centred|centre\b|centres\b|grey(?!_owl| owl)"
+    r"|normalis|randomis|initialis|recognis|memoris|localis|optimis|visualis|generalis|summaris"
+    r"|licence|modelled|labelled|travell)\w*",
+    re.IGNORECASE,
+)
 
 
 def _texts():
     for path in sorted(ROOT.rglob("*")):
-        parts = set(path.relative_to(ROOT).parts)
+        relative = path.relative_to(ROOT)
+        parts = {*relative.parts, str(relative.parent)}
         cached = any(
             p.endswith(("cache", ".egg-info", "__pycache__")) or p.startswith(".venv")
             for p in parts
         )
         if path.is_file() and path.suffix in TEXT_SUFFIXES and not cached and not parts & IGNORED:
-            yield path, path.read_text(errors="ignore")
+            text = path.read_text(errors="ignore")
+            yield path, re.sub(r'"image/png": "[^"]*"', "", text)
 
 
 def test_the_projects_address_stands_once_and_all_others_agree():
@@ -52,18 +67,39 @@ def test_the_projects_address_stands_once_and_all_others_agree():
     assert (ROOT / "setup.cfg").read_text().count(own) == 1
 
 
+def test_spelling_is_american():
+    allowed = {"test_documents.py", "LICENSE"}
+    found = {
+        path.name: words
+        for path, text in _texts()
+        if path.name not in allowed and (words := set(BRITISH.findall(text)))
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("folder", ["tfsaliency", "tests", "benchmarks", "docs"])
+def test_no_docstring_opens_with_a_question_word(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node) or ""
+                assert not re.match(r"(What|How|Whether)\b", text), f"{path}: {text[:60]}"
+
+
+def test_the_readme_is_one_screen_and_contributing_one_page():
+    assert len(README.encode()) <= 8_000
+    assert len((ROOT / "CONTRIBUTING.md").read_bytes()) <= 5_000
+
+
 def test_the_version_is_the_changelogs():
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert first.group(1) == tfs.__version__
 
 
-def test_the_table_of_methods_names_methods():
-    table = README.split("| method |")[1].split("\n\n")[0]
-    named = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
-    assert len(named) >= 16 and named == [name for name in tfs.METHODS if name in named]
-    assert "print(tfs.METHODS)" in README  # lists all, those added later too
-    for score in tfs.SCORES:
-        assert f"`{score}`" in README
+def test_the_table_of_methods_names_all_methods():
+    table = (ROOT / "docs" / "methods.md").read_text().split("| method | formula")[1]
+    named = re.findall(r"^\| `(\w+)`", table.split("\n\n")[0], re.MULTILINE)
+    assert named == list(tfs.METHODS)
 
 
 def test_the_package_says_that_it_is_typed():
@@ -71,27 +107,149 @@ def test_the_package_says_that_it_is_typed():
     assert "py.typed" in SETUP["options.package_data"]["tfsaliency"]
 
 
-def test_every_link_of_the_readme_leads_to_a_file():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert len(links) >= 4
-    for link in links:
-        assert (ROOT / link).is_file(), link
+def test_the_api_reference_has_every_public_name():
+    text = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    documented = re.findall(
+        r"^\.\. (?:auto(?:function|class|exception)|py:(?:data|function)):: (?:\w+\.)*(\w+)",
+        text,
+        re.MULTILINE,
+    )
+    public = {*tfs.__all__, *synthetic.__all__, *tfs.models.__all__}
+    modules = {"models", "synthetic", "squeezenet", "efficientnet_lite"}
+    assert public - modules - set(documented) == set()
+    assert len(documented) - len(set(documented)) == 1  # preprocess_input, of two networks
 
 
-def _commands():
-    return re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+def test_every_page_is_in_the_table_of_contents():
+    listed = re.findall(r"^([\w/]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
+    pages = {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in DOCS}
+    notebooks = {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set(listed) == (pages | notebooks) - {"index"}
 
 
-def test_the_readmes_commands_set_up_everything_and_parse():
-    demo, photo, tests, check = _commands()
-    for command in (demo, tests):
-        assert command.count("\n") == 1 and command.startswith("python3 -m venv .venv")
-    for command, name in ((demo.split("&&")[-1], "demo"), (photo, "map"), (check, "check")):
-        arguments = shlex.split(command)
-        assert arguments[0] == ".venv/bin/tfsaliency"
-        parsed = make_parser().parse_args(arguments[1:])
-        assert parsed.command == name
-        assert all((ROOT / photo).is_file() for photo in getattr(parsed, "photos", []))
+def _links(page):
+    return re.findall(r"\]\(([^)]+)\)", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_every_link_leads_to_a_file(page):
+    own = (
+        f"{ADDRESS}/blob/main/",
+        f"{ADDRESS.replace('github.com', 'raw.githubusercontent.com')}/main/",
+    )
+    for link in _links(page):
+        target, _, anchor = link.partition("#")
+        if target.startswith(own):
+            path = ROOT / target.removeprefix(own[0]).removeprefix(own[1])
+        elif "://" in target:
+            continue
+        else:
+            path = page.parent / target
+            path = ROOT / path.relative_to(ROOT / "docs") if "notebooks" in path.parts else path
+        assert path.is_file(), link
+        headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE) if anchor else []
+        slugs = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in slugs, link
+
+
+def _blocks(page):
+    """Return the code blocks of a page: the language and the text of each."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def _commands(block):
+    """Return the commands of a block of shell, without continuation lines and comments."""
+    joined = block.replace("\\\n", " ")
+    lines = [line for part in joined.splitlines() for line in part.split("&&")]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+NUMBER = re.compile(r"-?\d*\.?\d+")
+
+
+def _alike(printed, shown):
+    """Return whether two lines have the same words, and nearly the same numbers."""
+    if NUMBER.sub("#", printed).split() != NUMBER.sub("#", shown).split():
+        return False
+    pairs = zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True)
+    return all(abs(float(a) - float(b)) <= 0.03 + 0.03 * abs(float(b)) for a, b in pairs)
+
+
+def _is_printed(text, printed):
+    """Return whether printed text has the lines of text in a row; numbers may differ a little."""
+    shown, lines = text.strip().splitlines(), printed.splitlines()
+    return any(
+        all(_alike(*pair) for pair in zip(lines[i:], shown, strict=False))
+        for i in range(len(lines) - len(shown) + 1)
+    )
+
+
+def test_output_is_compared_line_by_line():
+    printed = "a\ngradient  depends  .17  20 of 20\nend\n"
+    assert _is_printed("gradient depends .18 20 of 20", printed)
+    assert not _is_printed("gradient depends .25 20 of 20", printed)
+    assert not _is_printed("gradient inconclusive .17 20 of 20", printed)
+    assert not _is_printed("gradient depends .17 20 of 20\nanother line", printed)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, keras_home):
+    """A folder with the files of the documents: photos, and the user's model and photo."""
+    (tmp_path / "images").mkdir()
+    for photo in (ROOT / "images").glob("*.jpg"):
+        shutil.copy(photo, tmp_path / "images")
+    shutil.copy(tmp_path / "images" / "cat.jpg", tmp_path / "photo.jpg")
+    synthetic.shapes_model().save(tmp_path / "my_model.keras")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _run_command(words, folder):
+    """Run a command of this package; check that another one exists."""
+    program, *arguments = words
+    if program.endswith("tfsaliency"):
+        found = []
+        for argument in arguments:
+            paths = sorted(folder.glob(argument)) if "*" in argument else []
+            found += [str(path.relative_to(folder)) for path in paths] or [argument]
+        assert main(found) == 0, words
+    elif "pip" in program and "install" in arguments:
+        for extra in re.findall(r"\[([\w,]+)\]", " ".join(arguments)):
+            assert set(extra.split(",")) <= set(SETUP["options.extras_require"])
+    elif program.startswith(("scripts/", ".ci/")):
+        assert (ROOT / program).stat().st_mode & 0o100, program
+    else:
+        assert program in ("python3", ".", "pre-commit") or "pytest" in words, words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_every_code_block_runs_and_prints_what_is_below_it(page, folder):
+    names = {"__name__": "page"}
+    printed = io.StringIO()
+    for language, text in _blocks(page):
+        if language == "text":
+            assert _is_printed(text, printed.getvalue()), f"{text}\nPrinted:\n{printed.getvalue()}"
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            if language == "python":
+                exec(compile(text, page.name, "exec"), names)
+            else:
+                assert language == "sh", language
+                for words in _commands(text):
+                    _run_command(words, folder)
+
+
+def test_the_readmes_commands_set_up_everything():
+    first, demo, tests = (
+        text for language, text in _blocks(ROOT / "README.md") if language == "sh"
+    )
+    for command in (first, tests):
+        assert command.startswith("python3 -m venv .venv")
+        assert len(_commands(command)) == first.count("&&") + 1 or command is tests
+    named = [word for words in _commands(first + demo) for word in words]
+    assert {"map", "check", "demo", ".[imagenet]"} <= set(named)
 
 
 def _printed(notebook):
@@ -100,36 +258,12 @@ def _printed(notebook):
     return "".join(line for output in outputs for line in output.get("text", []))
 
 
-def test_the_readmes_scores_are_those_that_the_notebook_prints():
-    (table,) = re.findall(r"```\n( +pointing_game.*?)```", README, flags=re.DOTALL)
-    printed = _printed("03_known_answers.ipynb")
-    assert table in printed
-    verdicts = re.findall(r"invariance (\S+) \[(\S+), (\S+)\]", printed)
+def test_the_verdicts_on_known_answers_are_those_of_the_notebook():
+    text = " ".join((ROOT / "docs" / "known_answers.md").read_text().split())
+    verdicts = re.findall(r"invariance (\S+) \[(\S+), (\S+)\]", _printed("03_known_answers.ipynb"))
     upper, labels = verdicts[::2], verdicts[1::2]
-    text = " ".join(README.split())
     assert "(invariance {}, 95 % {} to {})".format(*upper[1]) in text
-    assert "(permuted labels: {}, {} and {})".format(*(v[0] for v in labels)) in text
-    for name in tfs.METRICS:
-        assert name in table
-
-
-def test_the_readmes_verdicts_are_those_that_the_notebook_prints():
-    (table,) = re.findall(r"```\n(With new weights.*?)```", README, flags=re.DOTALL)
-    assert table in _printed("02_sanity_checks.ipynb")
-    for name in tfs.RANDOMIZERS:
-        assert f"`{name}`" in README
-
-
-@pytest.mark.slow
-def test_the_readmes_python_runs(keras_home, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    names = {}
-    for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
-        exec(compile(code, "README.md", "exec"), names)
-    assert names["maps"]["gradient"].shape == (1, 227, 227)
-    assert names["maps"].targets.tolist() == [285]  # Egyptian cat
-    (table,) = re.findall(r"```\n( +pointing_game.*?)```", README, flags=re.DOTALL)
-    assert table in capsys.readouterr().out
+    assert "(invariance {}, {} and {})".format(*(v[0] for v in labels)) in text
 
 
 def test_ci_runs_the_readmes_test_command():
@@ -142,10 +276,13 @@ def test_ci_runs_the_readmes_test_command():
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == _commands()[2].strip()
+    (tests,) = (text for _, text in _blocks(ROOT / "README.md") if "pytest" in text)
+    assert found.stdout.strip() == tests.strip()
     assert 'bash -euo pipefail -c "$command"' in script
+    for name in ("check", "test", "docs"):
+        assert f"scripts/{name}" in script
 
 
 @pytest.mark.parametrize("photo", sorted((ROOT / "images").glob("*.*g")), ids=lambda p: p.name)
-def test_every_picture_has_a_source(photo):
+def test_every_photo_has_a_source(photo):
     assert photo.name in (ROOT / "images" / "README.md").read_text()

@@ -48,7 +48,7 @@ def cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def without(monkeypatch):
-    """Make packages as good as not installed, by name."""
+    """Hide installed packages, by name."""
     imagenet._installed_index.cache_clear()
 
     def hide(*names):

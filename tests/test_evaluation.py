@@ -53,7 +53,11 @@ def test_controls_are_what_their_names_say(world, result):
         "center_blob": np.broadcast_to(-(y**2) - x**2, masks.shape),
     }
     for name, control in controls.items():
-        for score in ("pointing_game", "relevance_rank", "localization_auc"):  # of the order alone
+        for score in (
+            "pointing_game",
+            "relevance_rank",
+            "localization_auc",
+        ):  # from the order alone
             expected = tfs.METRICS[score](control, masks)
             assert result.of(name, score) == pytest.approx(expected, rel=1e-6, abs=1e-9), name
     assert result.controls == ("random_map", "edge_map", "x_times_noise", "center_blob")
@@ -63,7 +67,7 @@ def test_controls_are_what_their_names_say(world, result):
 
 
 def test_a_method_beats_chance_and_edges_do_not(result):
-    """On this world the edges of the distractors are stronger than the object's."""
+    """In these pictures, the edges of the distractors are stronger than the object's."""
     for score in result.metrics:
         assert result.difference("guided_backprop", "chance", score).sign == 1
         assert result.difference("guided_backprop", "edge_map", score).sign == 1
@@ -71,7 +75,7 @@ def test_a_method_beats_chance_and_edges_do_not(result):
 
 
 def test_intervals_are_those_of_resampled_pictures(result):
-    """Beside the interval of the normal distribution, which needs no resampling."""
+    """Intervals agree with those of the normal distribution."""
     for name, score in (("gradient", "relevance_mass"), ("guided_backprop", "relevance_rank")):
         values = result.of(name, score)
         reach = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
@@ -131,7 +135,7 @@ def test_what_is_undefined_has_no_rank():
 
 
 def test_few_pictures_have_no_intervals():
-    """Of 2 pictures an interval from resampling holds the true mean far too seldom."""
+    """With 2 images, an interval from resampling contains the true mean far too rarely."""
     values = {"high": np.linspace(0.8, 0.9, 7), "low": np.linspace(0.1, 0.3, 7)}
     found = _evaluation(values)
     assert np.isnan(found.interval("high", "relevance_mass")).all()

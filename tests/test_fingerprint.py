@@ -1,4 +1,4 @@
-"""What a trace has written into it of a model: every change of it is seen, and nothing else."""
+"""Fingerprints detect every change of a model that a trace depends on, and no other."""
 
 import gc
 import weakref
@@ -59,14 +59,14 @@ def test_a_change_is_seen(change):
     "make", [float, np.float32, lambda i: (i, i, i), lambda i: _Thing(), lambda i: [i]]
 )
 def test_what_takes_the_place_of_something_that_is_gone_is_seen(make):
-    """It may have its id, too."""
+    """The replacement may have the same id."""
     model, layer = _model()
     del layer.table  # a layer without containers is compared by ids alone
     for i in range(300, 320):
         vars(layer)["factor"] = make(i)
         structure, place = Fingerprint(model), id(vars(layer)["factor"])
         vars(layer)["factor"] = None
-        others = [make(i + k) for k in range(1000, 1200)]  # one takes its place, if it is free
+        others = [make(i + k) for k in range(1000, 1200)]  # one takes its place if it is free
         vars(layer)["factor"] = next((each for each in others if id(each) == place), others[-1])
         assert not structure.matches(model)
 

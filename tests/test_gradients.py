@@ -39,7 +39,7 @@ def test_other_weights_are_arguments():
 
 
 def test_weights_are_those_given_last_however_they_are_mixed():
-    """Arrays that are given again are not copied again; others in their place are."""
+    """Arrays that are passed again are not copied again; other arrays are."""
     model = zoo.SPELLINGS["Sequential"].build("float64")
     x, targets = zoo.images(), np.array([1, 2], "int32")
     one, two = (zoo.random_weights(keras.models.clone_model(model), seed=s) for s in (8, 9))

@@ -1,4 +1,4 @@
-"""The second engine: ReLUs that no clone reaches, against a backward pass in plain NumPy."""
+"""The graph engine: ReLUs that no clone reaches, against a backward pass in plain NumPy."""
 
 import gc
 import threading
@@ -28,7 +28,7 @@ def test_hidden_relus_equal_the_numpy_reference(spelling, dtype):
     build, form = zoo.HIDDEN[spelling]
     model = build(dtype)
     x, targets = zoo.images(), [1, 3]
-    # What TimeDistributed gives a ReLU as a batch is no batch of images.
+    # The batch that TimeDistributed passes to a ReLU is not a batch of images.
     rules = RULES if "TimeDistributed" in spelling else list(tfs.RULES)
     together = tfs.attributions(model, x, rules, targets=targets, on_problem="ignore")
     for rule in rules:
@@ -62,7 +62,7 @@ def test_what_is_no_model_of_layers_equals_the_numpy_reference(wrapping, tmp_pat
     for rule in RULES:
         zoo.assert_equal_maps(ours[rule], _reference(model, x, targets, rule, {}), 1e-4)
         assert ours.coverage[rule].relus == 2
-    # The value before the softmax is seen through the wrapping, for the plain gradient, too.
+    # The value before the softmax is found through the wrapper, for the plain gradient too.
     alone = tfs.attributions(wrapped, x, "gradient", targets=targets)
     zoo.assert_equal_maps(alone["gradient"], ours["gradient"], 1e-6)
     assert alone.score == ours.score == "logit (before the final softmax)"
@@ -138,7 +138,7 @@ def test_the_weights_of_a_saved_model_are_read_at_every_call(tmp_path):
 
 def test_a_gradient_of_the_models_own_is_carried_over_or_refused():
     @tf.custom_gradient
-    def same(x):  # what tf.nn.silu does: the derivative by another formula
+    def same(x):  # like tf.nn.silu: the derivative by another formula
         return x * tf.sigmoid(x), lambda u: u * tf.sigmoid(x) * (1 + x * (1 - tf.sigmoid(x)))
 
     @tf.custom_gradient
@@ -161,7 +161,7 @@ def test_a_gradient_of_the_models_own_is_carried_over_or_refused():
 
 
 def _hidden_with(gradient_of):
-    """A ReLU and a gradient of the model's own, where no clone reaches; zero at a black image."""
+    """A ReLU and a custom gradient that no clone reaches; zero for a black image."""
 
     @tf.custom_gradient
     def own(x):
@@ -184,7 +184,7 @@ def test_another_gradient_is_noticed_behind_a_black_image(gradient_of):
 
 def test_a_clone_that_differs_is_noticed_behind_a_black_image():
     class Looks(layers.Layer):
-        """A layer that does something else if its activation is another one."""
+        """A layer whose computation depends on the identity of its activation."""
 
         def __init__(self):
             super().__init__()
@@ -239,7 +239,7 @@ def test_two_threads_at_once():
     def explain(offset):
         for turn in range(6):
             rule, which = RULES[(turn + offset) % 3], (turn + offset) % 2
-            # Traced anew each time, and beside it the traces that are kept for the model.
+            # Traced anew each time, besides the kept traces of the model.
             for model in (tfs.prepare(models[which]), models[which]):
                 ours = tfs.attributions(model, x, rule, targets=[1, 3])[rule]
                 reference = expected[which][rule]

@@ -1,4 +1,4 @@
-"""load_images: sizes, orientation, modes, and files that are no photos."""
+"""load_images: sizes, orientation, modes, and files that are not photos."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ def test_crop_keeps_proportions_and_squash_does_not(stripes):
     assert np.array_equal(cropped[:, :, 0], 255 * (np.arange(20) < 10) * np.ones((20, 1)))
     squashed = tfs.load_images(stripes, size=(20, 10), fit="squash")[0]
     assert squashed[10, 0].tolist() == [255, 0, 0] and squashed[10, -1].tolist() == [0, 0, 255]
-    tall = tfs.load_images(stripes, size=(20, 10), fit="crop")[0]  # the centre, 10 of 40 wide
+    tall = tfs.load_images(stripes, size=(20, 10), fit="crop")[0]  # the center, 10 of 40 wide
     assert np.array_equal(tall[:, :, 0], 255 * (np.arange(10) < 5) * np.ones((20, 1)))
 
 

@@ -1,4 +1,4 @@
-"""The scores of maps against masks, beside slow versions of their definitions."""
+"""Metrics of maps against slow versions of their definitions."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def _relevance_mass(values, mask):
 
 
 def _relevance_rank(values, mask):
-    """The mean over all orders of equal values, by trying many."""
+    """The mean over many random orders of equal values."""
     rng, found = np.random.default_rng(0), []
     for _ in range(400):
         order = np.lexsort((rng.uniform(size=values.size), -values.ravel()))
@@ -42,7 +42,7 @@ SLOW = {
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Maps that agree with their masks in part, of floats and of few different values."""
+    """Maps that agree partly with their masks, with floats and with few distinct values."""
     rng = np.random.default_rng(0)
     masks = rng.uniform(size=(12, 8, 9)) < rng.uniform(0.1, 0.7, (12, 1, 1))
     maps = rng.normal(size=masks.shape) + masks

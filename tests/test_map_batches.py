@@ -1,4 +1,4 @@
-"""saliency_map_batches: the maps of gradient_map, a batch at a time, fetched ahead."""
+"""saliency_map_batches: the maps of saliency_map, batch by batch, fetched ahead."""
 
 import threading
 import time
@@ -112,7 +112,7 @@ def test_one_batch_is_fetched_ahead_and_no_more(model, images):
     for i, _ in enumerate(stream):
         late = time.monotonic() + 10
         while len(fetched) < min(i + 2, N) and time.monotonic() < late:
-            time.sleep(0.001)  # the next one is on its way
+            time.sleep(0.001)  # the next one is being fetched
         assert fetched == list(range(min(i + 2, N)))
     assert threading.get_ident() not in threads
 

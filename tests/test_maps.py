@@ -1,4 +1,4 @@
-"""gradient_map and its result: inputs, preprocessing, reductions, batches, files."""
+"""saliency_map and its result: inputs, preprocessing, reductions, batches, files."""
 
 import functools
 
@@ -181,7 +181,7 @@ def test_a_prepared_model_stands_wherever_a_model_does(model, x):
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Grows with each trace that is made."""
+    """A list that grows with each new trace."""
     from tfsaliency.engine import build
 
     made, real = [], build.trace_gradients
@@ -203,7 +203,7 @@ def test_what_was_traced_is_kept(model, x, traced):
 
 
 def test_traces_of_all_methods_are_kept(x, traced):
-    """Who takes one method after the other, image by image, waits for each trace once."""
+    """A loop over methods and images traces each method once."""
     prepared = tfs.prepare(zoo.SPELLINGS["ReLU layer"].build("float32"))
     batch = prepared.check(x)
     for method in tfs.METHODS.values():
@@ -230,7 +230,7 @@ def test_methods_that_are_written_anew_share_a_trace(x, traced):
     assert traces_of(nested(2), "guided_backprop")[0] >= 1
     baseline = np.zeros(x.shape[1:])
     _, black = traces_of(tfs.IntegratedGradients(baseline, steps=4, max_steps=4))
-    baseline += 1.0  # read again, as it may change
+    baseline += 1.0  # read again, because it may change
     again, white = traces_of(tfs.IntegratedGradients(baseline, steps=4, max_steps=4))
     assert again == 1 and np.abs(white - black).max() > 0.1 * np.abs(black).max()
     assert [traces_of(lambda attribute, points, index: attribute(points, index))[0]] * 2 == [1, 1]

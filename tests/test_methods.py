@@ -1,4 +1,4 @@
-"""Each row of METHODS, with the choices it stands for, beside a slow version of its own."""
+"""Each row of METHODS, with its settings, against a slow version."""
 
 import keras
 import numpy as np
@@ -50,7 +50,7 @@ def _rule(model, x, t, rule):
     return _summed(slow.gradients(model, [x], t, rule)[0])
 
 
-# (model, images, targets, what the method told) -> maps (n, h, w), from the formulas.
+# Functions (model, images, targets, details) -> maps (n, h, w), from the formulas.
 SLOW = {
     "input_x_gradient": lambda m, x, t, _: _summed(x * slow.gradients(m, [x], t)[0]),
     "smooth_grad": lambda m, x, t, _: _summed(_noisy_gradients(m, x, t).mean(axis=0)),
@@ -75,7 +75,7 @@ TOLERANCE = {"smooth_grad": 1e-4, "smooth_grad_squared": 1e-4, "var_grad": 1e-4,
 
 
 def _each(integral, model, x, t, nodes):
-    """Each image by as many nodes as it took."""
+    """Integrate each image with the number of steps that it took."""
     parts = zip(x, t, nodes, strict=True)
     return np.concatenate([integral(model, i[None], c[None], int(n)) for i, c, n in parts])
 

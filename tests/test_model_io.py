@@ -24,7 +24,7 @@ def assert_close(ours, expected, tolerance=1e-6):
 
 
 def _relu_dense(upstream, z, rule):
-    """What a rule passes through a ReLU of input z."""
+    """The gradient that a rule passes through a ReLU with input z."""
     return {
         "gradient": upstream * (z > 0),
         "guided_backprop": np.maximum(upstream, 0) * (z > 0),
@@ -354,7 +354,7 @@ def test_float16_does_not_underflow():
         h = layers.Conv2D(5, 3, activation="relu", dtype=dtype)(h)
         h = layers.GlobalAveragePooling2D(dtype=dtype)(h)
         model = zoo.random_weights(keras.Model(i, layers.Dense(4, dtype=dtype)(h)))
-        # Float16 has nothing below 6e-8: bare gradients of this model are all zero in it. Its
+        # float16 underflows below 6e-8: bare gradients of this model are all zero. Its
         # activations are of ordinary size, because its biases are.
         model.set_weights([w * 1e-3 if w.ndim > 1 else abs(w) for w in model.get_weights()])
         return model

@@ -1,4 +1,4 @@
-"""SqueezeNet: its shape by hand, its weights file, its download, and what it says of photos."""
+"""SqueezeNet: its architecture, weights file and download, and its classification of photos."""
 
 import hashlib
 import http.server
@@ -169,7 +169,7 @@ class _Server:
 
 @pytest.fixture
 def empty_cache(monkeypatch):
-    """The Keras cache without the weights file; what a test leaves there is taken away."""
+    """The Keras cache without the weights file, restored after the test."""
     folder = Path(os.environ["KERAS_HOME"]) / "models"
     folder.mkdir(exist_ok=True)
     kept = {path: path.read_bytes() for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""A test that cannot fail is none: each mutation of the package is noticed by the test it names."""
+"""Each mutation of the package makes the test that it names fail."""
 
 import os
 import shutil

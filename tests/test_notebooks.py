@@ -1,4 +1,4 @@
-"""Every notebook runs as it stands, and what is committed is what it prints."""
+"""Every notebook runs, and prints its committed output."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def _run(path, keras_home, monkeypatch):
 
 
 def _text(notebook):
-    """What the notebook prints and shows as text; pictures as the word "picture"."""
+    """The printed and displayed text of a notebook, with the word "picture" for pictures."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":

@@ -1,4 +1,4 @@
-"""Integrals on other ways than the straight one, beside slow versions."""
+"""Integrals along other paths than the straight one, against slow versions."""
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def test_blur_ig_equals_its_definition(grid, sigma, batch_size, model, images):
 
 
 def test_steps_of_blur_ig_are_doubled_until_the_sum_is_complete(model, images):
-    # The scores hardly differ here, and gaps are parts of that.
+    # The scores hardly differ here, and gaps are relative to the difference.
     found = tfs.attributions(model, images, slow.method(tfs.BlurIG(3.0, steps=4, tolerance=0.7)))
     told = found.details["composed"]
     assert (told["steps"] > 4).all() and not told["unconverged"].any()
@@ -71,7 +71,7 @@ def test_guided_ig_equals_its_definition(fraction, model, images):
     found = tfs.attributions(model, images, method, on_problem="ignore")
     reference = slow.guided_integrated(model, images, found.targets, 8, fraction, 0.5)
     slow.near(found["composed"], reference)
-    if fraction == 1.0:  # all features at a time: the straight way, from the left
+    if fraction == 1.0:  # all features at a time: the straight path, from the left
         way = images - 0.5
         points = [0.5 + t / 8 * way for t in range(8)]
         straight = way * slow.gradients(model, points, found.targets).mean(axis=0)

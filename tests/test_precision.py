@@ -40,7 +40,7 @@ LOW = {"precision": "bfloat16"}
 
 
 def _distance(a, b):
-    """The largest difference as a part of the largest value."""
+    """The largest difference relative to the largest value."""
     return np.abs(a - b).max() / np.abs(b).max()
 
 
@@ -187,7 +187,7 @@ def test_compiled_maps_are_the_same(spelling):
 
 
 class _Own(layers.Layer):
-    """Multiplies in float32, whatever its dtype policy says."""
+    """A layer that multiplies in float32, regardless of its dtype policy."""
 
     def build(self, shape):
         self.kernel = self.add_weight(shape=(shape[-1], 3))
@@ -235,7 +235,7 @@ def test_policies_by_layer_are_followed():
 
 
 class EndsInAFunction(keras.Model):
-    """Ends inside a tf.function, in which a custom gradient is wrong."""
+    """A model that ends inside a tf.function with a wrong custom gradient."""
 
     def __init__(self):
         super().__init__()

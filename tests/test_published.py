@@ -39,7 +39,7 @@ def _prepared(panel):
 
 
 def _reduced(values):
-    """Box averages: each of 72 x 72 cells is the mean of what it covers of 227 x 227."""
+    """Box averages: each of 72 x 72 cells is the mean of its part of 227 x 227 pixels."""
     n = len(values)
     edges = np.linspace(0, n, SIDE + 1)
     integral = np.zeros((n + 1, n))

@@ -1,4 +1,4 @@
-"""Draws, plans, and models with new weights."""
+"""Randomizers, plans, and models with new weights."""
 
 import random
 import subprocess
@@ -18,7 +18,7 @@ from tfsaliency.sanity.units import list_units
 
 
 class Block(layers.Layer):
-    """Weights of its own, of an initializer with a fixed seed, and a layer inside."""
+    """A layer with its own weights, an initializer with a fixed seed, and an inner layer."""
 
     def __init__(self, width=3, **kwargs):
         super().__init__(**kwargs)
@@ -38,7 +38,7 @@ class Block(layers.Layer):
 
 
 class Backwards(keras.Model):
-    """Layers in another order than they are run, one of which says nothing."""
+    """Layers listed in another order than that of execution, one of them unused."""
 
     def __init__(self):
         super().__init__()
@@ -331,7 +331,7 @@ print(json.dumps(drawn))
 
 
 def test_seeds_come_from_positions_and_not_from_names(capsys):
-    """In a fresh process weights are the same: here layers have other names by now."""
+    """Weights are the same in a fresh process, where layers have other names."""
     layers.Dense(1), layers.Dense(1)
     random.random()
     exec(compile(DRAWN, "drawn", "exec"), {})

@@ -22,7 +22,7 @@ def test_rules_equal_the_numpy_reference(spelling, dtype):
     model = build(dtype)
     x, targets = zoo.images(), [1, 3]
     with left_as_it_was(model, x.astype(dtype), "get_config" not in spelling):
-        # RectGrad's map is zero where the largest values are at a ceiling, all alike.
+        # RectGrad's map is zero if the largest values are all at a ceiling.
         ours = tfs.attributions(model, x, RULES, targets=targets, on_problem="ignore")
     references = {}
     for rule in RULES:
@@ -35,7 +35,7 @@ def test_rules_equal_the_numpy_reference(spelling, dtype):
         zoo.assert_equal_to_reference(rule, ours[rule], references[rule], zoo.TOLERANCE[dtype])
         logits = [logits[t] for (logits, _), t in zip(pairs, targets, strict=True)]
         np.testing.assert_allclose(ours.scores, logits, rtol=zoo.TOLERANCE[dtype])
-    # The rules differ on this model, so that none could stand in for another unseen.
+    # The rules differ on this model, so that confusing them would be noticed.
     for a, b in [("gradient", "guided_backprop"), ("guided_backprop", "zeiler_fergus")]:
         largest = np.abs(references[a]).max()
         assert np.abs(references[a] - references[b]).max() > 0.01 * largest

@@ -1,4 +1,4 @@
-"""Sanity checks on real weights and photos, and on small models of known answer."""
+"""Sanity checks on real weights and photos, and on small models with known answers."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def prepared(squeezenet):
 
 
 def _published_draw(model, layers_, draw):
-    """Return a Draw of the published networks: default_rng(1000 + r), layers in forward order."""
+    """Return the Randomizer of the published networks: default_rng(1000 + r), forward order."""
     arrays = {}
     units = list_units(model)
     for r in range(4):
@@ -197,7 +197,7 @@ def test_a_step_alone_is_bit_identical_to_the_same_step_in_a_run():
 
 
 def test_lower_layers_are_still_the_trained_ones(monkeypatch):
-    """After step k of a cascade; and what is passed to the network is what the record says."""
+    """After step k of a cascade, the weights passed to the network are those of the record."""
     model, x = _model(), _photos()
     passed = []
     original = comparison.run

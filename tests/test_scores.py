@@ -1,4 +1,4 @@
-"""Scores and targets against derivatives worked out by hand, on linear models."""
+"""Scores and targets against derivatives computed by hand, on linear models."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Similarities against scipy, scikit-image and TensorFlow, and on maps of known likeness."""
+"""Similarities against scipy, scikit-image and TensorFlow, and on maps of known similarity."""
 
 import sys
 from dataclasses import replace
@@ -43,7 +43,7 @@ def _plain_diverging(m):
 
 
 def _top(a, b, fraction=0.1):
-    """The expected overlap where ties at the end of the top are drawn by lot."""
+    """The expected overlap if ties at the end of the top are drawn by lot."""
     rng, k = RNG(0), round(fraction * a.size)
     overlaps = []
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""One file format for all results: what is saved loads, what is damaged does not."""
+"""One file format for all results: saved files load, damaged files raise ResultError."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def results():
 
 
 def _parts(result):
-    """Everything that a result holds, arrays as bytes."""
+    """All contents of a result, with arrays as bytes."""
     if isinstance(result, np.ndarray):
         return result.dtype.str, result.shape, result.tobytes()
     if hasattr(result, "__dataclass_fields__"):
@@ -65,7 +65,7 @@ def test_a_result_is_read_as_it_was_written(kind, results, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_are_refused_or_harmless(kind, results, tmp_path):
-    """A byte that is changed: either there is a ResultError, or nothing that counts has changed."""
+    """After a change of one byte, loading raises ResultError or returns the same contents."""
     result, path = results[kind], tmp_path / "result.npz"
     result.save(path)
     whole, rng = path.read_bytes(), np.random.default_rng(0)
@@ -87,7 +87,7 @@ def test_damaged_files_are_refused_or_harmless(kind, results, tmp_path):
 
 
 def _rewritten(path, change_header=None, **arrays):
-    """A file with another header or other arrays, and checksums that are right."""
+    """A file with another header or other arrays, and correct checksums."""
     with np.load(path) as file:
         stored = dict(file)
     header = json.loads(stored.pop("header").item())
@@ -168,7 +168,7 @@ ODD = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_header_of_other_values_is_refused_or_prints(kind, results, tmp_path, monkeypatch):
-    """No result loads that fails when it is printed, looked at or saved again."""
+    """A result that loads can be printed, inspected and saved again."""
     result, path = results[kind], tmp_path / "result.npz"
     result.save(path)
     arrays, header = storage._read(path, type(result).__name__)

@@ -1,4 +1,4 @@
-"""The generated pictures: what is in them, and what is not."""
+"""The generated pictures: their contents, and the absence of other clues."""
 
 import hashlib
 
@@ -64,15 +64,15 @@ def test_areas_of_outlines_are_those_of_counting(name, outline):
 
 def test_an_object_covers_the_pixels_that_it_was_told_to():
     """Against a slow rendering of one square, pixel by pixel."""
-    centre, area, angle, size = np.array([20.0, 14.5]), 200.0, 0.5, 40
-    alpha = cover(np.array([2]), centre[None], np.array([area]), np.array([angle]), size)[0]
+    center, area, angle, size = np.array([20.0, 14.5]), 200.0, 0.5, 40
+    alpha = cover(np.array([2]), center[None], np.array([area]), np.array([angle]), size)[0]
     half = np.sqrt(area) / 2
     slow = np.zeros((size, size))
     for row in range(size):
         for column in range(size):
             for i in range(3):
                 for j in range(3):
-                    y, x = row + (i + 0.5) / 3 - centre[0], column + (j + 0.5) / 3 - centre[1]
+                    y, x = row + (i + 0.5) / 3 - center[0], column + (j + 0.5) / 3 - center[1]
                     a = np.cos(angle) * x + np.sin(angle) * y
                     b = -np.sin(angle) * x + np.cos(angle) * y
                     slow[row, column] += max(abs(a), abs(b)) < half
@@ -95,8 +95,8 @@ def test_objects_are_of_every_class_and_anywhere(world):
     assert (where[8:-8, 8:-8] > 0).all()
     assert all((where.max(axis=axis)[2:-2] > 0).all() for axis in (0, 1))  # up to the border
     assert where.max() < 4 * world.masks.mean()
-    # Area, place and colour of the objects are the same for every class.
-    for values in (covered, *_centres(world.masks).T, *_colours(world).T):
+    # Area, position and color of the objects are the same for every class.
+    for values in (covered, *_centres(world.masks).T, *_colors(world).T):
         means = [values[world.labels == k].mean() for k in range(8)]
         assert np.ptp(means) < 6 * values.std() / np.sqrt(125)
 
@@ -105,7 +105,7 @@ def _centres(masks):
     return np.array([ndimage.center_of_mass(mask) for mask in masks])
 
 
-def _colours(world):
+def _colors(world):
     return np.array([i[m].mean(axis=0) for i, m in zip(world.images, world.masks, strict=True)])
 
 
@@ -126,7 +126,7 @@ def test_the_mask_is_where_the_object_changed_the_picture():
     images, masks = pictures.finished(rng, drawn)
     difference = np.abs(images - drawn.images).max(axis=-1)
     loud = difference > 40  # far above the grain
-    # Where the object looks like what was behind it, it changes nothing.
+    # Where the object has the color of its background, it changes nothing.
     assert (loud & ~ndimage.binary_dilation(masks[:, 0], np.ones((1, 3, 3)))).sum() == 0
     assert loud[ndimage.binary_erosion(masks[:, 0], np.ones((1, 3, 3)))].mean() > 0.9
 
@@ -160,7 +160,7 @@ def _accuracy_after_training(images, labels):
     return np.mean(outputs.argmax(axis=-1) == labels[2000:])
 
 
-def test_a_distractor_has_the_colour_of_another_class():
+def test_a_distractor_has_the_color_of_another_class():
     world = synthetic.make_shapes(64, seed=6, variant="colored_distractor")
     for image, label, mask in zip(world.images, world.labels, world.masks, strict=True):
         inner = ndimage.binary_erosion(mask)

@@ -1,4 +1,4 @@
-"""The reader of PyTorch files: tensors as they were saved, and nothing that a file names is run."""
+"""The reader of PyTorch files returns saved tensors, and runs nothing that a file names."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The verdict: on planted attributions of known answer, and against plain formulas."""
+"""The verdict on planted attributions with known answers, and against plain formulas."""
 
 import numpy as np
 import planted
@@ -14,7 +14,7 @@ RNG = np.random.default_rng
 
 
 def _plain_prep(m):
-    """The definition, a map at a time, in float64."""
+    """The definition, one map at a time, in float64."""
     v = m.ravel().astype(np.float64)
     if not np.isfinite(v).all() or not v.any():
         return None
@@ -178,14 +178,14 @@ def test_planted_methods_on_photos(name, photos):
 
 @pytest.fixture(scope="module")
 def thumbnails(data, squeezenet):
-    """Forty-eight photos as SqueezeNet gets them, at 64 pixels."""
+    """The 48 photos, preprocessed for SqueezeNet, at 64 pixels."""
     paths = sorted((data / "imagenet").iterdir())
     images = [tfs.load_images(path, size=(64, 64), fit="squash")[0] for path in paths]
     return preprocess_input(np.stack(images)).astype(np.float64)
 
 
 def _verdicts(method, runs, photos=None):
-    """Judge in turn 8 photos, of those given or of new ones, by 4 networks."""
+    """Judge 8 photos, from those given or new ones, by 4 networks, repeatedly."""
     for run in range(runs):
         rng = RNG((run, 64))
         if photos is None:
@@ -249,7 +249,7 @@ def test_the_index_rises_with_the_share_that_is_fixed():
 @pytest.mark.parametrize("pattern", ["edges", "field"])
 @pytest.mark.parametrize("w", [0.5, 0.7, 0.85])
 def test_the_interval_covers_the_large_sample_value(pattern, w):
-    # It covers less of what different photos have in common: docs/decisions.md has the numbers.
+    # It covers less if photos have much in common: docs/decisions.md has the numbers.
     method = planted.mixture(getattr(planted, pattern), w)
     rng = RNG(99)
     trained, others = planted.attributions(method, planted.natural(150, 64, rng), 6, rng)

@@ -1,4 +1,4 @@
-"""Figures: what is drawn where, on which scale, and that pyplot hears nothing of it."""
+"""Figures: contents, positions and scales; pyplot does not register them."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype="uint8")
 MAP = np.linspace(0.5, 2.0, 96).reshape(8, 12)
 
 
-def _colours(figure, k):
+def _colors(figure, k):
     """The RGB that tile k of a row shows, (h, w, 3) of 0..1."""
     (drawn,) = figure.axes[k].images
     return drawn.to_rgba(drawn.get_array())[..., :3]
@@ -32,10 +32,10 @@ def test_the_row_of_the_original():
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), PHOTO / 255)
     # White to red: green and blue fall linearly from the map's minimum to its maximum.
     falling = 1 - (MAP - MAP.min()) / (MAP.max() - MAP.min())
-    colours = _colours(figure, 1)
-    np.testing.assert_allclose(colours[..., 0], 1.0)
-    np.testing.assert_allclose(colours[..., 1], falling, atol=1 / 200)
-    np.testing.assert_allclose(colours[..., 2], falling, atol=1 / 200)
+    colors = _colors(figure, 1)
+    np.testing.assert_allclose(colors[..., 0], 1.0)
+    np.testing.assert_allclose(colors[..., 1], falling, atol=1 / 200)
+    np.testing.assert_allclose(colors[..., 2], falling, atol=1 / 200)
     low, high = figure.axes[2].images[0].get_clim()
     assert low == -high == -1.0
 
@@ -59,7 +59,7 @@ def test_a_mapping_of_maps_and_long_titles():
 def test_a_signed_map_is_white_at_zero_blue_below_and_red_above():
     signed = np.array([[-2.0, 0.0, 2.0]])
     figure = tfs.tile_input_and_maps(np.zeros((1, 3, 3)), [signed], ["a", "b"])
-    (negative, zero, positive) = _colours(figure, 1)[0]
+    (negative, zero, positive) = _colors(figure, 1)[0]
     assert np.all(zero > 0.95)
     assert negative[2] > negative[0] and positive[0] > positive[2]
 
@@ -67,8 +67,8 @@ def test_a_signed_map_is_white_at_zero_blue_below_and_red_above():
 def test_one_large_value_does_not_hide_the_rest():
     spike = MAP.copy()
     spike[0, 0] = 1e6
-    plain = _colours(tfs.tile_input_and_maps(PHOTO, [MAP], ["a", "b"]), 1)
-    spiked = _colours(tfs.tile_input_and_maps(PHOTO, [spike], ["a", "b"], percentile=90), 1)
+    plain = _colors(tfs.tile_input_and_maps(PHOTO, [MAP], ["a", "b"]), 1)
+    spiked = _colors(tfs.tile_input_and_maps(PHOTO, [spike], ["a", "b"], percentile=90), 1)
     np.testing.assert_allclose(spiked[4], plain[4], atol=0.15)
 
 
@@ -79,7 +79,7 @@ def test_constant_and_undefined_maps_are_gray():
         PHOTO, [np.zeros((8, 12)), np.full((8, 12), np.nan), holes], list("abcd")
     )
     gray = np.full((8, 12, 3), 211 / 255)
-    np.testing.assert_allclose(_colours(figure, 1), gray, atol=0.01)
+    np.testing.assert_allclose(_colors(figure, 1), gray, atol=0.01)
     file = io.BytesIO()
     figure.savefig(file)  # with NaN in it
     assert np.ma.getmaskarray(figure.axes[3].images[0].get_array())[2, 3]
@@ -282,7 +282,7 @@ def test_pictures_with_a_known_answer():
 
 
 def test_equal_scores_are_drawn_without_an_interval():
-    """The interval of equal values misses their mean by a rounding, on either side."""
+    """An interval of equal values may miss their mean by a rounding error on either side."""
     values = np.full((1, 1, 10), 0.1)
     result = tfs.Evaluation(values, values[0], ("gradient",), (), ("relevance_mass",), None, {}, {})
     assert any(end != 0.1 for end in (result.mean("gradient", "relevance_mass"),

@@ -1,8 +1,8 @@
-"""One tiny model per way of writing a ReLU, and what must become of it.
+"""One tiny model for each way of writing a ReLU, and its expected treatment.
 
-All models of SPELLINGS and HIDDEN are conv - ReLU - conv - ReLU - average - dense, so that one
-NumPy reference serves them all. A clone reaches the ReLUs of SPELLINGS; those of HIDDEN are
-reached in the traced graph; those of REFUSED are not reached, by name.
+All models of SPELLINGS and HIDDEN are conv - ReLU - conv - ReLU - average - dense, so that they
+share one NumPy reference. A clone reaches the ReLUs of SPELLINGS; the traced graph reaches those of
+HIDDEN; those of REFUSED are refused by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,12 +20,12 @@ import tfsaliency as tfs
 
 SIZE, CHANNELS, CLASSES = 7, 3, 4
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # of the largest value
-# Those that look at each value by itself; RectGrad's 2 % of a tiny layer may be none.
+# Rules of single values; 2 % of a tiny layer, for RectGrad, may be no value at all.
 RULES = ["gradient", "guided_backprop", "zeiler_fergus"]
 
 
 def assert_equal_maps(ours: np.ndarray, reference: np.ndarray, tolerance: float) -> None:
-    """Compare maps at a tolerance that is a part of the largest value, which is not zero."""
+    """Compare maps at a tolerance relative to the largest value, which is not zero."""
     largest = np.abs(reference).max()
     assert largest > 0
     assert np.abs(ours - reference).max() <= tolerance * largest
@@ -34,7 +34,7 @@ def assert_equal_maps(ours: np.ndarray, reference: np.ndarray, tolerance: float)
 def assert_equal_to_reference(
     rule: str, ours: np.ndarray, reference: np.ndarray, tolerance: float
 ) -> None:
-    """Compare maps of a rule; RectGrad's are zero where the largest values are all alike."""
+    """Compare maps of a rule; RectGrad's are zero if the largest values are all equal."""
     if rule == "rect_grad" and not reference.any():
         assert not ours.any()
     else:
@@ -47,7 +47,7 @@ class Spelling(NamedTuple):
 
 
 def random_weights(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Fill a model with weights that make every ReLU form show all of its slopes."""
+    """Set weights with which every form of ReLU shows all of its slopes."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         values = rng.normal(0.05, 0.45, weight.shape)
@@ -97,7 +97,7 @@ def _with(make: Callable[..., Any], *args: Any, **kwargs: Any):
 
 @keras.saving.register_keras_serializable("zoo")
 class MyConv(layers.Conv2D):
-    """A subclass with a call of its own that still uses self.activation."""
+    """A subclass that overrides call and still uses self.activation."""
 
     def call(self, inputs):
         return super().call(inputs) * 1.0
@@ -254,12 +254,12 @@ def reference_gradient(model: keras.Model, x: np.ndarray, target: int, rule: str
     return logits, backward(np.eye(len(logits))[target])
 
 
-# What no clone reaches.
+# ReLUs that no clone reaches.
 
 
 @keras.saving.register_keras_serializable("zoo")
 class Calls(layers.Layer):
-    """A layer that calls a function, of no ReLU that can be seen from outside."""
+    """A layer that calls a function, with no ReLU visible from outside."""
 
     def __init__(self, function=keras.ops.relu, **kwargs):
         super().__init__(**kwargs)
@@ -282,12 +282,12 @@ class HasRelu(layers.Layer):
 
 
 def in_function(function: Callable[[Any], Any], **options: Any) -> Callable[[Any], Any]:
-    """Return function in a tf.function that is made once, as decorators make it."""
+    """Wrap a function in one tf.function, like a decorator."""
     return tf.function(function, autograph=False, **options)
 
 
 def in_loop(x):
-    """Two turns of a while loop with a ReLU in each: the second changes nothing."""
+    """A while loop of two iterations with a ReLU in each; the second changes nothing."""
     return tf.while_loop(lambda i, h: i < 2, lambda i, h: (i + 1, tf.nn.relu(h)), [0, x])[1]
 
 
@@ -304,7 +304,7 @@ def in_everything(x):
 
 
 class Subclassed(keras.Model):
-    """A subclassed model, with the layers of the common one."""
+    """A subclassed model with the layers of the common one."""
 
     def __init__(self, dtype):
         super().__init__(dtype=dtype)
@@ -318,7 +318,7 @@ class Subclassed(keras.Model):
 
 
 class FunctionalWithCall(keras.Model):
-    """Built as a Functional model, but its call does something else than its graph."""
+    """A Functional model whose overridden call differs from its graph."""
 
     def call(self, x, training=None, mask=None):
         return super().call(keras.ops.relu(x) - keras.ops.relu(-x))
@@ -396,7 +396,7 @@ HIDDEN: dict[str, Spelling] = {
 }
 
 
-# What is no Keras model of visible layers, made of one: (model, folder) -> what is explained.
+# Explainable objects without visible layers, made of a Keras model: (model, folder) -> object.
 
 
 _ALIVE: list[Any] = []
@@ -429,7 +429,7 @@ WRAPPED: dict[str, Callable[[keras.Model, Path], Any]] = {
 }
 
 
-# What is refused, by name.
+# ReLUs that are refused by name.
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -439,7 +439,7 @@ class CastInFunction(layers.Layer):
 
 
 def _partly(function: Callable[[Any], Any]):
-    """A ReLU layer that can be reached, and something behind it that cannot."""
+    """A ReLU layer that can be reached, followed by something that cannot."""
     return _body(lambda x, d: function(layers.ReLU(dtype=d)(x)))
 
 
@@ -463,7 +463,7 @@ def _captured_in_branch(x):
 
 @keras.saving.register_keras_serializable("zoo")
 class OwnGradient(layers.Layer):
-    """A layer with a ReLU that a clone sees, inside a gradient of its own."""
+    """A layer with a ReLU that a clone reaches, inside a custom gradient."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

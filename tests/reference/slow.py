@@ -1,8 +1,8 @@
 """Compositions written from the formulas: one call of the gradient for each point, sums in NumPy.
 
-Models compute in float64: in float32 a point that is rounded otherwise may be on the other side of
-a ReLU's corner. What is drawn or tabulated in float32 in the graph is so here: uniform noise, its
-logarithm and cosine, the places of nodes, the widths of blurs.
+Models compute in float64: in float32, a point that is rounded differently may lie on the other side
+of a ReLU's corner. Values that the graph draws or tabulates in float32 are float32 here too:
+uniform noise, its logarithm and cosine, the positions of nodes, the widths of blurs.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ def method(composition, rule="gradient"):
 
 
 def gradients(model, points, targets, rule="gradient"):
-    """The gradients at points (m, n, h, w, c), a call for each m."""
+    """The gradients at points (m, n, h, w, c), with one call for each m."""
     dtype = np.dtype(model.inputs[0].dtype)
     calls = [
         tfs.attributions(model, each.astype(dtype), rule, targets=targets, on_problem="ignore")
@@ -80,7 +80,7 @@ def blur_integrated(model, images, targets, steps, largest=50.0, grid="quadratic
 
 
 def guided_integrated(model, images, targets, steps, fraction=0.1, baseline=0.0):
-    """Guided integrated gradients: the features of the smallest |g| go first, group by group."""
+    """Guided integrated gradients: features with the smallest |g| first, group by group."""
     at, values = np.full_like(images, baseline), np.zeros(images.shape)
     features = images[0].size
     size = 1 + int(fraction * (features - 1))
@@ -109,7 +109,7 @@ def guided_integrated(model, images, targets, steps, fraction=0.1, baseline=0.0)
 
 
 def expected(model, images, targets, samples, baselines=None, seed=0):
-    """Expected gradients: a baseline and a place on the way for each sample."""
+    """Expected gradients: a baseline and a position on the path for each sample."""
     axes = tuple(range(1, images.ndim))
     low, high = (f(images, axis=axes, keepdims=True) for f in (np.min, np.max))
     total = np.zeros(images.shape)
@@ -160,7 +160,7 @@ def cam(kind, values, slopes, shape):
 
 
 def near(found, reference, tolerance=1e-5):
-    """Compare at a tolerance that is a part of the largest value."""
+    """Compare at a tolerance relative to the largest value."""
     assert found.shape == reference.shape
     largest = np.abs(reference).max()
     assert largest > 0

@@ -219,9 +219,7 @@ def with_other_weights(
         with lock:
             handles = list(captured)
             for (place, dtype), value in zip(own, values, strict=True):
-                if (
-                    place is None or value is None
-                ):  # the score does not depend on it, or it is unchanged
+                if place is None or value is None:  # not used by the score, or unchanged
                     continue
                 handles[place] = handle_of(place, value, dtype)
             given = map(tf.convert_to_tensor, (*inputs, *others))
