@@ -305,7 +305,8 @@ def test_a_layer_without_config_is_refused_by_name():
 
     (unit,) = list_units(Bare(3))
     with pytest.raises(
-        tfs.OptionError, match=r"'bare' anew.*Use randomizer='matched' or 'permutation'"
+        tfs.OptionError,
+        match=r"rebuild the layer 'bare'.*Use randomizer='matched' or 'permutation'",
     ):
         draw_weights(unit, tfs.RANDOMIZERS["initializer"], 0)
     assert draw_weights(unit, tfs.RANDOMIZERS["normal"], 0).arrays[0].shape == (3,)

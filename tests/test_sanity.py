@@ -526,7 +526,7 @@ def test_variables_that_are_no_weights_of_layers_are_said_to_stay():
     result = tfs.sanity_check(
         model, _photos().astype("float32"), plan="all", seeds=2, verbose=0, on_problem="ignore"
     )
-    assert result.settings["not randomized"] == "1 variables that are no weights of layers"
+    assert result.settings["not randomized"] == "1 variables that are not weights of layers"
 
 
 def test_errors_of_options():

@@ -96,12 +96,12 @@ def test_objects_are_of_every_class_and_anywhere(world):
     assert all((where.max(axis=axis)[2:-2] > 0).all() for axis in (0, 1))  # up to the border
     assert where.max() < 4 * world.masks.mean()
     # Area, position and color of the objects are the same for every class.
-    for values in (covered, *_centres(world.masks).T, *_colors(world).T):
+    for values in (covered, *_centers(world.masks).T, *_colors(world).T):
         means = [values[world.labels == k].mean() for k in range(8)]
         assert np.ptp(means) < 6 * values.std() / np.sqrt(125)
 
 
-def _centres(masks):
+def _centers(masks):
     return np.array([ndimage.center_of_mass(mask) for mask in masks])
 
 

@@ -123,7 +123,7 @@ def test_maps_that_are_the_same_for_all_photos_are_minded():
     blob = planted.envelope(np.zeros((8, 24, 24, 3)))
     verdict = tfs.judge(blob, np.stack([blob] * 4))
     assert verdict.invariance == pytest.approx(1.0) and verdict.other == pytest.approx(1.0)
-    assert "maps of different photos are alike, 1.00" in verdict.reason
+    assert "maps of different photos are alike (1.00)" in verdict.reason
 
 
 def test_shapes_are_said():

@@ -55,8 +55,10 @@ def sanity_check(
 
     Parameters
     ----------
-    model, images, methods, targets, score, preprocess, batch_size, on_problem
-        As for saliency_map; images (n, h, w, c), at least 8, of different things.
+    images
+        Images (n, h, w, c) as for saliency_map: at least 8, of different things.
+    model, methods, targets, score, preprocess, batch_size, on_problem
+        As for saliency_map.
     plan
         The layers that get new weights: "cascade" (at step k, the last k layers with weights),
         "bottom_up" (the first k), "independent" (one layer at a time, from the last to the first),
@@ -138,8 +140,10 @@ def random_logit_check(
 
     Parameters
     ----------
-    model, images, methods, targets, score, preprocess, batch_size, on_problem
-        As for saliency_map; images (n, h, w, c).
+    images
+        Images (n, h, w, c) as for saliency_map.
+    model, methods, targets, score, preprocess, batch_size, on_problem
+        As for saliency_map.
     similarities, seeds, verbose
         As for sanity_check.
 

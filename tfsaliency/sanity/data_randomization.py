@@ -190,8 +190,10 @@ def data_randomization_check(
         The trained network. With data, the function build of train_permuted_label_models, which
         then trains all networks with its defaults; call it yourself to set options or keep the
         networks.
-    images, methods, targets, score, preprocess, batch_size, on_problem
-        As for saliency_map; images (n, h, w, c), at least 8, of different things.
+    images
+        Images (n, h, w, c) as for saliency_map: at least 8, of different things.
+    methods, targets, score, preprocess, batch_size, on_problem
+        As for saliency_map.
     permuted
         The networks trained on permuted labels, at least two for a verdict: the result of
         train_permuted_label_models, or your own.
