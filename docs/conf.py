@@ -73,6 +73,7 @@ add_module_names = False
 python_use_unqualified_type_names = True
 
 # Sphinx reads pages below docs/ only.
+shutil.rmtree(ROOT / "docs" / "notebooks", ignore_errors=True)
 shutil.copytree(ROOT / "notebooks", ROOT / "docs" / "notebooks", dirs_exist_ok=True)
 
 
@@ -88,6 +89,16 @@ class OptionTable(Directive):
         return [nodes.literal_block(text, text, language="text")]
 
 
+def describe_returns(app, what, name, obj, options, lines):
+    """Make a section Returns plain text: napoleon would take its first line for a type."""
+    if "Returns" not in lines:
+        return
+    start = lines.index("Returns")
+    stop = next((i for i in range(start + 2, len(lines)) if lines[i] == ""), len(lines))
+    lines[start:stop] = [":returns: " + " ".join(lines[start + 2 : stop])]
+
+
 def setup(app):
-    """Register the directive."""
+    """Register the directive, and the listener before napoleon's."""
     app.add_directive("option-table", OptionTable)
+    app.connect("autodoc-process-docstring", describe_returns, priority=100)

@@ -348,6 +348,38 @@ MUTATIONS = [
         "rng = np.random.default_rng([seed, 0, list(VARIANTS).index(variant)])",
         "test_synthetic.py::test_fewer_pictures_are_the_first_ones_of_more",
     ),
+    # Networks and files from elsewhere.
+    Mutation(
+        "models/torch_file.py",
+        "if name not in _KNOWN:",
+        "if False:",
+        "test_torch_file.py::"
+        "test_a_file_that_names_anything_else_is_refused_and_runs_nothing[os.system-value]",
+    ),
+    Mutation(
+        "models/torch_file.py",
+        "if last >= len(storage) or size > len(storage):",
+        "if False:",
+        "test_torch_file.py::test_a_tensor_beyond_its_storage_is_refused",
+    ),
+    Mutation(
+        "models/efficientnet_lite.py",
+        "(2, 3, 0, 1) if depthwise else (2, 3, 1, 0)",
+        "(2, 3, 0, 1) if depthwise else (3, 2, 1, 0)",
+        "test_efficientnet_lite.py::test_it_is_the_network_that_was_converted_elsewhere",
+    ),
+    Mutation(
+        "models/efficientnet_lite.py",
+        "found != shapes:",
+        "False:",
+        "test_efficientnet_lite.py::test_a_damaged_cache_is_made_anew[of other layers]",
+    ),
+    Mutation(
+        "models/imagenet.py",
+        "return _installed_index() or _keras_index()",
+        "return _keras_index()",
+        "test_efficientnet_lite.py::test_class_names_are_those_of_keras_without_a_network",
+    ),
     # What stands around the numbers.
     Mutation(
         "storage.py",

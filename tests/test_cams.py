@@ -134,7 +134,7 @@ def test_the_last_layer_with_spatial_outputs_is_the_default(model, images):
     found = tfs.attributions(model, images, methods)
     assert np.array_equal(found["grad_cam"], found["composed"])
     backbone = model.get_layer("backbone")
-    x = layers.GlobalAveragePooling2D(keepdims=True)(backbone.output)  # one place is no grid
+    x = layers.GlobalAveragePooling2D(keepdims=True)(backbone.output)  # one position is not a grid
     pooled = layers.Dense(3)(layers.Flatten()(x))
     nested = keras.Sequential([keras.Input((SIZE, SIZE, 2)), backbone])
     whole = keras.Sequential(
@@ -321,12 +321,12 @@ def test_layers_that_cannot_be_taken_are_refused(model, images):
     main = layers.Conv2D(2, 3, name="main")(i)
     heads = [layers.Dense(2)(layers.Flatten()(x)) for x in (main, side)]
     two = tfs.prepare(keras.Model(i, heads), output=0)
-    refused(tfs.ModelError, r"'side'.*Candidates, the last first: main\.", "side", two)
+    refused(tfs.ModelError, r"'side'.*Candidates, from last to first: main\.", "side", two)
     names = [keras.Sequential([keras.Input((SIZE, SIZE, 2)), layers.Conv2D(2, 3, name="conv")])]
     names.append(keras.Sequential([keras.Input((10, 10, 2)), layers.Conv2D(2, 3, name="conv")]))
     both = keras.Sequential([keras.Input((SIZE, SIZE, 2)), *names, layers.Flatten()])
     refused(
-        tfs.OptionError, "name of one layer. Received: 'conv', which 2 layers have", "conv", both
+        tfs.OptionError, "name of one layer. Received: 'conv', the name of 2 layers", "conv", both
     )
 
 

@@ -182,7 +182,7 @@ def test_a_model_of_gates_alone_is_refused(gate):
     x = i = keras.Input((4, 4, 3))
     x = layers.Flatten()(layers.Activation(gate)(x))
     model = keras.Model(i, layers.Dense(2)(x))
-    with pytest.raises(tfs.NoReluError, match="are no rectifiers"):
+    with pytest.raises(tfs.NoReluError, match="are not rectifiers"):
         tfs.saliency_map(model, np.ones((4, 4, 3)), "guided_backprop")
     assert tfs.saliency_map(model, np.ones((4, 4, 3)))["gradient"].any()
 

@@ -145,7 +145,7 @@ def test_few_pictures_have_no_intervals():
     )
     assert difference.sign == 0 and found.ranking("relevance_mass") == []
     assert "high    .85" in str(found).splitlines()
-    assert "give 8 images or more" in str(found) and "highest" not in str(found)
+    assert "need at least 8 images" in str(found) and "highest" not in str(found)
     more = _evaluation({name: np.append(array, array.mean()) for name, array in values.items()})
     assert more.difference("high", "low", "relevance_mass").sign == 1
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_evaluated_is_refused(world, result):
     with pytest.raises(tfs.OptionError, match="Unknown method: 'gradeint'"):
         tfs.evaluate(model, world, "gradeint")
     clash = tfs.Method("edge_map")
-    with pytest.raises(tfs.OptionError, match=r"called like a control. Received: \['edge_map'\]"):
+    with pytest.raises(tfs.OptionError, match=r"differ from those of controls. Received: \['edge_map'\]"):
         tfs.evaluate(model, world, clash)
     with pytest.raises(tfs.OptionError, match="Unknown metric: 'auc'"):
         result.mean("gradient", "auc")

@@ -25,7 +25,6 @@ from tfsaliency.synthetic import closed_form, shapes
 PUBLIC = [name for name in tfs.__all__ if name not in ("models", "synthetic")]
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(tfs, name))]
 CLASSES = [name for name in PUBLIC if inspect.isclass(getattr(tfs, name))]
-SQUEEZENET = ["SqueezeNet", "preprocess_input", "decode_predictions"]
 WORLDS = [name for name in synthetic.__all__ if inspect.isfunction(getattr(synthetic, name))]
 MODULES = sorted(
     module.name
@@ -65,8 +64,10 @@ def test_every_public_name_is_a_function_a_class_or_a_table():
 def _documented():
     for name in FUNCTIONS:
         yield name, getattr(tfs, name)
-    for name in SQUEEZENET:
-        yield f"squeezenet.{name}", getattr(tfs.models.squeezenet, name)
+    for network in (tfs.models.squeezenet, tfs.models.efficientnet_lite):
+        for name in network.__all__:
+            if name != "read_weights":
+                yield f"models.{name}", getattr(network, name)
     for name in WORLDS:
         yield f"synthetic.{name}", getattr(synthetic, name)
 
@@ -87,7 +88,7 @@ def test_a_function_documents_parameters_shapes_errors_and_source(name, function
         )
     if not name.startswith("randomize_"):  # weights have any shape
         assert re.search(r"\(n, |\(h, w|\(\.\.\., 3\)|of images \(", text), f"{name}: no shapes"
-    if name not in ("load_images", "overlay") and not name.startswith("squeezenet"):
+    if name not in ("load_images", "overlay") and not name.startswith("models."):
         assert "References" in sections, f"{name}: no source"
 
 

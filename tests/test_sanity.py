@@ -490,7 +490,7 @@ def test_controls_tell_edges_and_noise():
     explained = result.explained_by["gradient"]
     assert explained.spearman == pytest.approx(explained.noise_to_noise, abs=0.02)
     assert explained.like_noise and explained.noise > 0.9
-    assert "and does not distinguish the two" in str(result)
+    assert "so it cannot distinguish the two" in str(result)
     assert result.verdicts["gradient"][0].invariance < 0.1
 
 

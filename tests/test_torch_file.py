@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import pickletools
 import sys
 import types
 from collections import OrderedDict
@@ -138,7 +139,7 @@ def test_a_file_that_names_anything_else_is_refused_and_runs_nothing(torch, tmp_
         tensors["kernel"].arguments = (bad, *tensors["kernel"].arguments[1:])
     path = tmp_path / "weights.pth"
     path.write_bytes(_file(tensors, {"kernel": array}, head))
-    with pytest.raises(tfs.WeightsError, match="which is no part of a tensor"):
+    with pytest.raises(tfs.WeightsError, match="which is not part of a tensor"):
         read_torch_file(path)
     assert not made.exists()
 
@@ -160,7 +161,7 @@ def test_a_tensor_beyond_its_storage_is_refused(torch, tmp_path, change):
     array = TENSORS["kernel"]
     path = tmp_path / "weights.pth"
     path.write_bytes(_file({"kernel": _tensor("0", array)}, {"kernel": array}))
-    with pytest.raises(tfs.WeightsError, match="something else than tensors by name"):
+    with pytest.raises(tfs.WeightsError, match="a value other than a dictionary of tensors"):
         read_torch_file(path)  # a dict is no OrderedDict
     path.write_bytes(_file(OrderedDict(kernel=_tensor("0", array, **change)), {"kernel": array}))
     with pytest.raises(tfs.WeightsError):
@@ -187,6 +188,65 @@ def test_damaged_bytes_are_a_weights_error(good, tmp_path):
         except tfs.WeightsError:
             continue
         assert all(isinstance(array, np.ndarray) for array in read.values())
+
+
+def _program(*instructions):
+    """A file whose dictionary of tensors is another program."""
+    head = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001))
+    sizes = pickle.dumps({"little_endian": True}, 2)
+    return head + sizes + b"\x80\x02" + b"".join(instructions)
+
+
+DICT, MARK, EMPTY, NONE, PAIRS, STOP = b"}", b"(", b")", b"N", b"u", b"."
+
+
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        (DICT, MARK, EMPTY, b"\x85" * 2_000_000, NONE, PAIRS, STOP),
+        (DICT, MARK, EMPTY, *([b"q\x00h\x00h\x00\x87"] * 40), NONE, PAIRS, STOP),
+        (DICT, MARK, b"K\x01", NONE, PAIRS, STOP),
+        (b"ccollections\nOrderedDict\n", EMPTY, b"\x85", b"R", STOP),
+        (b"ccollections\nOrderedDict\n", b"]", b"\x85", b"R", STOP),
+        (EMPTY, b"(", b"0", b"0", STOP),
+        (MARK, MARK, b"t", b"t", b"t", STOP),
+    ],
+    ids=["deep key", "wide key", "number as key", "arguments", "a list", "POP", "no mark"],
+)
+def test_a_program_that_is_no_dictionary_of_tensors_is_refused(instructions, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(_program(*instructions))
+    with pytest.raises(tfs.WeightsError):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize("opcode", pickletools.opcodes, ids=lambda o: o.name)
+def test_instructions_that_tensors_do_not_need_are_refused(opcode, tmp_path):
+    path = tmp_path / "weights.pth"
+    arguments = b"os\nsystem\n" if opcode.name in ("GLOBAL", "INST") else b"\x00" * 16
+    path.write_bytes(_program(EMPTY, EMPTY, opcode.code.encode("latin-1"), arguments))
+    with pytest.raises(tfs.WeightsError):
+        read_torch_file(path)
+
+
+def test_many_names_of_one_storage_are_refused(torch, tmp_path):
+    array = np.zeros((1000, 100), "<f4")
+    names = OrderedDict((f"name {i}", _tensor("0", array)) for i in range(1000))
+    path = tmp_path / "weights.pth"
+    path.write_bytes(_file(names, {"kernel": array}))
+    with pytest.raises(tfs.WeightsError, match="more elements than their storages"):
+        read_torch_file(path)
+
+
+def test_other_files_are_named(tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(tfs.WeightsError, match="the zip format of PyTorch 1.6"):
+        read_torch_file(tmp_path / "weights.pth")
+    with pytest.raises(tfs.WeightsError, match="not a regular file"):
+        read_torch_file(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(tfs.WeightsError, match="not a regular file"):
+        read_torch_file(tmp_path / "pipe")
 
 
 def test_the_checksum_is_compared_first(good, tmp_path):

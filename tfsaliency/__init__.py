@@ -1,4 +1,4 @@
-"""Saliency maps of Keras image networks that are what their names say."""
+"""Saliency maps for Keras image models, and evidence of whether to trust them."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def check_batch(images: Any, shape: Shape, what: str = "images") -> tuple[Array,
     shape
         The shape (h, w, c) of one image, with None for axes of any size.
     what
-        What to call the images in an error.
+        Name of the images in error messages.
 
     Returns
     -------

@@ -28,8 +28,8 @@ CAUSES: dict[str, tuple[str, str]] = {
     ),
     "zero_map": (
         "a map is zero everywhere",
-        "No ReLU on the way may be active. Check what the model returns for this image, and how "
-        "the image was preprocessed.",
+        "Possibly no ReLU between the image and the score is active. Check the model's outputs for "
+        "this image, and its preprocessing.",
     ),
     "constant_map": (
         "a map has the same value everywhere",
@@ -44,17 +44,17 @@ CAUSES: dict[str, tuple[str, str]] = {
         "Explain a function that moves them: lambda x: model(tf.transpose(x, (0, 3, 1, 2))).",
     ),
     "same_image": (
-        "an image is given more than once, and so counts as different photos that are alike",
+        "an image occurs more than once, and its copies count as different photos",
         "Give each image once.",
     ),
     "alike_maps": (
-        "maps of different photos are nearly as alike as a verdict allows",
+        "maps of different photos are almost too similar for a verdict",
         "Give photos of different things, in different places; a method may draw the same for all.",
     ),
     "unconverged": (
         "the integral of the gradients is not the difference of the scores, up to the tolerance",
-        "Give IntegratedGradients or BlurIG more steps, with max_steps=, or another baseline; of "
-        "GuidedIG no number of steps may be enough.",
+        "Give IntegratedGradients or BlurIG more steps, with max_steps=, or another baseline; "
+        "GuidedIG may not converge with any number of steps.",
     ),
     "unusual_range": (
         "the images' values are far from those the model was trained on: preprocessing may be "
@@ -90,7 +90,7 @@ class SaliencyWarning(UserWarning):
 
 
 class Problems(tuple["Problem", ...]):
-    """The problems of a result; they print one to a line.
+    """The problems of a result; prints one per line.
 
     Examples
     --------
@@ -115,7 +115,7 @@ class Problem:
     methods
         The methods whose maps are affected; empty for all.
     detail
-        What was measured.
+        The measured values, in words.
 
     Examples
     --------

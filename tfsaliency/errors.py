@@ -12,7 +12,7 @@ _LISTED = 200  # more than any table of options has
 
 
 class TfSaliencyError(ValueError):
-    """Base class of all errors that tfsaliency raises.
+    """Base class of the errors that tfsaliency defines.
 
     Examples
     --------
@@ -186,7 +186,7 @@ def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionE
     wanted = received.decode("utf-8", "replace") if isinstance(received, bytes) else str(received)
     close = difflib.get_close_matches(_letters(wanted), by_letters, n=1)
     hint = f" Did you mean {by_letters[close[0]]!r}?" if close else ""
-    more = f", ... ({len(names)})" if len(names) > _LISTED else ""  # as the names of 1000 classes
+    more = f", ... ({len(names)})" if len(names) > _LISTED else ""  # for example, 1000 class names
     listed = ", ".join(names[:_LISTED]) + more
     return OptionError(f"Unknown {kind}: {received!r:.200}.{hint} Known: {listed}.")
 

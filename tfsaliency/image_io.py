@@ -33,10 +33,10 @@ def load_images(
     paths
         One path or PIL image, or several.
     model
-        A model, prepared or not, from which the size and the number of channels are taken.
+        A model, prepared or not, that gives the size and the number of channels.
     fit
         "crop" cuts the largest centered part of the model's aspect ratio, then resizes; "squash"
-        resizes both sides to the model's, and distorts. Both are bicubic.
+        resizes both sides independently, which distorts the photo. Both are bicubic.
     size
         (h, w) in pixels, instead of the model's; required for a model of variable size.
 
@@ -91,7 +91,7 @@ def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
     except TypeError as error:
         raise ImageError(
             f"Expected the path of a photo, or a PIL image. Received: {type(photo).__name__}. "
-            "Arrays go to saliency_map as they are."
+            "Pass arrays to saliency_map directly."
         ) from error
     try:
         if not path.is_file():
@@ -107,9 +107,7 @@ def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
             f"formats. Received: {path.stat().st_size} bytes of something else."
         ) from error
     except PermissionError as error:
-        raise ImageError(
-            f"{path}: permission denied. Expected a photo that may be read."
-        ) from error
+        raise ImageError(f"{path}: permission denied. Expected a readable file.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(
             f"{path}: cannot be read to the end ({error}). Expected a complete image file; "

@@ -124,7 +124,7 @@ def saliency_map(
         its result.
     reduction
         Reduction of channels: "sum_abs" (sum of absolute values), "max_abs" or "sum" (signed); None
-        for the default of each method, "sum" if it is never negative, else "sum_abs".
+        uses each method's default: "sum" for maps that are never negative, else "sum_abs".
     batch_size
         The number of images to pass through the model at a time.
     on_problem
@@ -140,7 +140,7 @@ def saliency_map(
     ImageError
         If the model cannot take the images.
     NoReluError, UncoveredReluError, OpaqueModelError
-        If a modified rule cannot reach every ReLU: no map is better than a wrong one.
+        If a modified rule cannot reach every ReLU: a wrong map is never returned.
     ModelError
         If there is no derivative: an integer input, or a score that does not depend on the input.
     MeaninglessMapError

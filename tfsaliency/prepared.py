@@ -105,7 +105,7 @@ class Prepared:
         Raises
         ------
         ImageError
-            If the model cannot take the images; see tfsaliency.arrays.as_batch.
+            If the model cannot take the images; see tfsaliency.arrays.check_batch.
         """
         inputs = describe_inputs(self.model, self.input, images)
         index = inputs.explained
@@ -197,8 +197,8 @@ def prepare(
 
     saliency_map(model, ...) prepares the model itself, and keeps the compiled functions for the
     next call if score, rules and compositions belong to this package. A callable or an array of
-    your own may change between calls, so it is compiled anew each time, unless you prepare the
-    model: then it is compiled once, as it is at the first call.
+    your own may change between calls, so it is compiled anew each time. A prepared model compiles
+    it once, at the first call, and ignores later changes to it.
 
     Parameters
     ----------
@@ -223,8 +223,8 @@ def prepare(
         for bfloat16; benchmarks/README.md has the speed and the error. None keeps the layers'
         dtype.
     jit_compile
-        Whether to compile with XLA, as in keras.Model.compile. Meant for GPUs; on a CPU it took up
-        to twice as long.
+        Whether to compile with XLA, as in keras.Model.compile. Meant for GPUs; on a CPU, maps take
+        up to twice as long.
 
     Returns
     -------

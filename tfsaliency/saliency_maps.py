@@ -25,8 +25,8 @@ class SaliencyMaps(Mapping[str, Array]):
     Parameters
     ----------
     maps : dict
-        (n, h, w) by method name, unscaled: the units of the score per unit of the model's input.
-        From attributions: (n, h, w, c).
+        Maps (n, h, w) by method, in units of the score per unit of the model's input; (n, h, w, c)
+        from attributions.
     images : array
         The images before preprocessing, (n, h, w, c).
     targets : array

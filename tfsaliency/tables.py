@@ -70,8 +70,9 @@ def by_name(rows: Iterable[T]) -> dict[str, T]:
 
 
 def first_line(item: Any) -> str:
-    """Return the first line of an object's docstring, without the period."""
-    return (item.__doc__ or "").strip().split("\n")[0].removesuffix(".")
+    """Return the first line of an object's docstring, without "Return" and the period."""
+    line = (item.__doc__ or "").strip().split("\n")[0].removeprefix("Return ").removesuffix(".")
+    return line[:1].upper() + line[1:]
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -43,8 +43,8 @@ maps.npz          the drawn maps: tfsaliency.SaliencyMaps.load
 cascade.npz, permuted.npz  the two checks: tfsaliency.SanityResult.load
 metrics.npz       the evaluation: tfsaliency.Evaluation.load"""
 _MIND = """\
-A map can explain the network's decision only if it depends on the network. A map that does not may
-still find the object."""
+A map can explain the network's decision only if it depends on the network. A map that does not
+depend on it may still find the object."""
 
 
 def add_command(commands: Any) -> None:

@@ -41,7 +41,7 @@ def add_photo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=[*METHODS, ALL], default=DEFAULT_METHODS,
         metavar="METHOD", help=f"by default, {', '.join(DEFAULT_METHODS)}; any of "
-        f"{', '.join(METHODS)}, or {ALL}; write the photos first",
+        f"{', '.join(METHODS)}, or {ALL}; put the photos before this option",
     )  # fmt: skip
     parser.add_argument("--score", choices=SCORES, default="logit", help="score to differentiate")
     parser.add_argument(

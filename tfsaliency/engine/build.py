@@ -191,9 +191,9 @@ def _compare(trace: Trace, what: str, ours: Array, theirs: Array) -> None:
         raise ModelError(
             f"The {trace.engine} of the model with modified ReLUs does not compute what the "
             f"model computes: {what} differ by {difference:.3g} of the largest. Expected "
-            "layers that return the same each time they are called with training=False, and "
-            "no gradient of their own by tf.custom_gradient behind what the clone cannot "
-            "reach. Use methods='gradient', which needs neither."
+            "layers that are deterministic with training=False, and no tf.custom_gradient in "
+            "parts of the model that the clone cannot reach. Use methods='gradient', which "
+            "needs neither."
         )
 
 
@@ -217,7 +217,7 @@ def _run_eagerly(forward: Forward, batch: Batch) -> Array:
 
 
 def _energy(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Return a score that depends on every output; after a softmax, their sum is constant."""
+    """Return a score that depends on every output; the sum would be constant after a softmax."""
     squares = tf.square(tf.cast(outputs, tf.float32))
     return tf.reduce_sum(squares, axis=list(range(1, len(outputs.shape))))
 

@@ -16,7 +16,7 @@ from .gradients import Gradients, Trace, with_other_weights
 from .model_io import list_weights
 from .subject import DEFAULT_LAYER, Subject
 
-# (layer, rule, name of the method) -> trace of the gradients by that layer.
+# (layer, rule, name of the method) -> trace of the gradients at that layer.
 TraceAtLayer = Callable[[str, Rule, str], Trace]
 
 

@@ -72,7 +72,7 @@ class Coverage:
     relus : int
         The number of ReLU operations between the images and the score, without gates.
     reached : int
-        The number that the rule governs. It equals `relus`, or there is no map.
+        The number that the rule governs, always equal to `relus`; otherwise an error is raised.
     engine : str
         The way rules are applied: "clone" (a clone of the model with AttributionReLU layers),
         "graph" (the traced graph with marked ReLU ops) or "model" (the model itself).
@@ -178,8 +178,8 @@ def check_coverage(found: Census, modified: Iterable[str]) -> None:
     if names and not found.sites and not found.others:
         kept = found.gates + found.smooth
         raise NoReluError(
-            f"Expected a model with ReLUs for {names}. Received: one that has none between its "
-            f"input and the score{f' ({_some(kept)} are no rectifiers)' if kept else ''}, so the "
+            f"Expected a model with ReLUs for {names}. Received: a model without ReLUs between its "
+            f"input and the score{f' ({_some(kept)} are not rectifiers)' if kept else ''}, so the "
             "map would be the plain gradient under another name. Use methods='gradient'."
         )
     if (names and found.others) or found.hidden:
@@ -187,7 +187,7 @@ def check_coverage(found: Census, modified: Iterable[str]) -> None:
         total = len(found.sites) + len(found.others)
         raise UncoveredReluError(
             f"{names or 'The gradient'} cannot reach {len(left)} of {total} ReLUs: {_some(left)}. "
-            "Reached are relu, relu6 and leaky_relu wherever they are called, and any ReLU or "
+            "Rules reach relu, relu6 and leaky_relu wherever they are called, and any ReLU or "
             "PReLU layer of a Sequential or Functional model. Move such a layer out of a custom "
             "layer, a function or a subclassed model; write a maximum, a where or a mask as a "
             f"keras.layers.ReLU{', or use methods=' + repr('gradient') if names else ''}."
@@ -211,8 +211,9 @@ def check_passed(found: Census, passed: Collection[str], method: str) -> None:
         raise UncoveredReluError(
             f"The backward pass of {method!r} bypassed {len(left)} of {len(found.direct)} ReLUs: "
             f"{_some(left)}. Expected gradients that follow the operations; there is a "
-            "tf.custom_gradient around these ReLUs, or an operation without a derivative behind "
-            "them. Write them as keras.layers.ReLU without either, or use methods='gradient'."
+            "tf.custom_gradient around these ReLUs, or a later operation without a derivative. "
+            "Use keras.layers.ReLU, and remove the custom gradient or that operation; or use "
+            "methods='gradient'."
         )
 
 

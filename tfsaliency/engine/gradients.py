@@ -1,4 +1,4 @@
-"""Scores and their gradients by the images: one forward pass, and one backward pass per rule.
+"""Scores and their gradients: one forward pass, and one backward pass per rule.
 
 A Trace reads the model's variables at every call, so maps after fit or set_weights are never stale.
 It can also run with other values. It holds no Python object of the model, and does not keep the
@@ -42,12 +42,12 @@ class Gradients(NamedTuple):
     outputs
         The outputs of the model.
     gradients
-        The gradient by the images for each rule, (n, h, w, c); for a composed trace, the
-        attributions of each method.
+        The gradient with respect to the images for each rule, (n, h, w, c); for a composed trace,
+        the attributions of each method.
     details
         For a composed trace, the details of each method: (n,) by name.
     layer
-        For a trace at a layer, the outputs of the layer, by which to differentiate.
+        For a trace at a layer, the outputs of the layer, with respect to which gradients are taken.
 
     Scores and gradients are at least float32, even if the model computes in float16.
     """

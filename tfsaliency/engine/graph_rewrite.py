@@ -92,7 +92,7 @@ def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) ->
 def differentiate_marked(
     scores: tf.Tensor, images: tf.Tensor, upstream: tf.Tensor
 ) -> tf.Tensor | None:
-    """Differentiate scores by images with marked gradients, which a tape would ignore."""
+    """Differentiate scores with marked gradients, which a tape would ignore."""
     try:
         return tf.gradients(scores, images, grad_ys=upstream)[0]
     except LookupError as error:  # raised for an op without a gradient

@@ -114,7 +114,7 @@ def _chosen(
         if not spatial:
             raise ModelError(
                 "Expected a layer that returns a grid of features on the way from the images to "
-                f"the score, {images.shape.rank} axes with channels last and more than one place. "
+                f"the score, {images.shape.rank} axes with channels last and several positions. "
                 f"Received: {_shapes(seen) or 'no layers'}. Choose another method."
             )
         return spatial[-1][1]
@@ -123,17 +123,17 @@ def _chosen(
         raise unknown_option("layer", name, reversed(candidates) if candidates else ["none"])
     if len(of_name) > 1:
         raise OptionError(
-            f"Expected the name of one layer. Received: {name!r}, which {len(of_name)} layers "
-            f"have. Candidates, the last first: {listed}."
+            f"Expected the name of one layer. Received: {name!r}, the name of "
+            f"{len(of_name)} layers. Candidates, from last to first: {listed}."
         )
     found = [tensor for layer, tensor in spatial if layer is of_name[0]]
     if not found:
         raise ModelError(
             f"Expected a layer that returns one grid of features, {images.shape.rank} axes with "
-            "channels last and more than one place, on the way from the images to the score and "
+            "channels last and several positions, on the way from the images to the score and "
             f"not inside a tf.function. Received: {name!r}, which returns "
             f"{_shapes([each for each in seen if each[0] is of_name[0]]) or 'nothing here'}. "
-            f"Candidates, the last first: {listed}."
+            f"Candidates, from last to first: {listed}."
         )
     return found[-1]
 

@@ -141,7 +141,7 @@ def score_values(score: str | Score, head: Head, targets: tf.Tensor) -> tf.Tenso
         if values.shape.rank != 1 or not values.dtype.is_floating:
             raise OptionError(
                 "Expected a score callable (outputs, targets) -> one float per image, (n,). "
-                f"It returned: shape {values.shape}, dtype {values.dtype.name}."
+                f"Received: shape {values.shape}, dtype {values.dtype.name}."
             )
         return values
     if head.outputs.shape.rank != 2 or head.outputs.shape[-1] is None:

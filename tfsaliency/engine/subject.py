@@ -1,4 +1,4 @@
-"""Subject: the record for which a trace is made."""
+"""Description of a differentiation: the model, its inputs, the score and the rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_LAYER = ""  # the last layer with spatial outputs
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The subject of a differentiation: a score of a model, by its images or a layer's outputs.
+    """The subject of a differentiation: a model's score, with respect to images or a layer.
 
     Parameters
     ----------
@@ -31,7 +31,8 @@ class Subject:
     output
         The scored output; None for the only one.
     layer
-        The layer by whose outputs to differentiate, a name or DEFAULT_LAYER; None for the images.
+        The layer with respect to whose outputs to differentiate, a name or DEFAULT_LAYER; None for
+        the images.
     precision
         One of PRECISIONS; None for the model's own.
     jit_compile

@@ -31,13 +31,13 @@ class ExplainedBy:
     noise
         Between the trained network's maps and the images times noise.
     noise_to_noise
-        Between the images times noise and the images times other noise: the value of a map that is
-        the image times random numbers.
+        Between the images times two independent noises: the value to expect from a map that ignores
+        the network.
     spearman
         Between the trained and the randomized networks' maps, at the headline step.
     like_noise
-        Whether the last two differ by at most .02. Then the correlation does not distinguish the
-        method from the image times noise.
+        Whether noise_to_noise and spearman differ by at most .02, so that the correlation cannot
+        distinguish the method from the image times noise.
 
     Examples
     --------
@@ -68,22 +68,38 @@ def _times_noise(images: Array, rng: np.random.Generator) -> Array:
     return exact * rng.normal(size=exact.shape)
 
 
-def _center_blob(images: Array) -> Array:
+def _random_map(images: Array, rng: np.random.Generator) -> Array:
+    """Return uniform noise."""
+    return rng.uniform(size=images.shape[:3])
+
+
+def _edges(images: Array, rng: np.random.Generator) -> Array:
+    """Return the magnitude of the Sobel gradient of the image."""
+    return edge_map(images)
+
+
+def _absolute_times_noise(images: Array, rng: np.random.Generator) -> Array:
+    """Return the absolute image times normal noise."""
+    return np.abs(_times_noise(images, rng)).sum(axis=-1)
+
+
+def _center_blob(images: Array, rng: np.random.Generator) -> Array:
+    """Return a Gaussian in the center."""
     n, h, w = images.shape[:3]
     y, x = ((np.arange(side) - (side - 1) / 2) / (_BLOB * side) for side in (h, w))
     return np.broadcast_to(np.exp(-(y[:, np.newaxis] ** 2 + x**2) / 2), (n, h, w))
 
 
-# Functions of preprocessed images (n, h, w, c) to (n, h, w).
+# Functions of preprocessed images (n, h, w, c) and a random generator to (n, h, w).
 Control = Callable[[Array, np.random.Generator], Array]
 
 CONTROLS: Table[Control] = Table(
     "control",
     {
-        "random_map": lambda images, rng: rng.uniform(size=images.shape[:3]),
-        "edge_map": lambda images, rng: edge_map(images),
-        "x_times_noise": lambda images, rng: np.abs(_times_noise(images, rng)).sum(axis=-1),
-        "center_blob": lambda images, rng: _center_blob(images),
+        "random_map": _random_map,
+        "edge_map": _edges,
+        "x_times_noise": _absolute_times_noise,
+        "center_blob": _center_blob,
     },
 )
 

@@ -135,7 +135,10 @@ METRICS: Table[Metric] = Table(
     by_name(
         (
             Metric(
-                "pointing_game", _pointing_game, _share, "Whether the largest value is in the mask"
+                "pointing_game",
+                _pointing_game,
+                _share,
+                "1 if the largest value is in the mask, else 0",
             ),
             Metric(
                 "relevance_mass", _relevance_mass, _share, "Fraction of the map's sum in the mask"
@@ -144,7 +147,7 @@ METRICS: Table[Metric] = Table(
                 "relevance_rank",
                 _relevance_rank,
                 _share,
-                "Fraction of the largest values, as many as the mask has pixels, in the mask",
+                "Fraction of the k largest values inside a mask of k pixels",
             ),
             Metric(
                 "localization_auc",

@@ -21,7 +21,9 @@ from ..tables import align, short
 
 CHANCE = "chance"
 FEWEST = 8  # images; with fewer, intervals contain the mean too rarely
-_RANKED = "From highest to lowest; = means that the difference from the first may be chance:"
+_RANKED = (
+    "From highest to lowest; = marks a difference from the first of the group that may be chance:"
+)
 _ARRAYS = ("values", "chance", "correct")
 
 
@@ -34,7 +36,7 @@ class Difference:
     mean
         The mean difference.
     low, high
-        Its 95 % interval over images; NaN with fewer than 8 on which both are defined.
+        Its 95 % interval over images; NaN if both are defined for fewer than 8.
 
     Examples
     --------
@@ -227,7 +229,7 @@ def _lines(result: Evaluation) -> list[str]:
         rows.append([name, *cells])
     lines += ["", *align(rows), ""]
     if result.values.shape[-1] < FEWEST:
-        lines.append(f"means; for intervals and a ranking, give {FEWEST} images or more")
+        lines.append(f"means; intervals and a ranking need at least {FEWEST} images")
     else:
         groups = map(result.ranking, result.metrics)
         rankings = [" > ".join(map(" = ".join, each)) for each in groups]

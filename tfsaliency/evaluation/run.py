@@ -45,9 +45,9 @@ def evaluate(
     model, score, preprocess, reduction, batch_size, on_problem
         As for saliency_map.
     data
-        Images (n, h, w, c), the class to explain of each (n,), and masks (n, h, w) of the relevant
-        pixels: from make_shapes, or your own GroundTruth(images, labels, masks). A model with one
-        output has the class 0.
+        Images (n, h, w, c), the class to explain for each image (n,), and masks (n, h, w) of the
+        relevant pixels: from make_shapes, or your own GroundTruth(images, labels, masks). A model
+        with one output has the class 0.
     methods
         As for saliency_map; by default "gradient", "guided_backprop" and "zeiler_fergus", which
         need a model with ReLUs.
@@ -83,7 +83,9 @@ def evaluate(
     chosen = resolve_methods(DEFAULT_METHODS if methods is None else methods)
     clash = sorted({method.name for method in chosen} & {*CONTROLS, CHANCE})
     if clash:
-        raise OptionError(f"Expected methods not called like a control. Received: {clash}.")
+        raise OptionError(
+            f"Expected method names that differ from those of controls. Received: {clash}."
+        )
     prepared = as_prepared(model, chosen, score, preprocess)
     options = Options(labels, None, batch_size, check_on_problem(on_problem))
     batch = prepared.check(data.images)

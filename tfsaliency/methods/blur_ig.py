@@ -34,9 +34,10 @@ class BlurIG:
     ----------
     sigma
         Standard deviation of the first Gaussian blur, in pixels. The image is 0 outside its
-        borders: a blur much wider than the image leaves nothing.
+        borders: a blur much wider than the image removes almost everything.
     grid
-        Decrease of sigma to 0: "quadratic" (smaller steps near the sharp image) or "linear".
+        Schedule by which sigma decreases to 0: "quadratic" (smaller steps near the sharp image) or
+        "linear".
     tolerance
         The largest gap, as a fraction of the difference of the scores.
     steps, max_steps

@@ -15,7 +15,7 @@ from .protocol import AttributionFunction, Attributions, Composition, check_inne
 
 @dataclass(frozen=True, eq=False)
 class ExpectedGradients:
-    """The mean of the integrated gradients from many baselines, with one point on each path.
+    """The mean of the integrated gradients from many baselines, by a random point on each path.
 
     Each sample draws a baseline x' and a position t on the path; the attribution is the mean of
     (x - x') * g(x' + t (x - x')). All images share the draws.

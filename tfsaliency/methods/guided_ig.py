@@ -20,7 +20,7 @@ class GuidedIG:
     Each step moves the features (pixel values) with the smallest absolute gradients toward the
     image, a fraction of all features at a time, so that the L1 distance to the image decreases
     linearly. The path thereby avoids large gradients. The details hold the completeness gap, as for
-    IntegratedGradients, but no number of steps makes it small: with ReLUs, .5 is usual.
+    IntegratedGradients, but more steps do not reduce it; with ReLUs, gaps of about .5 are common.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ class GuidedIG:
     fraction
         The fraction of the features to move at a time.
     tolerance
-        The largest gap, as a fraction of the difference of the scores; a larger gap is a problem
-        "unconverged".
+        The largest gap, as a fraction of the difference of the scores; a larger gap is reported as
+        the problem "unconverged".
     inner
         The attributions along the path; None for the gradient under the method's rule.
 

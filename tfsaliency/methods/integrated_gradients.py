@@ -24,7 +24,7 @@ from .protocol import AttributionFunction, Attributions, Composition, fold, larg
 
 @dataclass(frozen=True, eq=False)
 class IntegratedGradients:
-    """The integral of the gradients on the straight path from a baseline, times that path.
+    """The integral of the gradients on the straight path from a baseline, times image - baseline.
 
     The attributions sum to the difference of the scores at the image and at the baseline. The
     number of Gauss-Legendre steps is doubled until the sum is within the tolerance, up to

@@ -97,9 +97,9 @@ class AttributionFunction:
 class Composition(Protocol):
     """A callable that computes attributions from attributions at other images.
 
-    Any such callable can be the composition of a Method. Passed in place of a Method, its maps take
-    its attribute `name`, else the name of the function or class; its attribute `reduction` is the
-    default reduction of channels, else "sum_abs".
+    Any such callable can be the composition of a Method. If a composition is passed in place of a
+    Method, its maps are named by its attribute `name`, or by its function or class; its attribute
+    `reduction` is the default reduction of channels, else "sum_abs".
     """
 
     def __call__(

@@ -108,7 +108,8 @@ class SmoothGrad:
 def _normal(shape: tf.Tensor, key: Sequence[Any]) -> tf.Tensor:
     """Return standard normal noise, float32, by the formula of Box and Muller.
 
-    tf.random.stateless_normal takes three times as long, for want of vectorized transcendentals.
+    tf.random.stateless_normal takes three times as long, because its logarithm and cosine are not
+    vectorized.
     """
     size = tf.reduce_prod(shape)
     first, second = tf.unstack(tf.random.stateless_uniform([2, (size + 1) // 2], key))

@@ -105,7 +105,9 @@ class Method:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise OptionError(f"Expected the name of a method as a text. Received: {self.name!r}.")
+            raise OptionError(
+                f"Expected the name of a method as a nonempty string. Received: {self.name!r}."
+            )
         resolve_rule(self.rule)
         if self.composition is not None and not callable(self.composition):
             raise OptionError(

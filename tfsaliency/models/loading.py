@@ -79,7 +79,8 @@ def load_model(name: str, weights: str | None = None) -> LoadedModel:
     except Exception as error:  # h5py, the network and Keras raise various errors
         raise WeightsError(
             f"Cannot load the weights {weights or 'trained on ImageNet'} into {name}: "
-            f"{_one_line(error)}. Expected a weights file of the same model."
+            f"{_one_line(error)}. Expected a weights file of the same model, or access to "
+            "Google's servers; --model efficientnetlite0 needs only the package index."
         ) from error
     module = sys.modules[known[key].__module__]
     return LoadedModel(model, _of_copy(module.preprocess_input), True)

@@ -39,8 +39,8 @@ def find_trained_range(model: Any, index: int = 0) -> tuple[float, float] | None
     """Return the range of values on which a model was trained; None if unknown.
 
     It knows the networks of this package and of keras.applications, and models that pass their
-    input to one of these unchanged. Networks are identified by their names, so one that was
-    retrained on other values is not noticed.
+    input to one of these unchanged. Networks are identified by their names, so a network that was
+    retrained on another range is not detected.
 
     Parameters
     ----------

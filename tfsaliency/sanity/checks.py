@@ -66,8 +66,8 @@ def sanity_check(
         name "outer/inner" is a layer inside another; "outer" stands for all layers inside.
     randomizer
         Draws the new weights: a key of RANDOMIZERS or a Randomizer. Initializers reset the moving
-        statistics of batch normalizations, the others keep them, as the settings of the result
-        state.
+        statistics of batch normalizations, the other randomizers keep them; `settings` of the
+        result records which.
     similarities
         Keys of SIMILARITIES, or Similarity objects, to report beside the verdict. "spearman" is
         always computed. For eMPRT (Hedstroem et al. 2023), use "emprt" with plan="all"; for sMPRT,
@@ -76,7 +76,8 @@ def sanity_check(
         The number of random networks per step, or a list of seeds.
     retarget
         Whether to explain each network's own top class, as the MATLAB original and the code of
-        Adebayo et al. do, instead of the trained network's. Then a change of class changes maps.
+        Adebayo et al. do, instead of the trained network's. Maps may then also change because the
+        class changes.
     baseline
         The pixel value (after preprocessing) without information. Similarities are also computed
         over the pixels that differ from it.

@@ -78,7 +78,7 @@ def train_permuted_label_models(
     """Train a network on labels, and others of the same architecture on permuted labels.
 
     Training ends at a training accuracy of 99 %, measured after each epoch in inference mode.
-    Memorizing labels takes enough epochs and little regularization. Call
+    Memorizing labels needs many epochs and little regularization. Call
     keras.utils.set_random_seed before for reproducible networks.
 
     Parameters

@@ -40,7 +40,7 @@ class StepRecord:
         The number of newly drawn weights. Each differs from the trained one, except those in
         `unchanged`.
     unchanged
-        Weights for which the randomizer has only one value, which they already had.
+        Weights that kept their values, because the randomizer has only one value for them.
 
     Examples
     --------

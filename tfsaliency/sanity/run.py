@@ -267,7 +267,7 @@ def _verdict(
         reason = "no weight changed: the randomizer returned none, or the current values"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     if repeated:
-        reason = "the randomizer gave every seed the same weights, which counts as 1 seed"
+        reason = "the randomizer gave every seed the same weights, so they count as 1 seed"
         return replace(verdict, verdict=INCONCLUSIVE, reason=reason)
     return verdict
 

@@ -40,7 +40,7 @@ def format_result(result: Any) -> list[str]:
         lines += ["", _LEGEND]
         lines += [
             f"{name}: its Spearman correlation, {short(e.spearman)}, is close to that of "
-            f"x * noise, {short(e.noise_to_noise)}, and does not distinguish the two."
+            f"x * noise, {short(e.noise_to_noise)}, so it cannot distinguish the two."
             for name, e in result.explained_by.items()
             if e.like_noise
         ]
@@ -89,7 +89,7 @@ def _heading(result: Any, at: int) -> str:
     names = " + ".join(record.layers[:3]) + (" + ..." if count > 3 else "")
     heading = f"With new weights in {names} ({count} layer{'s' * (count > 1)}"
     if len(result.steps) > 1:
-        return f"{heading}; the upper layers, which know the classes; others below):"
+        return f"{heading}; the upper layers, which distinguish the classes; other steps below):"
     return f"{heading}):"
 
 

@@ -64,7 +64,7 @@ class Verdict:
     verdict
         "depends on the parameters", "does not depend" or "inconclusive".
     invariance
-        About the share of the maps' variance that survives, 0 to 1; NaN if undefined.
+        Approximate share of the maps' variance that survives, from 0 to 1; NaN if undefined.
     low, high
         Its 95 % interval, over photos and seeds.
     same, other

@@ -53,8 +53,9 @@ def tile_input_and_maps(
         exceeds 1.
     maps
         Maps (h, w) or batches of one, or a mapping of names to these, as saliency_map returns for
-        one image. Each map has its own scale, from its minimum. A map with negative values is drawn
-        from blue to red, with white at zero. Constant maps and values that are not finite are gray.
+        one image. Each map is scaled separately, starting at its minimum. A map with negative
+        values is drawn from blue to red, with white at zero. Constant maps and values that are not
+        finite are gray.
     labels
         1 + number of maps: labels of the image and of each map; long labels are wrapped.
     cmap
@@ -62,7 +63,7 @@ def tile_input_and_maps(
     title
         The title of the figure.
     percentile
-        The percentile of a map's (absolute) values from which the color is full. Gradients have
+        Values from this percentile of the map's (absolute) values get full color. Gradients have
         few very large values: with 100, as in the original's figures, the rest of the map is hardly
         visible.
 
