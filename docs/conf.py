@@ -68,7 +68,7 @@ autodoc_type_aliases = {
 } | {"Array": "numpy.ndarray"}
 TypeAliasForwardRef.__repr__ = lambda self: self.name  # in unions, too
 napoleon_google_docstring = False
-napoleon_use_rtype = False
+napoleon_use_rtype = True
 add_module_names = False
 python_use_unqualified_type_names = True
 
@@ -90,12 +90,13 @@ class OptionTable(Directive):
 
 
 def describe_returns(app, what, name, obj, options, lines):
-    """Make a section Returns plain text: napoleon would take its first line for a type."""
+    """Put the annotated type above the text of a section Returns, where napoleon expects it."""
     if "Returns" not in lines:
         return
-    start = lines.index("Returns")
-    stop = next((i for i in range(start + 2, len(lines)) if lines[i] == ""), len(lines))
-    lines[start:stop] = [":returns: " + " ".join(lines[start + 2 : stop])]
+    start = lines.index("Returns") + 2
+    stop = next((i for i in range(start, len(lines)) if lines[i] == ""), len(lines))
+    kind = getattr(obj, "__annotations__", {}).get("return", "object")
+    lines[start:stop] = [kind, *(f"    {line}" for line in lines[start:stop])]
 
 
 def setup(app):
