@@ -184,8 +184,14 @@ def _alike(printed, shown):
 
 
 def _is_printed(text, printed):
-    """Return whether printed text has the lines of text in a row; numbers may differ a little."""
-    shown, lines = text.strip().splitlines(), printed.splitlines()
+    """Return whether printed text has the lines of text in a row; "..." stands for any lines."""
+    return all(
+        _has_lines(printed.splitlines(), part.strip("\n").splitlines())
+        for part in re.split(r"^\.\.\.$", text, flags=re.MULTILINE)
+    )
+
+
+def _has_lines(lines, shown):
     return any(
         all(_alike(*pair) for pair in zip(lines[i:], shown, strict=False))
         for i in range(len(lines) - len(shown) + 1)

@@ -137,6 +137,8 @@ def test_a_file_that_is_not_the_weights(data, tmp_path):
         tfs.models.SqueezeNet(tmp_path / "none.bin")
     with pytest.raises(tfs.WeightsError, match="directory"):
         tfs.models.SqueezeNet(tmp_path)
+    with pytest.raises(tfs.WeightsError, match="Cannot read the weights file 5"):
+        tfs.models.SqueezeNet(5)
 
 
 class _Server:

@@ -244,6 +244,8 @@ def test_other_files_are_named(tmp_path):
         read_torch_file(tmp_path / "weights.pth")
     with pytest.raises(tfs.WeightsError, match="not a regular file"):
         read_torch_file(tmp_path)
+    with pytest.raises(tfs.WeightsError, match="Expected the path of a weights file. Received: 5"):
+        read_torch_file(5)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(tfs.WeightsError, match="not a regular file"):
         read_torch_file(tmp_path / "pipe")

@@ -48,7 +48,7 @@ CAUSES: dict[str, tuple[str, str]] = {
         "Give each image once.",
     ),
     "alike_maps": (
-        "maps of different photos are almost too similar for a verdict",
+        "maps of different photos are nearly the same, so a verdict says little",
         "Give photos of different things, in different places; a method may draw the same for all.",
     ),
     "unconverged": (

@@ -19,7 +19,7 @@ from . import efficientnet_lite, squeezenet
 
 Preprocess = Callable[[Array], Any]
 
-PREPROCESS_MODES = ("none", "caffe", "tf", "torch")
+PREPROCESS_MODES = ("none", "unit", "caffe", "tf", "torch")
 _FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
 _OWN = {
     "squeezenet": (squeezenet.SqueezeNet, squeezenet.preprocess_input),
@@ -87,7 +87,7 @@ def load_model(name: str, weights: str | None = None) -> LoadedModel:
 
 
 def preprocess_mode(mode: str) -> Preprocess | None:
-    """Return the keras.applications preprocessing of a mode; None for "none".
+    """Return the preprocessing of a mode: x / 255 for "unit", None for "none", else as in Keras.
 
     Raises
     ------
@@ -98,6 +98,8 @@ def preprocess_mode(mode: str) -> Preprocess | None:
         raise unknown_option("preprocess", mode, PREPROCESS_MODES)
     if mode == "none":
         return None
+    if mode == "unit":
+        return lambda x: np.asarray(x) / 255
     return _of_copy(
         lambda x: keras.applications.imagenet_utils.preprocess_input(
             x, data_format="channels_last", mode=mode

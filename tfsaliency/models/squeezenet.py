@@ -105,8 +105,7 @@ def SqueezeNet(
         )
     model = _build(include_softmax, classes, _checked_shape(input_shape))
     if weights is not None:
-        path = _download() if str(weights) == "imagenet" else Path(weights)
-        _set_weights(model, read_weights(path))
+        _set_weights(model, read_weights(_download() if str(weights) == "imagenet" else weights))
     return model
 
 
@@ -156,10 +155,10 @@ def read_weights(path: str | PathLike[str]) -> list[Array]:
     """
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
+    except (OSError, TypeError) as error:
         raise WeightsError(
             f"Cannot read the weights file {path}. Expected a path to {WEIGHTS_NAME}, or "
-            f"weights='imagenet' to download it. Received: {error.strerror or error}."
+            f"weights='imagenet' to download it. Received: {error}."
         ) from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != WEIGHTS_SHA256:

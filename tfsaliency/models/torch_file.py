@@ -77,6 +77,8 @@ def read_torch_file(path: str | PathLike[str], sha256: str | None = None) -> dic
         If the file cannot be read, has another checksum, is truncated, or holds anything but an
         ordered dictionary of tensors. Nothing in the file is executed.
     """
+    if not isinstance(path, (str, PathLike)):
+        raise WeightsError(f"Expected the path of a weights file. Received: {path!r:.100}.")
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise OSError("not a regular file")

@@ -19,8 +19,7 @@ def _histograms() -> Any:
         from skimage.feature import hog as histograms  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(
-            "The similarity 'hog' needs scikit-image. Install it with: "
-            "pip install scikit-image, or pip install tfsaliency[hog]."
+            "The similarity 'hog' needs scikit-image. Install it with: pip install scikit-image."
         ) from error
     return histograms
 
