@@ -110,8 +110,11 @@ def test_batches_are_joined(photo, model_file, tmp_path, capsys, monkeypatch):
     assert maps.names == tuple(map(str, photos)) and len(maps["gradient"]) == 5
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_options_reach_the_maps(suffix, photo, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("suffix", "mode", "scale"),
+    [(".keras", "tf", lambda x: x / 127.5 - 1), (".h5", "unit", lambda x: x / 255)],
+)
+def test_options_reach_the_maps(suffix, mode, scale, photo, tmp_path, capsys):
     path = tmp_path / f"model{suffix}"
     model = zoo.SPELLINGS["ReLU layer"].build("float32")
     keras.models.clone_model(model)
@@ -123,7 +126,7 @@ def test_options_reach_the_maps(suffix, photo, tmp_path, capsys):
         "--reduction",
         "sum",
         "--preprocess",
-        "tf",
+        mode,
         "--out",
         tmp_path / "o",
     ]
@@ -132,7 +135,7 @@ def test_options_reach_the_maps(suffix, photo, tmp_path, capsys):
     ours = tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz")
     direct = tfs.saliency_map(
         model,
-        tfs.load_images(photo, model) / 127.5 - 1,
+        scale(tfs.load_images(photo, model)),
         "zeiler_fergus",
         score="margin",
         targets=2,

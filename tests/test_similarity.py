@@ -233,7 +233,7 @@ def test_errors_say_what_was_expected(monkeypatch):
     with pytest.raises(tfs.OptionError, match="of the same shape"):
         tfs.SIMILARITIES["ssim"](a, b[:2])
     monkeypatch.setitem(sys.modules, "skimage.feature", None)
-    with pytest.raises(ImportError, match=r"pip install tfsaliency\[hog\]"):
+    with pytest.raises(ImportError, match=r"pip install scikit-image"):
         tfs.SIMILARITIES["hog"](a, b)
 
 

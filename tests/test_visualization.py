@@ -241,7 +241,7 @@ def test_the_grid_holds_the_maps_of_the_result(checked):
     assert all(any(np.array_equal(d, m) for d in drawn if d.ndim == 2) for m in maps)
     titles = [axis.get_title() for axis in figure.axes[:4]]
     assert titles == ["photo", "trained", "+ top", "+ conv"]
-    with pytest.raises(tfs.OptionError, match="Expected what sanity_check returns. Received: int"):
+    with pytest.raises(tfs.OptionError, match="Expected a SanityResult. Received: int"):
         tfs.plot_similarities(3)
 
 
@@ -308,5 +308,5 @@ def test_scores_are_drawn_at_their_means_with_intervals():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(
         result.names[:-1]
     )
-    with pytest.raises(tfs.OptionError, match="what evaluate returns. Received: dict"):
+    with pytest.raises(tfs.OptionError, match="an Evaluation. Received: dict"):
         tfs.plot_evaluation({})

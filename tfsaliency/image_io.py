@@ -111,7 +111,7 @@ def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(
             f"{path}: cannot be read to the end ({error}). Expected a complete image file; "
-            "get it again from where it came."
+            "download or copy it again."
         ) from error
 
 

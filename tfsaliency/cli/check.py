@@ -56,7 +56,8 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--similarities", nargs="+", choices=SIMILARITIES, default=["spearman", "ssim"],
-        metavar="SIMILARITY", help=f"reported beside the verdict; any of {', '.join(SIMILARITIES)}",
+        metavar="SIMILARITY", help="similarities to report with the verdict; "
+        f"any of {', '.join(SIMILARITIES)}",
     )  # fmt: skip
     parser.add_argument(
         "--seeds", type=number, default=4, metavar="N", help="random networks per step"

@@ -122,7 +122,7 @@ def _gradient_of_marked(op: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
     rule = active_rule(op.name)
     if rule is None:
         raise ModelError(
-            "Expected this graph, made for attribution, to be differentiated by tfsaliency. "
+            "Only tfsaliency can differentiate this graph, because its gradients are modified. "
             "Differentiate the model itself."
         )
     return rule(upstream, Site(op.outputs[0], lambda u: _RELU_GRADIENTS[op.type](op, u)))

@@ -151,14 +151,16 @@ def describe_inputs(model: Model, wanted: str | int | None = None, images: Any =
     ModelError, OptionError
         If there is no such input, or it cannot be explained.
     """
-    inputs = _said(model, wanted) if declares_inputs(model) else _like(model, wanted, images)
+    inputs = (
+        _declared_inputs(model, wanted) if declares_inputs(model) else _like(model, wanted, images)
+    )
     i = inputs.explained
     name, shape, dtype = inputs.names[i], inputs.shapes[i], inputs.dtypes[i]
     if not tf.as_dtype(dtype).is_floating:
         raise ModelError(
             f"Expected a floating-point input to explain. Received: {name!r} of dtype {dtype}: "
             "there is no derivative with respect to integers. Explain the part of the model "
-            "behind the cast or the embedding, keras.Model(layer.output, model.output)."
+            "after the cast or the embedding, keras.Model(layer.output, model.output)."
         )
     if len(shape) < 2:
         raise ModelError(
@@ -177,7 +179,7 @@ def _reshaped(inputs: Inputs) -> str:
     )
 
 
-def _said(model: keras.Model, wanted: str | int | None) -> Inputs:
+def _declared_inputs(model: keras.Model, wanted: str | int | None) -> Inputs:
     structure = symbolic_ends(model)[0]
     flat = keras.tree.flatten(structure)
     names = _names(structure, [tensor.name for tensor in flat])
@@ -280,7 +282,7 @@ def choose(what: str, names: Sequence[str], wanted: str | int | None) -> int:
         return list(names).index(wanted)
     if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted < len(names):
         raise OptionError(
-            f"Expected {what} as an index below {len(names)} or a name of {listed}. "
+            f"Expected {what} as an index below {len(names)} or one of the names {listed}. "
             f"Received: {wanted!r}."
         )
     return wanted

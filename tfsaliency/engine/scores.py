@@ -265,5 +265,5 @@ def _require_probabilities(head: Head, score: str) -> None:
     if head.activation not in ("softmax", "sigmoid"):
         raise OptionError(
             f"score={score!r} needs a model that ends in a softmax or sigmoid. Received: a model "
-            "whose last operation is another one. Use score='logit', or a callable."
+            "that ends in another operation. Use score='logit', or a callable."
         )

@@ -156,8 +156,8 @@ def train_permuted_label_models(
         model = _built(build)
         if any(model is other for other in models):
             raise ModelError(
-                "Expected build to return a new network each time. Received: the same one again, "
-                "which would forget its labels for the next ones."
+                "Expected build to return a new network each time. Received: the same network "
+                "twice; training it again would overwrite what it learned."
             )
         accuracies.append(_learned(model, x, own, name, epochs, batch_size, verbose))
         models.append(model)
@@ -271,8 +271,8 @@ def _check_choice(model: Any, permuted: Any, data: Any) -> None:
     known = (keras.Model, list, tuple, PermutedLabelModels)
     if permuted is not None and not isinstance(permuted, known):
         raise OptionError(
-            "Expected permuted as a keras.Model, a list of them, or what "
-            "train_permuted_label_models returns. "
+            "Expected permuted as a keras.Model, a list of them, or the result of "
+            "train_permuted_label_models. "
             f"Received: {type(permuted).__name__}."
         )
     if data is None and not isinstance(model, (keras.Model, Prepared)):
@@ -347,8 +347,8 @@ def _learned(
     if reached < LEARNED - _ROUNDING:
         raise ModelError(
             f"The network trained on {name} reached a training accuracy of {reached:.1%}. Expected "
-            f"at least {LEARNED:.0%}: a network that did not learn its labels says nothing about "
-            "maps. Give more epochs, less regularization, a larger network, or fewer images."
+            f"at least {LEARNED:.0%}: a network that did not learn its labels cannot serve as a "
+            "comparison. Give more epochs, less regularization, a larger network, or fewer images."
         )
     return reached
 
@@ -368,7 +368,7 @@ def _check_models(inputs: Inputs, others: Sequence[Any]) -> None:
     if not others or not all(isinstance(each, keras.Model) for each in every):
         raise OptionError(
             "Expected permuted as keras.Models of the trained one's architecture. Received: "
-            f"{[type(each).__name__ for each in others]} beside {type(every[0]).__name__}."
+            f"{[type(each).__name__ for each in others]} and a trained {type(every[0]).__name__}."
         )
     shapes = [[tuple(weight.shape) for weight in each.weights] for each in every]
     trace = _exact_trace(inputs)
@@ -382,8 +382,8 @@ def _check_models(inputs: Inputs, others: Sequence[Any]) -> None:
             )
     if len(set(map(digest_weights, every))) < len(every):
         raise OptionError(
-            "Expected networks that differ. Received: some with the same weights, as when a "
-            "network is given twice or is the trained one."
+            "Expected networks that differ. Received: networks with equal weights. Pass each "
+            "network once, and not the trained one."
         )
 
 

@@ -134,7 +134,7 @@ def _assign(
     units, copies = list_units(source), list_units(copy)
     if [_shapes(unit) for unit in units] != [_shapes(unit) for unit in copies]:
         raise OptionError(
-            f"The copy of {source.name!r} that Keras made has other layers than it. Expected "
+            f"Keras's copy of {source.name!r} has other layers than the original. Expected "
             "layers that get_config describes. sanity_check needs no copy."
         )
     targeted = set()
@@ -151,7 +151,7 @@ def _assign(
         for old, new in zip(source.weights, copy.weights, strict=True)
     }
     if any(differs for new, differs in differing.items() if new not in targeted):
-        raise OptionError(f"The copy of {source.name!r} that Keras made has other weights than it.")
+        raise OptionError(f"Keras's copy of {source.name!r} has other weights than the original.")
     if not any(differing.values()):
         raise OptionError(
             f"The randomizer {randomizer.name!r} left all weights as they are: "

@@ -69,7 +69,7 @@ def check_inputs(
     batch = prepared.check(images)
     if batch.images.ndim != _IMAGE_AXES:
         raise OptionError(
-            "Expected images (n, h, w, c) to check, as the similarities are of images. "
+            "Expected images (n, h, w, c), because similarities compare two-dimensional maps. "
             f"Received: {batch.images.shape}."
         )
     raise_problems(batch.problems, check_on_problem(on_problem))
@@ -149,8 +149,8 @@ class _Draws:
                 self._digests.setdefault(position, set()).add(_digest(each.arrays))
         if digest_weights(model) != before:
             raise ModelError(
-                "The model's weights changed during the check. Expected a model that nothing else "
-                "trains or assigns to at the same time."
+                "The model's weights changed during the check. Do not train the model or set "
+                "its weights during a check."
             )
 
     def are_repeated(self, step: Step, seeds: int) -> bool:

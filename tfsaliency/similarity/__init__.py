@@ -72,7 +72,7 @@ def resolve_similarities(similarities: SimilaritiesArgument) -> tuple[Similarity
     for each in resolved:
         if SIMILARITIES.get(each.name, each) is not each:
             raise OptionError(
-                f"Expected a name that no other similarity has. Received: {each.name!r}."
+                f"Expected a name that is not a key of SIMILARITIES. Received: {each.name!r}."
             )
     names = [similarity.name for similarity in resolved]
     if len(set(names)) < len(names) or set(names) & set(RESERVED):

@@ -30,7 +30,7 @@ def _features(maps: Array, masks: Sequence[Mask]) -> Array:
         raise OptionError(
             f"The similarity 'hog' needs blocks of {_CELLS} x {_CELLS} cells of {_CELL} pixels. "
             f"Expected maps of at least {_CELL * _CELLS} pixels a side. "
-            f"Received: {maps.shape[1]} x {maps.shape[2]}. Use other similarities, as 'ssim'."
+            f"Received: {maps.shape[1]} x {maps.shape[2]}. Use another similarity, such as 'ssim'."
         )
     vectors = [
         centered(

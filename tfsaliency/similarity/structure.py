@@ -72,7 +72,7 @@ def _similarity(
             raise OptionError(
                 f"The similarity {name!r} has windows of {size} x {size}. Expected "
                 f"maps of at least that size. Received: {maps.shape[1]} x {maps.shape[2]}. "
-                "Use other similarities, as 'spearman'."
+                "Use another similarity, such as 'spearman'."
             )
         means = np.stack([_local_mean(one, window.weights) for one in maps])
         squares = np.stack([_local_mean(one * one, window.weights) for one in maps])

@@ -136,7 +136,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     ['pointing_game', 'relevance_mass']
     """
     if not isinstance(evaluation, Evaluation):
-        raise OptionError(f"Expected what evaluate returns. Received: {type(evaluation).__name__}.")
+        raise OptionError(f"Expected an Evaluation. Received: {type(evaluation).__name__}.")
     names = evaluation.names[:-1]
     size = (
         _NAME_INCHES + _PANEL_INCHES * len(evaluation.metrics),

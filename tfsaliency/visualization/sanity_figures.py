@@ -63,7 +63,7 @@ def tile_cascade(result: SanityResult) -> Figure:
     """
     shown = _checked(result).shown
     if shown is None:
-        raise OptionError("Expected a result of sanity_check, with maps. Received: one without.")
+        raise OptionError("Expected a SanityResult with maps. Received: a result without maps.")
     plus = "+ " if is_cumulative(result) and len(result.steps) > 1 else ""
     columns = ["photo", "trained", *(plus + _cut(result.steps[at].name) for at in shown.steps)]
     rows = len(result.methods)
@@ -203,7 +203,7 @@ def _name_steps(axis: Any, names: list[str]) -> None:
 
 def _checked(result: Any) -> SanityResult:
     if not isinstance(result, SanityResult):
-        raise OptionError(f"Expected what sanity_check returns. Received: {type(result).__name__}.")
+        raise OptionError(f"Expected a SanityResult. Received: {type(result).__name__}.")
     return result
 
 
