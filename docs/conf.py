@@ -29,7 +29,8 @@ nitpicky = False
 
 html_theme = "furo"
 html_title = f"tfsaliency {release}"
-html_static_path = []
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_theme_options = {"source_repository": "https://github.com/tfsaliency/tfsaliency/"}
 
 # Notebooks are shown with their committed outputs; tests execute them.
