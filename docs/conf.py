@@ -25,7 +25,6 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "figures/README.md"]
-nitpicky = False
 
 html_theme = "furo"
 html_title = f"tfsaliency {release}"
@@ -75,7 +74,7 @@ python_use_unqualified_type_names = True
 
 # Sphinx reads pages below docs/ only.
 shutil.rmtree(ROOT / "docs" / "notebooks", ignore_errors=True)
-shutil.copytree(ROOT / "notebooks", ROOT / "docs" / "notebooks", dirs_exist_ok=True)
+shutil.copytree(ROOT / "notebooks", ROOT / "docs" / "notebooks")
 
 
 class OptionTable(Directive):

@@ -23,8 +23,9 @@ import numpy as np
 
 from .. import storage
 from ..arrays import Array
-from ..errors import ImageError, OptionError, ResultError, check_int
+from ..errors import OptionError, ResultError, check_int
 from .imagenet import CLASSES, decode_predictions
+from .inputs import rgb_as_float
 from .torch_file import read_torch_file
 
 __all__ = ["EfficientNetLite0", "decode_predictions", "preprocess_input"]
@@ -43,6 +44,12 @@ _STAGES = [
     (5, 1, 6, 112, 3),
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
+]
+# A block: (name, kernel size, stride, expansion, filters).
+_BLOCKS = [
+    (f"block{stage}{'abcd'[number]}", size, stride if number == 0 else 1, expansion, filters)
+    for stage, (size, stride, expansion, filters, blocks) in enumerate(_STAGES, start=1)
+    for number in range(blocks)
 ]
 _STEM, _TOP = 32, 1280
 _LEAST = 32  # pixels: the network halves its input five times
@@ -139,23 +146,15 @@ def preprocess_input(x: Any) -> Any:
     >>> preprocess_input(np.array([[127, 255, 63]], dtype="uint8")).tolist()
     [[0.0, 1.0, -0.5]]
     """
-    if tuple(x.shape[-1:]) != (3,):
-        raise ImageError(f"Expected RGB images (..., 3). Received: shape {tuple(x.shape)}.")
-    if isinstance(x, np.ndarray):
-        x = x.astype(x.dtype if x.dtype == np.float64 else np.float32)
-    elif not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
-        x = keras.ops.cast(x, "float32")
-    return (x - 127.0) / 128.0
+    return (rgb_as_float(x) - 127.0) / 128.0
 
 
 def _build(include_softmax: bool, classes: int, input_shape: tuple[int, ...]) -> keras.Model:
     layers = keras.layers
     inputs = keras.Input(input_shape, name="images")
     x = _conv(inputs, "stem", _STEM, 3, strides=2)
-    for stage, (size, stride, expansion, filters, blocks) in enumerate(_STAGES, start=1):
-        for number in range(blocks):
-            name = f"block{stage}{'abcd'[number]}"
-            x = _block(x, name, filters, size, stride if number == 0 else 1, expansion)
+    for block in _BLOCKS:
+        x = _block(x, *block)
     x = _conv(x, "top", _TOP, 1)
     x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
     x = layers.Dropout(0.2, name="top_dropout")(x)
@@ -164,7 +163,7 @@ def _build(include_softmax: bool, classes: int, input_shape: tuple[int, ...]) ->
     return keras.Model(inputs, x, name="efficientnet_lite0")
 
 
-def _block(x: Any, name: str, filters: int, size: int, strides: int, expansion: int) -> Any:
+def _block(x: Any, name: str, size: int, strides: int, expansion: int, filters: int) -> Any:
     """Add an inverted residual block: expand, convolve each channel, project, add."""
     h = x
     if expansion != 1:
@@ -270,8 +269,7 @@ def _convert(path: str | PathLike[str]) -> dict[str, Array]:
     add_norm("stem_bn", "_bn0")
     add("top_conv", "_conv_head")
     add_norm("top_bn", "_bn1")
-    names = [f"block{s}{'abcd'[n]}" for s, row in enumerate(_STAGES, 1) for n in range(row[-1])]
-    for number, name in enumerate(names):
+    for number, (name, *_) in enumerate(_BLOCKS):
         source = f"_blocks.{number}"
         if f"{source}._expand_conv.weight" in tensors:
             add(f"{name}_expand_conv", f"{source}._expand_conv")

@@ -19,8 +19,9 @@ import keras
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ImageError, OptionError, WeightsError, check_int
+from ..errors import OptionError, WeightsError, check_int
 from .imagenet import decode_predictions
+from .inputs import rgb_as_float
 
 __all__ = ["SqueezeNet", "decode_predictions", "preprocess_input", "read_weights"]
 
@@ -134,14 +135,9 @@ def preprocess_input(x: Any) -> Any:
     >>> preprocess_input(np.array([[123, 117, 104]], dtype="uint8")).tolist()
     [[0.0, 0.0, 0.0]]
     """
-    if tuple(x.shape[-1:]) != (3,):
-        raise ImageError(f"Expected RGB images (..., 3). Received: shape {tuple(x.shape)}.")
+    x = rgb_as_float(x)
     if isinstance(x, np.ndarray):
-        dtype = x.dtype if x.dtype == np.float64 else np.float32
-        return x[..., ::-1].astype(dtype) - np.array(_MEAN_BGR, dtype)
-    x = keras.ops.convert_to_tensor(x)
-    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
-        x = keras.ops.cast(x, "float32")
+        return x[..., ::-1] - np.array(_MEAN_BGR, x.dtype)
     return keras.ops.flip(x, axis=-1) - keras.ops.cast(_MEAN_BGR, x.dtype)
 
 

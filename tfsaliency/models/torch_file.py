@@ -29,11 +29,10 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save's format witho
 
 @dataclass(frozen=True)
 class _Storage:
-    """A one-dimensional array of the file: its dtype, key and number of elements."""
+    """A one-dimensional array of the file: its dtype and key."""
 
     dtype: np.dtype[Any]
     key: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ def _storage(identity: tuple[Any, ...]) -> _Storage:
     known = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
     if not known or not isinstance(size, int) or view is not None:
         raise WeightsError("a storage that is not an array of numbers")
-    return _Storage(dtype, key, size)
+    return _Storage(dtype, key)
 
 
 def _look_up(name: str) -> Any:
