@@ -191,6 +191,11 @@ def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionE
     return OptionError(f"Unknown {kind}: {received!r:.200}.{hint} Known: {listed}.")
 
 
+def one_line(error: Exception, most: int = 300) -> str:
+    """Return the message of an error on one line, with at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def _letters(name: str) -> str:
     """Return a name in lower case, without hyphens, underscores and spaces."""
     return re.sub(r"[-_ ]", "", name).casefold()

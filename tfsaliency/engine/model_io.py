@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ..arrays import Array, Shape, as_batch
 from ..diagnostics import Problem
-from ..errors import ImageError, ModelError, OptionError, unknown_option
+from ..errors import ImageError, ModelError, OptionError, one_line, unknown_option
 
 Model: TypeAlias = keras.Model | Callable[..., Any]
 # Flat inputs -> outputs.
@@ -339,7 +339,7 @@ def _call(function: Callable[..., Any], packed: Any) -> Any:
     except (TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
         # Raised by NumPy, .numpy() and predict() for a symbolic tensor.
         name = getattr(function, "__name__", type(function).__name__)
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ModelError(
             f"Cannot trace {name}: {reason} Expected a function of TensorFlow operations from a "
             "batch to outputs, without NumPy, .numpy() or predict(). Pass the Keras model itself, "

@@ -14,7 +14,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from ..errors import ModelError, TfSaliencyError
+from ..errors import ModelError, TfSaliencyError, one_line
 from .clone import list_layers
 from .model_io import Forward, Model, has_visible_layers
 
@@ -79,7 +79,7 @@ def lower_precision(precision: str, forward: Forward, callee: Model) -> Forward:
             except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
                 raise ModelError(
                     f"The model's layers cannot compute in {precision}: "
-                    f"{' '.join(str(error).split())[:300]} Expected layers that follow their dtype "
+                    f"{one_line(error)} Expected layers that follow their dtype "
                     "policy. Prepare the model without precision."
                 ) from error
 

