@@ -23,6 +23,7 @@ from .engine.clone import AttributionReLU
 from .engine.coverage import Coverage
 from .engine.scores import SCORES
 from .errors import (
+    GeometryError,
     ImageError,
     MeaninglessMapError,
     ModelError,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AttributionReLU",
     "Coverage",
+    "GeometryError",
     "GroundTruth",
     "ImageError",
     "MeaninglessMapError",

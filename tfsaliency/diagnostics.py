@@ -31,6 +31,14 @@ CAUSES: dict[str, tuple[str, str]] = {
         "Possibly no ReLU between the image and the score is active. Check the model's outputs for "
         "this image, and its preprocessing.",
     ),
+    "negative_evidence": (
+        "a class activation map is zero everywhere, because all evidence at the layer is negative",
+        "Use CAM(relu=False) for a signed map, score='margin', or an earlier layer.",
+    ),
+    "uncertain_layer": (
+        "the layer of a class activation map is not the obvious one",
+        "Name another one with layer= if it suits the question better.",
+    ),
     "constant_map": (
         "a map has the same value everywhere",
         "The score depends on the mean of the image alone, and no pixel stands out.",
@@ -144,7 +152,11 @@ class Problem:
 
 
 def map_problems(
-    maps: Mapping[str, Array], channels: bool, probabilities: Array | None, epsilon: float
+    maps: Mapping[str, Array],
+    channels: bool,
+    probabilities: Array | None,
+    epsilon: float,
+    details: Mapping[str, Mapping[str, Array]],
 ) -> tuple[Problem, ...]:
     """Find problems of maps.
 
@@ -158,18 +170,33 @@ def map_problems(
         The differentiated probabilities (n,); None for another score.
     epsilon
         The distance from 1 to the next number in the dtype of the probabilities.
+    details
+        The details of compositions, (n,) by method and name.
     """
     saturated = _saturated(probabilities, epsilon)
     found = [Problem("saturated_probability", saturated)] if saturated else []
     tables: dict[str, dict[str, tuple[int, ...]]] = {}
     for method, array in maps.items():
-        for cause, where in _degenerate(array, channels, saturated).items():
+        negative = details.get(method, {}).get("negative", np.zeros(len(array)))
+        for cause, where in _degenerate(array, channels, saturated, negative > 0).items():
             tables.setdefault(cause, {})[method] = where
     for cause, by_method in tables.items():
         for where in dict.fromkeys(by_method.values()):
             methods = tuple(method for method, images in by_method.items() if images == where)
             found.append(Problem(cause, where, methods))
     return tuple(found)
+
+
+def layer_problems(reasons: Mapping[str, Sequence[str]], n: int) -> tuple[Problem, ...]:
+    """Return a problem of n images for each reason why the layer of a method is uncertain."""
+    by_reason: dict[str, list[str]] = {}
+    for method, each in reasons.items():
+        for reason in filter(None, each):
+            by_reason.setdefault(reason, []).append(method)
+    return tuple(
+        Problem("uncertain_layer", tuple(range(n)), tuple(methods), reason)
+        for reason, methods in by_reason.items()
+    )
 
 
 def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Problem, ...]:
@@ -280,7 +307,7 @@ def _saturated(probabilities: Array | None, epsilon: float) -> tuple[int, ...]:
 
 
 def _degenerate(
-    maps: Array, channels: bool, saturated: tuple[int, ...]
+    maps: Array, channels: bool, saturated: tuple[int, ...], negative: Array
 ) -> dict[str, tuple[int, ...]]:
     """Find the images whose maps are not finite, zero or constant, by cause."""
     n = len(maps)
@@ -297,7 +324,8 @@ def _degenerate(
     explained = np.isin(np.arange(n), saturated)
     found = {
         "non_finite_map": _indices(~finite),
-        "zero_map": _indices(finite & (largest == 0) & ~explained),
+        "zero_map": _indices(finite & (largest == 0) & ~explained & ~negative),
+        "negative_evidence": _indices(finite & (largest == 0) & ~explained & negative),
         "constant_map": _indices(finite & (largest > 0) & ~varies & (positions > 1)),
     }
     return {cause: where for cause, where in found.items() if where}

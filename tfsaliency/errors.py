@@ -95,6 +95,22 @@ class OpaqueModelError(ModelError):
     """
 
 
+class GeometryError(ModelError):
+    """The cells of a layer cannot be placed in the image; the message lists layers whose can.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(8, 2),
+    ...                           keras.layers.Flatten(), keras.layers.Dense(2, name="top")])
+    >>> try:
+    ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), tfs.CAM(layer="top"))
+    ... except tfs.GeometryError as error:
+    ...     print("the score does not look at several places" in str(error))
+    False
+    """
+
+
 class MeaninglessMapError(TfSaliencyError):
     """A map is meaningless, and on_problem is "raise"; the message gives the cause.
 

@@ -15,7 +15,7 @@ from .engine.model_io import Batch, Model
 from .engine.scores import Score, ScoreName
 from .errors import OptionError
 from .maps import Options, explain, resolve_reductions
-from .methods.table import MethodsArgument, resolve_methods
+from .methods.table import MethodsArgument, resolve_methods, with_layer
 from .prepared import Prepared, Preprocess, as_prepared
 from .saliency_maps import SaliencyMaps
 
@@ -33,6 +33,7 @@ def saliency_map_batches(
     score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
     reduction: ReductionName | None = None,
+    layer: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
 ) -> Iterator[SaliencyMaps]:
@@ -44,7 +45,7 @@ def saliency_map_batches(
 
     Parameters
     ----------
-    model, methods, class_names, score, preprocess, reduction, on_problem
+    model, methods, class_names, score, preprocess, reduction, layer, on_problem
         As for saliency_map.
     batches
         A tf.data.Dataset, a keras.utils.PyDataset, or another iterable. A batch is either images,
@@ -84,7 +85,7 @@ def saliency_map_batches(
     (2, 4, 4) [1 0]
     (1, 4, 4) [1]
     """
-    resolved = resolve_methods(methods)
+    resolved = with_layer(resolve_methods(methods), layer)
     prepared = as_prepared(model, resolved, score, preprocess)
     check_on_problem(on_problem)
     reduce = resolve_reductions(resolved, reduction)

@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from .arrays import ReductionName, batches, resolve_reduction, to_storable
+from .arrays import Array, ReductionName, batches, resolve_reduction, to_storable
 from .diagnostics import (
     OnProblem,
     Problems,
     check_on_problem,
     convergence_problems,
+    layer_problems,
     map_problems,
     raise_problems,
     report,
@@ -30,8 +31,9 @@ from .engine.scores import (
     check_targets_in_range,
     resolve_targets,
 )
+from .methods.cell_grids import CellGrid
 from .methods.rules import gradient
-from .methods.table import Method, MethodsArgument, resolve_methods
+from .methods.table import Method, MethodsArgument, resolve_methods, with_layer
 from .prepared import Prepared, Preprocess, as_prepared
 from .saliency_maps import SaliencyMaps
 
@@ -45,6 +47,7 @@ def attributions(
     class_names: Sequence[str] | None = None,
     score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
+    layer: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
 ) -> SaliencyMaps:
@@ -52,7 +55,7 @@ def attributions(
 
     Parameters
     ----------
-    model, images, methods, targets, class_names, score, preprocess, batch_size, on_problem
+    model, images, methods, targets, class_names, score, preprocess, layer, batch_size, on_problem
         As for saliency_map.
 
     Returns
@@ -79,7 +82,7 @@ def attributions(
     >>> bool(np.allclose(slope.ravel(), weights[:, 0]))
     True
     """
-    resolved = resolve_methods(methods)
+    resolved = with_layer(resolve_methods(methods), layer)
     prepared = as_prepared(model, resolved, score, preprocess)
     options = Options(targets, class_names, batch_size, check_on_problem(on_problem))
     return explain(prepared, prepared.check(images), resolved, None, options)
@@ -95,6 +98,7 @@ def saliency_map(
     score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
     reduction: ReductionName | None = None,
+    layer: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
 ) -> SaliencyMaps:
@@ -125,6 +129,9 @@ def saliency_map(
     reduction
         Reduction of channels: "sum_abs" (sum of absolute values), "max_abs" or "sum" (signed); None
         uses each method's default: "sum" for maps that are never negative, else "sum_abs".
+    layer
+        The layer of all class activation maps that name none: a name, a path, an index or a layer,
+        see CAM.
     batch_size
         The number of images to pass through the model at a time.
     on_problem
@@ -141,6 +148,8 @@ def saliency_map(
         If the model cannot take the images.
     NoReluError, UncoveredReluError, OpaqueModelError
         If a modified rule cannot reach every ReLU: a wrong map is never returned.
+    GeometryError
+        If the cells of the layer of a class activation map have no place in the image.
     ModelError
         If there is no derivative: an integer input, or a score that does not depend on the input.
     MeaninglessMapError
@@ -167,7 +176,7 @@ def saliency_map(
     >>> print(maps.coverage["guided_backprop"])
     guided_backprop: 1 of 1 ReLUs (clone)
     """
-    resolved = resolve_methods(methods)
+    resolved = with_layer(resolve_methods(methods), layer)
     prepared = as_prepared(model, resolved, score, preprocess)
     reduce = resolve_reductions(resolved, reduction)
     options = Options(targets, class_names, batch_size, check_on_problem(on_problem))
@@ -221,11 +230,18 @@ def explain(
         parts.append(tf.nest.map_structure(np.asarray, kept))  # copied when they are joined
     joined = tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
     chosen, scores, outputs, all_details, *arrays = joined
-    details = {m.name: each for m, each in zip(methods, all_details, strict=False) if each}
+    details = {
+        method.name: each
+        for method, own in zip(methods, all_details, strict=False)
+        if (each := {**own, **_cell_details(_grids(method, trace), len(chosen))})
+    }
     by_method = {method.name: array for method, array in zip(methods, arrays, strict=True)}
     probabilities = scores if prepared.score == "probability" else None
-    found = map_problems(by_method, reduce is None, probabilities, trace.epsilon)
-    problems = Problems((*batch.problems, *found, *convergence_problems(details)))
+    found = map_problems(by_method, reduce is None, probabilities, trace.epsilon, details)
+    uncertain = layer_problems(
+        {name: [c.why for c in choices] for name, choices in trace.choices.items()}, len(chosen)
+    )
+    problems = Problems((*batch.problems, *uncertain, *found, *convergence_problems(details)))
     report(problems, options.on_problem, stacklevel=3)
     return SaliencyMaps(
         by_method,
@@ -245,5 +261,25 @@ def _coverage(method: Method, trace: Trace) -> Coverage:
     relus = len(census.sites) + len(census.others)
     # The gradient is every ReLU's own derivative, with or without a clone.
     reached = relus if method.backward_rule is gradient else len(census.sites)
-    leaky, gates, smooth = len(census.leaky), census.gates, census.smooth
-    return Coverage(method.name, relus, reached, trace.engine, leaky, gates, smooth)
+    return Coverage(
+        method.name,
+        relus,
+        reached,
+        trace.engine,
+        len(census.leaky),
+        census.gates,
+        census.smooth,
+        _grids(method, trace),
+    )
+
+
+def _grids(method: Method, trace: Trace) -> tuple[CellGrid, ...]:
+    """Return the cells of the layers that a method uses."""
+    return tuple(choice.cells.grid for choice in trace.choices.get(method.name, ()))
+
+
+def _cell_details(grids: Sequence[CellGrid], n: int) -> dict[str, Array]:
+    """Return the layer of a class activation map and its cells as details of n images."""
+    if len(grids) != 1:
+        return {}
+    return {name: np.full(n, value) for name, value in grids[0].summary().items()}

@@ -45,7 +45,9 @@ class SaliencyMaps(Mapping[str, Array]):
         The causes of meaningless maps.
     details : dict
         Details of each method's composition, arrays (n,) by name. Integrated gradients have the
-        completeness "gap", the number of "steps", and "unconverged" (1 or 0).
+        completeness "gap", the number of "steps", and "unconverged" (1 or 0). Class activation maps
+        have the "layer", the number of cells, the center of the first and the step between them, in
+        pixels, and "negative" (1 if all evidence is).
 
     Examples
     --------
@@ -154,7 +156,7 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Salien
     for key in arrays:
         if key.startswith(_DETAIL):
             name, _, method = key.removeprefix(_DETAIL).partition(":")
-            details.setdefault(method, {})[name] = storage.read_array(arrays, key, "f", (n,))
+            details.setdefault(method, {})[name] = storage.read_array(arrays, key, "fU", (n,))
     expected = {"images", "targets", "scores", "outputs", *(_MAP + name for name in methods)}
     strangers = {key for key in arrays if not key.startswith(_DETAIL)} - expected
     if strangers or set(details) - set(methods) or set(coverage) != set(methods):

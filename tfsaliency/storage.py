@@ -31,7 +31,7 @@ Header: TypeAlias = Mapping[str, Any]
 
 FORMAT = 1  # of the file; later versions of the library may add another
 _HEADER = "header"
-_KINDS = "biuf"  # of dtypes: bool, integers and floats
+_KINDS = "biufU"  # of dtypes: bool, integers, floats and text
 
 
 def save(

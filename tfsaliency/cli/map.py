@@ -17,6 +17,7 @@ from ..arrays import REDUCTIONS, Array, batches
 from ..errors import TfSaliencyError
 from ..image_io import Fit
 from ..maps import saliency_map
+from ..methods.table import Method
 from ..prepared import Prepared
 from ..saliency_maps import SaliencyMaps, concatenate
 from ..visualization.tiles import tile_input_and_maps
@@ -45,7 +46,7 @@ class _Job:
 
     prepared: Prepared
     class_names: list[str] | None
-    methods: Sequence[str]
+    methods: Sequence[Method]
     target: Any
     reduction: Any
     fit: Fit

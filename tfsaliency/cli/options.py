@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..engine.scores import SCORES
 from ..errors import OptionError, WeightsError
 from ..image_io import FITS
-from ..methods.table import DEFAULT_METHODS, METHODS
+from ..methods.table import DEFAULT_METHODS, METHODS, Method, resolve_methods, with_layer
 from ..models.imagenet import imagenet_class_names
 from ..models.loading import PREPROCESS_MODES, LoadedModel, load_model, preprocess_mode
 from ..prepared import Prepared, prepare
@@ -43,6 +42,9 @@ def add_photo_options(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD", help=f"by default, {', '.join(DEFAULT_METHODS)}; any of "
         f"{', '.join(METHODS)}, or {ALL}; put the photos before this option",
     )  # fmt: skip
+    parser.add_argument(
+        "--layer", help="layer of class activation maps, a name or a path; by default, the best"
+    )
     parser.add_argument("--score", choices=SCORES, default="logit", help="score to differentiate")
     parser.add_argument(
         "--class-names", type=Path, metavar="FILE",
@@ -55,9 +57,10 @@ def add_photo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
 
 
-def choose_methods(arguments: argparse.Namespace) -> Sequence[str]:
-    """Return the names of the chosen methods."""
-    return list(METHODS) if ALL in arguments.methods else arguments.methods
+def choose_methods(arguments: argparse.Namespace) -> tuple[Method, ...]:
+    """Return the chosen methods, at the chosen layer."""
+    names = list(METHODS) if ALL in arguments.methods else arguments.methods
+    return with_layer(resolve_methods(names), arguments.layer)
 
 
 def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..arrays import Array, batches
-from ..errors import ModelError, OpaqueModelError, UncoveredReluError
+from ..errors import GeometryError, ModelError, OpaqueModelError, UncoveredReluError
 from ..methods.rules import Rule, gradient
 from ..methods.table import Method
 from .clone import inject
@@ -24,10 +24,10 @@ from .compose import compose, distinct_rules
 from .coverage import EngineName
 from .gradients import Gradients, Trace, trace_gradients
 from .graph_rewrite import retrace
-from .layer_outputs import LayerForward, with_layer_outputs
+from .layer_outputs import LayerForward
 from .model_io import Batch, Forward, Model, has_visible_layers, make_forward, pad
 from .precision import lower_precision
-from .subject import Subject
+from .subject import LayerRequest, Subject
 
 # Tolerance between an engine's outputs and the model's, relative to the largest value.
 _SAME, _SAME_HALF = 1e-3, 5e-2
@@ -56,8 +56,11 @@ def build_trace(subject: Subject, methods: Sequence[Method], batch: Batch) -> Tr
         return _trace_by_first_engine(subject, batch)
     subject = replace(subject, rules=distinct_rules(methods))
 
-    def trace_at_layer(layer: str, rule: Rule, name: str) -> Trace:
-        return _trace_by_first_engine(replace(subject, rules={name: rule}, layer=layer), batch)
+    def trace_at_layer(request: LayerRequest, rule: Rule, name: str) -> Trace:
+        at_layer = replace(subject, rules={name: rule}, layer=request)
+        trace = _trace_by_first_engine(at_layer, batch)
+        _check_batch_axis(trace, batch)
+        return trace
 
     return compose(_trace_by_first_engine(subject, batch), methods, subject, trace_at_layer)
 
@@ -79,12 +82,14 @@ def _trace_by(engine: EngineName, subject: Subject, batch: Batch) -> Trace:
     if engine != "model" and subject.precision is not None:
         # Outputs are compared in the precision of the model.
         _trace_by(engine, replace(subject, precision=None, jit_compile=False), batch)
-    forward = _forward(subject, inject(model) if engine == "clone" else model)
+    forward = own = _forward(subject, inject(model) if engine == "clone" else model)
     dropped = False
     if engine == "graph":
         retraced = retrace(forward, subject.specs)
         forward, dropped = retraced.forward, retraced.custom_gradients
     trace = trace_gradients(subject, forward, engine)
+    if isinstance(own, LayerForward):
+        trace = trace._replace(choice=own.choice)
     if engine != "model" and subject.precision is None:
         _check_outputs(trace, make_forward(model, model, subject.inputs, subject.output), batch)
         if dropped:
@@ -99,7 +104,7 @@ def _forward(subject: Subject, callee: Model) -> Forward | LayerForward:
         forward = lower_precision(subject.precision, forward, callee)
     if subject.layer is None:
         return forward
-    return with_layer_outputs(forward, callee, subject.layer, subject.inputs.explained)
+    return LayerForward(forward, subject.model, callee, subject.layer, subject.inputs.explained)
 
 
 def run(
@@ -151,6 +156,24 @@ def _check_outputs(trace: Trace, forward: Forward, batch: Batch) -> None:
     samples = _samples(batch)
     ours = _of_samples(trace, samples, lambda result: result.outputs)
     _compare(trace, "outputs", ours, _run_eagerly(forward, samples))
+
+
+def _check_batch_axis(trace: Trace, batch: Batch) -> None:
+    """Raise GeometryError unless the first axis of a layer's outputs is that of the images.
+
+    Compares the outputs of two images with those of one of them.
+    """
+    samples, choice = _samples(batch), trace.choice
+    if batch.inputs.batch or choice is None:
+        return
+    first = samples.with_images(samples.preprocessed[:1])
+    both, one = (_of_samples(trace, each, lambda result: result.layer) for each in (samples, first))
+    if len(both) != 2 * len(one) or not _difference(both[:1], one) <= _SAME_HALF:
+        raise GeometryError(
+            f"The outputs of {choice.cells.grid.layer} for an image depend on the other images of "
+            f"the batch: {len(one)} for one image and {len(both)} for two. Expected a layer whose "
+            "first axis is the batch. Choose another one with layer=."
+        )
 
 
 def _check_gradients(

@@ -12,12 +12,13 @@ import tensorflow as tf
 from ..methods.protocol import AttributionFunction, Attributions, LayerOutputs
 from ..methods.rules import Rule, gradient
 from ..methods.table import Method
+from .cells import LayerChoice
 from .gradients import Gradients, Trace, with_other_weights
 from .model_io import list_weights
-from .subject import DEFAULT_LAYER, Subject
+from .subject import LayerRequest, Subject
 
 # (layer, rule, name of the method) -> trace of the gradients at that layer.
-TraceAtLayer = Callable[[str, Rule, str], Trace]
+TraceAtLayer = Callable[[LayerRequest, Rule, str], Trace]
 
 
 def distinct_rules(methods: Sequence[Method]) -> dict[str, Rule]:
@@ -44,12 +45,16 @@ def compose(
     trace_at_layer
         Function that makes traces at a layer, for class activation maps.
     """
-    at_layers: dict[tuple[str, Rule], Trace] = {}
+    at_layers: dict[tuple[LayerRequest, Rule], Trace] = {}
+    choices: dict[str, list[LayerChoice]] = {}
 
-    def trace_of(layer: str, rule: Rule, name: str) -> Trace:
-        if (layer, rule) not in at_layers:
-            at_layers[layer, rule] = trace_at_layer(layer, rule, name)
-        return at_layers[layer, rule]
+    def trace_of(request: LayerRequest, rule: Rule, name: str) -> Trace:
+        if (request, rule) not in at_layers:
+            at_layers[request, rule] = trace_at_layer(request, rule, name)
+        trace, known = at_layers[request, rule], choices.setdefault(name, [])
+        if trace.choice is not None and trace.choice not in known:
+            known.append(trace.choice)
+        return trace
 
     def run(
         inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor, batch_size: tf.Tensor
@@ -68,7 +73,8 @@ def compose(
         list(subject.specs), targets, scale, tf.TensorSpec((), tf.int32)
     )
     run_with = with_other_weights(compiled, list_weights(subject.model))
-    return trace._replace(run=compiled, run_with=run_with, composed=True)
+    by_name = {name: tuple(each) for name, each in choices.items()}
+    return trace._replace(run=compiled, run_with=run_with, composed=True, choices=by_name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +126,20 @@ class _Call:
         method: Method,
         points: tf.Tensor,
         image_index: tf.Tensor,
-        layer: str | None,
-        rule: Rule | None,
+        layer: Any = None,
+        rule: Rule | None = None,
+        grid: tuple[int, ...] | None = None,
+        prefix: int = 0,
     ) -> LayerOutputs:
-        trace = self.trace_of(layer or DEFAULT_LAYER, rule or method.backward_rule, method.name)
+        request = LayerRequest(layer, grid, prefix)
+        trace = self.trace_of(request, rule or method.backward_rule, method.name)
         result = self._run_at(trace, points, image_index)
         dtype = points.dtype if points.dtype.size > tf.float32.size else tf.float32
-        values, slopes = (tf.cast(t, dtype) for t in (result.layer, result.gradients[0]))
-        return LayerOutputs(values, slopes, result.scores)
+        if trace.choice is None:
+            raise TypeError("a trace at the images instead of a layer")
+        cells, both = trace.choice.cells, (result.layer, result.gradients[0])
+        values, slopes = (tf.cast(cells.arrange(each), dtype) for each in both)
+        return LayerOutputs(values, slopes, result.scores, cells.grid)
 
     def _run_at(self, trace: Trace, points: tf.Tensor, image_index: tf.Tensor) -> Gradients:
         """Run a trace at points (k, h, w, c), with the targets and other inputs of image_index."""

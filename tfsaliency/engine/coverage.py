@@ -8,13 +8,14 @@ images to the score count.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
 from ..errors import NoReluError, UncoveredReluError
+from ..methods.cell_grids import CellGrid
 from .graph_nodes import Inner, Node, find_influenced, inside, make_node
 from .relu_patterns import GATE, RELU, SMOOTH, WRITTEN, kind, other_halves
 
@@ -83,6 +84,8 @@ class Coverage:
         their own derivative.
     smooth : tuple of str
         The names of ELU, SELU and CELU operations, which keep their own derivative.
+    grids : tuple of CellGrid
+        For class activation maps, the layer, its cells, and where they look in the image.
 
     Examples
     --------
@@ -98,6 +101,7 @@ class Coverage:
     leaky: int = 0
     gates: tuple[str, ...] = ()
     smooth: tuple[str, ...] = ()
+    grids: tuple[CellGrid, ...] = ()
 
     def __str__(self) -> str:
         counted = f"{self.reached} of {self.relus}" if self.relus else "no"
@@ -109,7 +113,8 @@ class Coverage:
         ]
         verb = "keeps its" if len(self.gates) + len(self.smooth) == 1 else "keep their"
         left = f"; {' and '.join(kept)} {verb} own derivative" if kept else ""
-        return f"{self.rule}: {counted} ReLUs{leaky} ({self.engine}){left}"
+        layers = "".join(f"; at {grid}" for grid in self.grids)
+        return f"{self.rule}: {counted} ReLUs{leaky} ({self.engine}){left}{layers}"
 
 
 class Coverages(dict[str, Coverage]):
@@ -125,20 +130,20 @@ class Coverages(dict[str, Coverage]):
         return "\n".join(map(str, self.values()))
 
 
-def find_relus(images: tf.Tensor, scores: tf.Tensor, marks: bool = False) -> Census:
-    """Find every ReLU on a path from images to scores in the graph being traced.
+def find_relus(sources: Sequence[tf.Tensor], scores: tf.Tensor, marks: bool = False) -> Census:
+    """Find every ReLU on a path from one of the sources to scores in the graph being traced.
 
     Parameters
     ----------
-    images, scores
+    sources, scores
         The ends of the path.
     marks
         Whether the rule acts on marked ops instead of AttributionReLUs.
     """
     found = _Findings()
     callers: list[Inner] = []
-    influenced = find_influenced(images)
-    for op in between(images, scores):
+    influenced = find_influenced(sources)
+    for op in between(sources, scores):
         node, definition = make_node(op, influenced), op.node_def
         site = None if marks else match_site(op.name)
         if site:
@@ -281,8 +286,8 @@ class _Findings:
         )
 
 
-def between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
-    """Yield the operations on gradient paths from target to source, in the graph's order."""
+def between(sources: Sequence[tf.Tensor], target: tf.Tensor) -> Iterator[tf.Operation]:
+    """Yield the operations on gradient paths from target to sources, in the graph's order."""
     above = set()
     pending = [target.op]
     while pending:
@@ -290,8 +295,8 @@ def between(source: tf.Tensor, target: tf.Tensor) -> Iterator[tf.Operation]:
         if op not in above:
             above.add(op)
             pending.extend(tensor.op for tensor in _differentiable_inputs(op))
-    reached = {source.op}
-    for op in source.graph.get_operations():  # in the order of creation: inputs come first
+    reached = {source.op for source in sources}
+    for op in target.graph.get_operations():  # in the order of creation: inputs come first
         if op in above and any(tensor.op in reached for tensor in _differentiable_inputs(op)):
             reached.add(op)
             yield op

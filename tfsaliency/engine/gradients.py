@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -17,6 +18,7 @@ import tensorflow as tf
 from ..arrays import Array
 from ..errors import ModelError
 from ..methods.rules import gradient
+from .cells import LayerChoice
 from .clone import backward_rule
 from .coverage import Census, EngineName, check_coverage, check_passed, find_relus
 from .graph_nodes import find_captured
@@ -92,6 +94,10 @@ class Trace(NamedTuple):
     composed
         Whether it computes attributions of compositions. Then run and run_with take another
         argument: the number of points to evaluate at a time, a scalar.
+    choice
+        For a trace at a layer, the layer and the places of its cells.
+    choices
+        For a composed trace, the layers of class activation maps, by the name of the method.
     """
 
     run: Callable[..., Gradients]
@@ -106,6 +112,8 @@ class Trace(NamedTuple):
     low: bool
     epsilon: float
     composed: bool = False
+    choice: LayerChoice | None = None
+    choices: Mapping[str, tuple[LayerChoice, ...]] = MappingProxyType({})
 
 
 def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: EngineName) -> Trace:
@@ -116,8 +124,8 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
     subject
         The model, score and rules.
     forward
-        Function from flat inputs to outputs, or to (outputs, layer outputs) if the subject has a
-        layer. For modified rules, it has AttributionReLUs (engine "clone") or marked ReLU ops
+        Function from flat inputs to outputs, or to (outputs, tensors of the layer) if the subject
+        has a layer. For modified rules, it has AttributionReLUs (engine "clone") or marked ReLU ops
         (engine "graph").
     engine
         "model", "clone" or "graph".
@@ -138,12 +146,12 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
         with tf.GradientTape(persistent=len(rules) > 1, watch_accessed_variables=False) as tape:
             tape.watch(images)
             returned = forward(inputs)
-            outputs, source = (returned, images) if subject.layer is None else returned
+            outputs, sources = (returned, (images,)) if subject.layer is None else returned
             head = find_head(outputs)
             head = head if subject.precision is None else widen_head(head)
             targets = choose_targets(head, targets)
             scores = score_values(subject.score, head, targets)
-        census = find_relus(source, scores, marks)
+        census = find_relus(sources, scores, marks)
         check_coverage(census, [name for name, rule in rules.items() if rule is not gradient])
         facts.update(_facts(subject, census, head, scores))
         upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if facts["half"] else 1)
@@ -151,14 +159,14 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
         for name, rule in rules.items():
             with backward_rule(rule, census.gates) as passed:
                 if marks:
-                    found = differentiate_marked(scores, source, upstream)
+                    found = differentiate_marked(scores, sources, upstream)
                 else:
-                    found = tape.gradient(scores, source, output_gradients=upstream)
-            wide = _wide(_connected(found))
+                    found = _differentiate(tape, scores, sources, upstream)
+            wide = _wide(_joined([_connected(each) for each in found]))
             if rule is not gradient:
                 check_passed(census, passed, name)
             gradients.append(wide / tf.cast(scale, wide.dtype) if facts["half"] else wide)
-        values = () if subject.layer is None else _wide(source)
+        values = () if subject.layer is None else _wide(_joined(sources))
         return Gradients(targets, _wide(scores), head.outputs, tuple(gradients), layer=values)
 
     # Without autograph, as in Keras, errors are raised unchanged.
@@ -169,6 +177,27 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
     forget_custom_gradients(compiled.graph)
     run_with = with_other_weights(compiled, list_weights(subject.model))
     return Trace(compiled, run_with, engine=engine, **facts)
+
+
+def _differentiate(
+    tape: tf.GradientTape,
+    scores: tf.Tensor,
+    sources: Sequence[tf.Tensor],
+    upstream: tf.Tensor,
+) -> list[tf.Tensor | None]:
+    try:
+        found: list[tf.Tensor | None] = tape.gradient(scores, sources, output_gradients=upstream)
+        return found
+    except LookupError as error:  # raised for an op without a gradient
+        raise ModelError(
+            f"Cannot differentiate the model: {error.args[0]} Expected operations that TensorFlow "
+            "can differentiate. Explain the part of the model behind this operation."
+        ) from error
+
+
+def _joined(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Return the only tensor, or those of all frames (n, frames, ...)."""
+    return tensors[0] if len(tensors) == 1 else tf.stack(tensors, axis=1)
 
 
 def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> dict[str, Any]:

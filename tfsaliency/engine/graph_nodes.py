@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-_SHAPE_OPS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")
+SHAPE_OPS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")
 _LOOPS, _BRANCHES = ("While", "StatelessWhile"), ("If", "StatelessIf", "Case", "StatelessCase")
 CONTROL_FLOW = (*_LOOPS, *_BRANCHES)  # their bodies are functions, differentiated op by op
 
@@ -75,11 +75,11 @@ def make_node(op: tf.Operation, influenced: Collection[tf.Operation]) -> Node:
     )
 
 
-def find_influenced(source: tf.Tensor) -> set[tf.Operation]:
-    """Return the operations that depend on the values of a tensor, not only on its shape."""
-    influenced = {source.op}
-    for op in source.graph.get_operations():  # in the order of creation: inputs come first
-        if op.type not in _SHAPE_OPS and any(tensor.op in influenced for tensor in op.inputs):
+def find_influenced(sources: Sequence[tf.Tensor]) -> set[tf.Operation]:
+    """Return the operations that depend on the values of tensors, not only on their shapes."""
+    influenced = {source.op for source in sources}
+    for op in sources[0].graph.get_operations():  # in the order of creation: inputs come first
+        if op.type not in SHAPE_OPS and any(tensor.op in influenced for tensor in op.inputs):
             influenced.add(op)
     return influenced
 
@@ -121,7 +121,7 @@ def make_nodes(
     varying = set(pending)
     while pending:
         for name in below.get(pending.pop(), []):
-            if name not in varying and body[name].op not in _SHAPE_OPS:
+            if name not in varying and body[name].op not in SHAPE_OPS:
                 varying.add(name)
                 pending.append(name)
 

@@ -54,7 +54,7 @@ def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) ->
     Parameters
     ----------
     forward
-        Flat inputs -> outputs, or a pair of tensors.
+        Flat inputs -> outputs, or a pair of these and tensors of a layer.
     inputs
         Shape and dtype of each input.
     """
@@ -80,21 +80,20 @@ def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) ->
         )
         for tensor, output in zip(returned, traced.outputs, strict=True):
             tensor.set_shape(output.shape)
-        if len(returned) == 1:
-            return returned[0]
+        outputs, *features = returned
         # A function returns an Identity of its result, which is on no path to the outputs.
-        outputs, features = returned
-        return outputs, features.op.inputs[0]
+        return (outputs, tuple(each.op.inputs[0] for each in features)) if features else outputs
 
     return Retraced(imported, custom)
 
 
 def differentiate_marked(
-    scores: tf.Tensor, images: tf.Tensor, upstream: tf.Tensor
-) -> tf.Tensor | None:
+    scores: tf.Tensor, sources: Sequence[tf.Tensor], upstream: tf.Tensor
+) -> list[tf.Tensor | None]:
     """Differentiate scores with marked gradients, which a tape would ignore."""
     try:
-        return tf.gradients(scores, images, grad_ys=upstream)[0]
+        gradients: list[tf.Tensor | None] = tf.gradients(scores, sources, grad_ys=upstream)
+        return gradients
     except LookupError as error:  # raised for an op without a gradient
         raise ModelError(
             f"Cannot differentiate the traced graph of the model: {error} Use methods='gradient', "

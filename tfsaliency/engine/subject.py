@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from ..methods.rules import Rule
 from .model_io import Inputs, Model
 from .scores import Score
 
-DEFAULT_LAYER = ""  # the last layer with spatial outputs
+
+class LayerRequest(NamedTuple):
+    """The layer of a class activation map, as the caller names it.
+
+    Parameters
+    ----------
+    layer
+        Its name, path, index, or the layer itself; None for the best.
+    grid, prefix
+        The number of cells along each axis of the image, and of other tokens before them, if the
+        caller describes them.
+    """
+
+    layer: str | int | keras.layers.Layer | None = None
+    grid: tuple[int, ...] | None = None
+    prefix: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +48,7 @@ class Subject:
     output
         The scored output; None for the only one.
     layer
-        The layer with respect to whose outputs to differentiate, a name or DEFAULT_LAYER; None for
-        the images.
+        The layer with respect to whose outputs to differentiate; None for the images.
     precision
         One of PRECISIONS; None for the model's own.
     jit_compile
@@ -45,6 +61,6 @@ class Subject:
     rules: Mapping[str, Rule]
     score: str | Score = "logit"
     output: str | int | None = None
-    layer: str | None = None
+    layer: LayerRequest | None = None
     precision: str | None = None
     jit_compile: bool = False

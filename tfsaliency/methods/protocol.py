@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import OptionError
-from .rules import Rule
+from .cell_grids import CellGrid
 
 
 # These two are NamedTuples because tf.nest does not look into dataclasses.
@@ -44,16 +44,19 @@ class LayerOutputs(NamedTuple):
     Parameters
     ----------
     values
-        The layer's output, (k, h', w', channels).
+        The layer's outputs, (k, h', w', channels): one for each cell of the grid.
     gradients
         The derivative of the score with respect to it, of the same shape.
     scores
         The score at each point, (k,).
+    grid
+        The cells, and where they look in the image.
     """
 
     values: tf.Tensor
     gradients: tf.Tensor
     scores: tf.Tensor
+    grid: CellGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +73,14 @@ class AttributionFunction:
     is_gradient
         Whether the values are the derivatives of the scores.
     at_layer
-        Function (points, image_index, layer, rule) -> LayerOutputs. The layer is a name, or None
-        for the last layer with spatial outputs; the rule is a Rule, or None for the method's.
+        Function (points, image_index, layer, rule, grid, prefix) -> LayerOutputs, see CAM. All but
+        the first two are None by default: the best layer, the rule of the method.
     """
 
     at: Callable[[tf.Tensor, tf.Tensor], Attributions]
     batch_size: tf.Tensor
     is_gradient: bool
-    at_layer: Callable[[tf.Tensor, tf.Tensor, str | None, Rule | None], LayerOutputs]
+    at_layer: Callable[..., LayerOutputs]
 
     def __call__(self, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""

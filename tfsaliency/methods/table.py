@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from ..arrays import ReductionName, resolve_reduction
 from ..errors import OptionError
 from ..tables import Table, by_name, first_line
 from .blur_ig import BlurIG
-from .cam import CAM
+from .cam import CAM, check_layer
+from .cell_grids import CellGrid
 from .expected_gradients import ExpectedGradients
 from .guided_ig import GuidedIG
 from .integrated_gradients import IntegratedGradients
@@ -27,6 +28,7 @@ from .smooth_grad import SmoothGrad
 __all__ = [
     "BlurIG",
     "CAM",
+    "CellGrid",
     "ExpectedGradients",
     "GuidedIG",
     "InputXGradient",
@@ -56,6 +58,8 @@ MethodName = Literal[
     "grad_cam",
     "grad_cam_plus_plus",
     "layer_cam",
+    "hires_cam",
+    "xgrad_cam",
     "guided_grad_cam",
 ]
 
@@ -171,6 +175,8 @@ METHODS: Table[Method] = Table(
             Method("grad_cam", composition=CAM("grad_cam")),
             Method("grad_cam_plus_plus", composition=CAM("grad_cam_plus_plus")),
             Method("layer_cam", composition=CAM("layer_cam")),
+            Method("hires_cam", composition=CAM("hires_cam")),
+            Method("xgrad_cam", composition=CAM("xgrad_cam")),
             Method("guided_grad_cam", "guided_backprop", Product(CAM(rule="gradient"))),
         )
     ),
@@ -206,6 +212,43 @@ def resolve_methods(methods: MethodsArgument) -> tuple[Method, ...]:
     return resolved
 
 
+def with_layer(methods: Sequence[Method], layer: Any) -> tuple[Method, ...]:
+    """Return the methods with a layer for each class activation map that names none.
+
+    Raises
+    ------
+    OptionError
+        If no method is or contains such a class activation map.
+    """
+    check_layer(layer)
+    if layer is None:
+        return tuple(methods)
+    changed = [replace(m, composition=_at_layer(m.composition, layer)) for m in methods]
+    if all(a.composition is b.composition for a, b in zip(changed, methods, strict=True)):
+        cams = ", ".join(
+            name for name, m in METHODS.items() if _at_layer(m.composition, 0) is not m.composition
+        )
+        raise OptionError(
+            f"Expected layer= beside a class activation map that names none: {cams}. "
+            f"Received: layer={layer!r} with {', '.join(m.name for m in methods)}."
+        )
+    return tuple(changed)
+
+
+def _at_layer(part: Any, layer: Any) -> Any:
+    """Return a composition with the layer in all parts that are class activation maps."""
+    if isinstance(part, CAM):
+        return replace(part, layer=layer) if part.layer is None else part
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    changed = {
+        field.name: new
+        for field in fields(part)
+        if field.init and (new := _at_layer(old := getattr(part, field.name), layer)) is not old
+    }
+    return replace(part, **changed) if changed else part
+
+
 def identify(method: Method) -> tuple[Any, ...] | None:
     """Return a key that is equal for methods that compute the same, apart from the reduction.
 
@@ -221,6 +264,8 @@ def identify(method: Method) -> tuple[Any, ...] | None:
 def _identity(part: Any) -> Any:
     if part is None or isinstance(part, (str, int, float)):
         return part
+    if isinstance(part, tuple):
+        return tuple(map(_identity, part))
     if any(part is rule for rule in RULES.values()):
         return part
     if is_dataclass(part) and type(part).__module__.startswith(f"{__package__}."):

@@ -1,0 +1,86 @@
+"""Names of layers: each layer of a model by its path, "outer/inner"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from ..errors import OptionError, unknown_option
+from .clone import Borrowed
+from .model_io import has_visible_layers
+
+
+def named_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+    """Return the layers of a model or of its clone by path, in order of execution, each once."""
+    return list(_walk(model, "", {id(model)}))
+
+
+def _walk(
+    outer: keras.layers.Layer, path: str, seen: set[int]
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    for operation in _children(outer):
+        inner = operation.operation if isinstance(operation, Borrowed) else operation
+        if isinstance(inner, keras.layers.Layer) and id(inner) not in seen:
+            seen.add(id(inner))
+            name = f"{path}/{inner.name}" if path else inner.name
+            yield name, inner
+            yield from _walk(inner, name, seen)
+
+
+def _children(layer: keras.layers.Layer) -> list[Any]:
+    if has_visible_layers(layer):
+        return list(getattr(layer, "operations", layer.layers))
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def path_of(model: keras.Model, layer: str | int | keras.layers.Layer) -> str:
+    """Return the path or the name of a layer, given as such, by its index, or as an object.
+
+    Raises
+    ------
+    OptionError
+        If it is no layer of the model.
+    """
+    if isinstance(layer, str):
+        return layer
+    if isinstance(layer, int):
+        if not -len(model.layers) <= layer < len(model.layers):
+            raise OptionError(
+                f"Expected the index of one of {len(model.layers)} layers. Received: {layer}."
+            )
+        layer = model.layers[layer]
+    for path, each in named_layers(model):
+        if each is layer:
+            return path
+    raise OptionError(
+        f"Expected a layer of the model {model.name!r}. Received: {layer.name!r}, which is not "
+        "inside it. Use the layer's name, or take the layer from model.layers."
+    )
+
+
+def find_named(
+    layers: Sequence[tuple[str, keras.layers.Layer]], name: str, best: Sequence[str]
+) -> list[tuple[str, keras.layers.Layer]]:
+    """Return the layers of a path or a name.
+
+    Parameters
+    ----------
+    layers
+        The layers by path.
+    name
+        The path, or the name of one or several layers.
+    best
+        The paths to suggest.
+
+    Raises
+    ------
+    OptionError
+        If there is none.
+    """
+    found = [each for each in layers if each[0] == name]
+    found = found or [each for each in layers if each[1].name == name]
+    if not found:
+        raise unknown_option("layer", name, best or ["none"])
+    return found

@@ -1,0 +1,343 @@
+"""Placement: where the cells of a tensor look in the image.
+
+An axis of a tensor is a product of parts: the batch, channels, or positions along an axis of the
+image with a constant distance in pixels. Reshapes and transpositions move and split parts, so
+tokens, windows and their inverses keep their places exactly. A field holds, for each axis of the
+image, the center of the first cell and what the cells see.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from ..arrays import Array
+
+BATCH, FREE, REPEAT, TOKENS = "batch", "free", "repeat", "tokens"
+_UNEVEN = 1.0  # largest deviation from an affine function, in cells
+
+
+class UnplaceableError(Exception):
+    """The cells behind an operation have no place; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A factor of an axis.
+
+    Parameters
+    ----------
+    size
+        The number of entries; None for a batch of any size.
+    source
+        BATCH, FREE (channels), REPEAT (copies), TOKENS, or the index of an axis of the image.
+    step
+        The distance of neighbors in pixels, negative in a mirrored image.
+    inner, before
+        Of TOKENS: the parts of the positions, and the number of other tokens before them.
+    """
+
+    size: int | None
+    source: int | str
+    step: float = 0.0
+    inner: tuple[Part, ...] = ()
+    before: int = 0
+
+    @property
+    def is_place(self) -> bool:
+        """Whether it is positions along one axis of the image."""
+        return isinstance(self.source, int)
+
+
+Axis: TypeAlias = tuple[Part, ...]  # no parts: an axis of size 1
+
+
+class Field(NamedTuple):
+    """The place of cells along one axis of the image, in pixels.
+
+    Parameters
+    ----------
+    start
+        The center of the receptive field of the first cell.
+    shift
+        A correction of start: see slide.
+    radius
+        Half of the extent of a receptive field.
+    low, high
+        The first and last pixel that the cells see.
+    """
+
+    start: float
+    shift: float
+    radius: float
+    low: float
+    high: float
+
+
+class Placement(NamedTuple):
+    """The parts of a tensor's axes, and the field of each axis of the image."""
+
+    axes: tuple[Axis, ...]
+    fields: tuple[Field, ...]
+
+    @property
+    def places(self) -> set[int]:
+        """The axes of the image along which the tensor has several cells."""
+        return {part.source for axis in self.axes for part in _flat(axis) if part.is_place}  # type: ignore[misc]
+
+    def with_axis(self, index: int, axis: Axis) -> Placement:
+        """Return the placement with another axis."""
+        axes = list(self.axes)
+        axes[index] = axis
+        return self._replace(axes=tuple(axes))
+
+    def with_field(self, index: int, field: Field) -> Placement:
+        """Return the placement with another field."""
+        fields = list(self.fields)
+        fields[index] = field
+        return self._replace(fields=tuple(fields))
+
+
+class Unplaced(NamedTuple):
+    """The absence of a placement, with the reason."""
+
+    reason: str
+
+
+def place_images(shape: Sequence[int | None]) -> Placement:
+    """Return the placement of images (n, h, w, c), (n, t, c) or (n, d, h, w, c)."""
+    n, *sizes, channels = shape
+    places = [free(size) if size == 1 else (Part(size, i, 1.0),) for i, size in enumerate(sizes)]
+    fields = [Field(0.0, 0.0, 0.0, 0.0, float((size or 1) - 1)) for size in sizes]
+    return Placement(((Part(n, BATCH),), *places, free(channels)), tuple(fields))
+
+
+def free(size: int | None) -> Axis:
+    """Return an axis of channels."""
+    return () if size == 1 else (Part(size, FREE),)
+
+
+def size_of(axis: Axis) -> int | None:
+    """Return the size of an axis; None if it holds a batch of any size."""
+    sizes = [part.size for part in axis]
+    return None if None in sizes else math.prod(sizes)  # type: ignore[arg-type]
+
+
+def single_place(axis: Axis) -> Part | None:
+    """Return the only part of an axis if it is positions along one axis of the image."""
+    return axis[0] if len(axis) == 1 and axis[0].is_place else None
+
+
+def reshape(placement: Placement, shape: Sequence[int | None]) -> Placement:
+    """Return the placement of a tensor in another shape; at most one size may be unknown."""
+    parts = [part for axis in placement.axes for part in axis]
+    shape = [1 if size == 1 else size for size in shape]
+    unknown = shape.index(None) if None in shape else len(shape)
+    axes, parts = _take(parts, shape[:unknown])
+    if unknown < len(shape):
+        last, parts = _take(parts[::-1], shape[:unknown:-1], backwards=True)
+        axes += [tuple(parts[::-1]), *last[::-1]]
+    elif parts:
+        raise UnplaceableError("a reshape of unknown size")
+    return normalize(placement._replace(axes=tuple(axes)))
+
+
+def _take(
+    parts: list[Part], sizes: Sequence[int | None], backwards: bool = False
+) -> tuple[list[Axis], list[Part]]:
+    """Take parts for axes of known sizes; return the axes and the parts that are left."""
+    axes, left = [], list(parts)
+    for size in sizes:
+        axis: list[Part] = []
+        wanted = size or 1
+        while wanted > 1:
+            if not left or left[0].size is None:
+                raise UnplaceableError("a reshape across the batch axis")
+            part = left.pop(0)
+            own = part.size or 1
+            if wanted % own == 0:
+                wanted //= own
+            elif own % wanted == 0 and part.source != TOKENS:
+                outer, inner = _split(part, wanted if not backwards else own // wanted)
+                part, rest = (inner, outer) if backwards else (outer, inner)
+                left.insert(0, rest)
+                wanted = 1
+            else:
+                raise UnplaceableError("a reshape that cuts across cells")
+            axis.append(part)
+        axes.append(tuple(axis[::-1] if backwards else axis))
+    return axes, left
+
+
+def _split(part: Part, outer: int) -> tuple[Part, Part]:
+    inner = (part.size or 1) // outer
+    return replace(part, size=outer, step=part.step * inner), replace(part, size=inner)
+
+
+def normalize(placement: Placement) -> Placement:
+    """Join neighboring parts of one source, and read copies of a cell as smaller cells."""
+    for index in range(len(placement.axes)):
+        done: list[Part] = []
+        for part in placement.axes[index]:
+            if part.size == 1 and part.source not in (BATCH, TOKENS):
+                continue
+            last = done[-1] if done else None
+            if last is not None and last.is_place and part.source == REPEAT:
+                placement, done[-1] = _divide(placement, last, part.size or 1)
+            elif last is not None and _continues(last, part):
+                size = (last.size or 1) * (part.size or 1)
+                source = FREE if {last.source, part.source} == {FREE, REPEAT} else part.source
+                done[-1] = replace(part, size=size, source=source)
+            else:
+                done.append(part)
+        placement = placement.with_axis(index, tuple(done))
+    return placement
+
+
+def _continues(outer: Part, inner: Part) -> bool:
+    channels = (FREE, REPEAT)
+    if outer.source in channels and inner.source in channels:
+        return True
+    if not (outer.is_place and outer.source == inner.source):
+        return False
+    return math.isclose(outer.step, inner.step * (inner.size or 1), rel_tol=1e-6)
+
+
+def _divide(placement: Placement, part: Part, copies: int) -> tuple[Placement, Part]:
+    step = part.step / copies
+    index = int(part.source)
+    field = placement.fields[index]
+    half = step * (copies - 1) / 2
+    field = field._replace(start=field.start - half, radius=field.radius + abs(half))
+    divided = replace(part, size=(part.size or 1) * copies, step=step)
+    return placement.with_field(index, field), divided
+
+
+def transpose(placement: Placement, order: Iterable[int]) -> Placement:
+    """Return the placement of a transposed tensor."""
+    return placement._replace(axes=tuple(placement.axes[i] for i in order))
+
+
+def collapse(placement: Placement, index: int) -> Placement:
+    """Return the placement after a sum over an axis, which becomes an axis of size 1."""
+    for part in _flat(placement.axes[index]):
+        if part.source == BATCH:
+            raise UnplaceableError("a sum over the batch axis")
+        if part.is_place:
+            source = int(part.source)
+            field = placement.fields[source]
+            half = part.step * ((part.size or 1) - 1) / 2
+            field = field._replace(start=field.start + half, radius=field.radius + abs(half))
+            placement = placement.with_field(source, field)
+    return placement.with_axis(index, ())
+
+
+def _flat(axis: Axis) -> Iterable[Part]:
+    for part in axis:
+        yield from part.inner if part.source == TOKENS else (part,)
+
+
+def slide(
+    placement: Placement, index: int, kernel: int, stride: int, before: int, count: int
+) -> Placement:
+    """Return the placement after a window slides along an axis.
+
+    A window of stride 2 whose padding is uneven looks half a cell to one side, and trained kernels
+    make up for it: measured with objects in known places, cells lie half way between the center of
+    their window and the center that would spread them evenly. So `shift` goes half of this way,
+    where windows overlap and the way is less than a cell; see docs/decisions.md.
+
+    Parameters
+    ----------
+    placement, index
+        The placement, and the index of the axis.
+    kernel, stride, before
+        The extent of the window with its dilation, its stride, and the padding before the first
+        cell.
+    count
+        The number of positions of the window.
+    """
+    part = single_place(placement.axes[index])
+    if part is None:
+        if any(each.is_place for each in _flat(placement.axes[index])) or kernel > 1:
+            placement = collapse(placement, index) if count == 1 else _refuse_window()
+        return placement.with_axis(index, free(count))
+    size = part.size or 1
+    first = (kernel - 1) / 2 - before
+    even = ((size - 1) - (count - 1) * stride) / 2
+    uneven = even - first if kernel > stride and abs(even - first) < 1 else 0.0
+    return _moved(placement, index, first, stride, (kernel - 1) / 2, count, uneven / 2)
+
+
+def _refuse_window() -> Placement:
+    raise UnplaceableError("a window that slides across several axes of the image")
+
+
+def slide_back(
+    placement: Placement, index: int, kernel: int, stride: int, before: int, count: int
+) -> Placement:
+    """Return the placement after the transpose of slide, with the same parameters."""
+    part = single_place(placement.axes[index])
+    if part is None:
+        if size_of(placement.axes[index]) != 1 or count != 1:
+            return _refuse_window()
+        return placement
+    first = (before - (kernel - 1) / 2) / stride
+    even = (((part.size or 1) - 1) - (count - 1) / stride) / 2
+    uneven = even - first if kernel > stride and abs(even - first) < 1 else 0.0
+    return _moved(placement, index, first, 1 / stride, (kernel - 1) / 2 / stride, count, uneven / 2)
+
+
+def _moved(
+    placement: Placement,
+    index: int,
+    first: float,
+    stride: float,
+    radius: float,
+    count: int,
+    shift: float = 0.0,
+) -> Placement:
+    """Return the placement of new cells, given in units of the old ones."""
+    (part,) = placement.axes[index]
+    source = int(part.source)
+    field = placement.fields[source]
+    start, step = field.start + part.step * first, part.step * stride
+    wide = field.radius + abs(part.step) * radius
+    ends = (start, start + step * (count - 1))
+    placement = placement.with_field(
+        source,
+        Field(
+            start,
+            field.shift + part.step * shift,
+            wide,
+            max(field.low, min(ends) - wide),
+            min(field.high, max(ends) + wide),
+        ),
+    )
+    axis = () if count == 1 else (Part(count, source, step),)
+    return placement.with_axis(index, axis)
+
+
+def resample(placement: Placement, index: int, positions: Array, radius: float) -> Placement:
+    """Return the placement of cells at positions of the old ones, in units of these.
+
+    Raises
+    ------
+    UnplaceableError
+        If the distances of the positions are uneven.
+    """
+    if single_place(placement.axes[index]) is None:
+        raise UnplaceableError("a resizing of an axis that is not positions")
+    count, order = len(positions), np.arange(len(positions))
+    stride = float(positions[-1] - positions[0]) / (count - 1) if count > 1 else 1.0
+    if not np.allclose(positions, positions[0] + stride * order):
+        stride = float(np.polyfit(order, positions, 1)[0])
+    first = float(np.mean(positions - stride * order))
+    uneven = np.abs(positions - first - stride * order).max()
+    if not stride or uneven > _UNEVEN:
+        raise UnplaceableError("a choice of cells at uneven distances")
+    return _moved(placement, index, first, stride, float(uneven) + radius, count)

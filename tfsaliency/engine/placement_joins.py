@@ -1,0 +1,126 @@
+"""Placement of tensors that join several others: by broadcasting, concatenation or stacking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from .placement import (
+    FREE,
+    REPEAT,
+    Axis,
+    Field,
+    Part,
+    Placement,
+    UnplaceableError,
+    Unplaced,
+    free,
+    resample,
+    size_of,
+)
+from .placement_axes import has_places, with_tokens
+
+Place: TypeAlias = Placement | Unplaced | None  # None: does not depend on the images
+
+
+def combine(inputs: Sequence[Place], shape: Sequence[int | None]) -> Placement:
+    """Return the placement of a pointwise function, whose inputs are broadcast to one shape.
+
+    An input that has no place does not move the others: behind an attention layer, the tokens of
+    the residual connection stay where they are.
+    """
+    placed = [place for place in inputs if isinstance(place, Placement)]
+    places = [place for place in placed if place.places] or placed
+    lost = [place for place in inputs if isinstance(place, Unplaced)]
+    if not places or (lost and not places[0].places):
+        raise UnplaceableError(lost[0].reason if lost else "values that depend on no image")
+    axes = tuple(_common([_from_right(p, i) for p in placed], shape[-i]) for i in _down(shape))
+    joined = Placement(axes, places[0].fields)
+    carriers = [[p for p in places if axis in p.places] for axis in range(len(joined.fields))]
+    fields = [_joint([p.fields[i] for p in each or places]) for i, each in enumerate(carriers)]
+    return joined._replace(fields=tuple(fields))
+
+
+def _down(shape: Sequence[int | None]) -> range:
+    return range(len(shape), 0, -1)
+
+
+def _from_right(place: Placement, index: int) -> Axis:
+    return place.axes[-index] if index <= len(place.axes) else ()
+
+
+def _common(axes: Sequence[Axis], size: int | None) -> Axis:
+    """Return the axis of several operands that are broadcast to one size."""
+    full = [axis for axis in axes if size_of(axis) == size]
+    telling = [axis for axis in full if any(p.source not in (FREE, REPEAT) for p in axis)]
+    if any(_differ(axis, telling[0]) for axis in telling[1:]):
+        raise UnplaceableError("a sum or a product of cells that look at different places")
+    if telling:
+        return telling[0]
+    return free(size)
+
+
+def _differ(one: Axis, other: Axis) -> bool:
+    return len(one) != len(other) or any(
+        (a.size, a.source, a.before) != (b.size, b.source, b.before)
+        or not math.isclose(a.step, b.step, rel_tol=1e-3)
+        or _differ(a.inner, b.inner)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _joint(fields: Sequence[Field]) -> Field:
+    """Return the field of cells that see all of several fields."""
+    start, shift = (float(np.mean([f[i] for f in fields])) for i in (0, 1))
+    radius = max(abs(field.start - start) + field.radius for field in fields)
+    return Field(start, shift, radius, min(f.low for f in fields), max(f.high for f in fields))
+
+
+def concatenate(places: Sequence[Place], sizes: Sequence[int], axis: int) -> Placement:
+    """Return the placement of tensors of some sizes that follow each other along an axis.
+
+    Positions behind or before other entries, such as a class token, are tokens.
+    """
+    known = [(i, place) for i, place in enumerate(places) if isinstance(place, Placement)]
+    here = [(i, place) for i, place in known if has_places(place.axes[axis])]
+    if len(here) > 1:
+        raise UnplaceableError("a concatenation of cells")
+    total = sum(sizes)
+    for number, place in here:
+        return place.with_axis(axis, with_tokens(place.axes[axis], sum(sizes[:number]), total))
+    for lost in places:
+        if isinstance(lost, Unplaced):
+            raise UnplaceableError(lost.reason)
+    placed = [place.with_axis(axis, ()) for _, place in known]
+    shape = [size_of(one) for one in placed[0].axes]
+    return combine(placed, shape).with_axis(axis, free(total))
+
+
+def stack(placed: Sequence[Placement], axis: int) -> Placement:
+    """Return the placement of a stack of tensors, along a new axis.
+
+    Tensors that look at successive places, like the frames of a video, make an axis of the image.
+    """
+    first = placed[0]
+    starts = np.array([[field.start for field in place.fields] for place in placed])
+    differ = np.flatnonzero(np.ptp(starts, axis=0))
+    axes = list(first.axes)
+    if any(_differ(a, b) for p in placed[1:] for a, b in zip(p.axes, axes, strict=True)):
+        raise UnplaceableError("a stack of cells that look at different places")
+    if not len(differ):
+        axes.insert(axis, free(len(placed)))
+        return first._replace(axes=tuple(axes))
+    if len(differ) > 1 or int(differ[0]) in first.places:
+        raise UnplaceableError("a stack of cells that look at different places")
+    source = int(differ[0])
+    fields = [place.fields[source] for place in placed]
+    axes.insert(axis, (Part(len(placed), source, 1.0),))
+    unit = first.fields[source]._replace(start=0.0, low=-np.inf, high=np.inf)
+    joined = Placement(tuple(axes), first.fields).with_field(source, unit)
+    joined = resample(joined, axis, starts[:, source], 0.0)
+    low, high = min(f.low for f in fields), max(f.high for f in fields)
+    field = joined.fields[source]._replace(low=low, high=high)
+    return joined.with_field(source, field)

@@ -1,0 +1,260 @@
+"""Placement of the outputs of each TensorFlow operation, from the placement of its inputs.
+
+An operation without a rule leaves its outputs unplaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import tensorflow as tf
+
+from .placement import (
+    REPEAT,
+    Axis,
+    Placement,
+    UnplaceableError,
+    collapse,
+    free,
+    reshape,
+    size_of,
+    transpose,
+)
+from .placement_axes import choose, crop, has_places, pad
+from .placement_joins import Place, combine, concatenate, stack
+from .placement_ops import Rule, attribute, constant, known, partly_constant, placed, shape_of
+from .placement_windows import WINDOW_RULES
+
+# Operations that may take some tokens and leave others.
+SLICES = ("StridedSlice", "Slice", "GatherV2", "Split", "SplitV", "Unpack")
+_POINTWISE = """
+Identity Cast StopGradient PreventGradient CheckNumerics Snapshot EnsureShape Abs Ceil Cos Cosh
+Elu Erf Erfc Exp Expm1 Floor Inv IsFinite IsInf IsNan LeakyRelu Log Log1p LogicalNot Neg
+Reciprocal Relu Relu6 Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Square
+Tanh Add AddN AddV2 Atan2 BiasAdd Div DivNoNan Equal FloorDiv FloorMod Greater GreaterEqual Less
+LessEqual LogicalAnd LogicalOr Maximum Minimum Mul MulNoNan Mod NotEqual Pow RealDiv
+SquaredDifference Sub TruncateDiv Xdivy Xlogy ClipByValue Select SelectV2 FusedBatchNormV3
+FusedBatchNormV2 FusedBatchNorm LRN BroadcastTo
+"""
+PRODUCT = "a product of two signals, as in attention"
+
+
+def _pointwise(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    places = inputs[:1] if op.type == "BroadcastTo" else inputs
+    return [combine(places, shape_of(op.outputs[0]))]
+
+
+def _each(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    return inputs
+
+
+def _reshape(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    return [reshape(placed(inputs[0]), shape_of(op.outputs[0]))]
+
+
+def _transpose(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    return [transpose(placed(inputs[0]), map(int, constant(op, 1)))]
+
+
+def _pad(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    place = placed(inputs[0])
+    for axis, (before, after) in enumerate(constant(op, 1)):
+        place = pad(place, axis, int(before), int(after))
+    return [place]
+
+
+def _concatenate(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    shapes = [shape_of(tensor) for tensor in op.inputs[:-1]]
+    axis = int(constant(op, len(shapes))) % len(shapes[0])
+    return [concatenate(inputs[:-1], [known(shape[axis]) for shape in shapes], axis)]
+
+
+def _stack(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    axis = int(op.get_attr("axis")) % len(shape_of(op.outputs[0]))
+    return [stack([placed(place) for place in inputs], axis)]
+
+
+def _unstack(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    place = placed(inputs[0])
+    axis = int(op.get_attr("axis")) % len(place.axes)
+    cut = [crop(place, axis, i, 1, 1) for i in range(len(op.outputs))]
+    return [_without(each, axis) for each in cut]
+
+
+def _without(place: Placement, axis: int) -> Placement:
+    return place._replace(axes=(*place.axes[:axis], *place.axes[axis + 1 :]))
+
+
+def _split(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    value, axis = (1, 0) if op.type == "Split" else (0, 2)
+    place = placed(inputs[value])
+    index = int(constant(op, axis)) % len(place.axes)
+    sizes = [known(shape_of(output)[index]) for output in op.outputs]
+    starts = np.cumsum([0, *sizes])
+    return [crop(place, index, int(s), 1, n) for s, n in zip(starts, sizes, strict=False)]
+
+
+def _slice(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    place, counts = placed(inputs[0]), shape_of(op.outputs[0])
+    for axis, begin in enumerate(partly_constant(op, 1)):
+        place = _cut(place, axis, begin, 1, counts[axis])
+    return [place]
+
+
+def _cut(
+    place: Placement, axis: int, begin: int | None, stride: int | None, count: int | None
+) -> Placement:
+    if count is None and not begin and stride == 1:  # all images
+        return place
+    if begin is None or stride is None or count is None:
+        raise UnplaceableError("a choice of cells that is not constant")
+    return crop(place, axis, begin, stride, count)
+
+
+def _strided_slice(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    place, counts = placed(inputs[0]), shape_of(op.outputs[0])
+    begins, strides = partly_constant(op, 1), partly_constant(op, 3)
+    masks = ("begin_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+    whole, ellipsis, new, shrink = (int(op.get_attr(name)) for name in masks)
+    n = len(begins)
+    named = sum(not (ellipsis | new) >> i & 1 for i in range(n))
+    at, to, dropped = 0, 0, []  # axes of the input, with new ones, and of the output
+    for i in range(n):
+        if ellipsis >> i & 1:
+            passed = len(shape_of(op.inputs[0])) - named
+            at, to = at + passed, to + passed
+        elif new >> i & 1:
+            place = place._replace(axes=(*place.axes[:at], (), *place.axes[at:]))
+            at, to = at + 1, to + 1
+        else:
+            begin, stride = begins[i], strides[i]
+            if whole >> i & 1 and not shrink >> i & 1:
+                begin = 0 if (stride or 1) > 0 else -1
+            if begin is not None and begin < 0:
+                begin += known(size_of(place.axes[at]))
+            if shrink >> i & 1:
+                place = _cut(place, at, begin, 1, 1)
+                dropped.append(at)
+            else:
+                place = _cut(place, at, begin, stride, counts[to])
+                to += 1
+            at += 1
+    for axis in reversed(dropped):
+        place = _without(place, axis)
+    return [place]
+
+
+def _gather(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    if attribute(op, "batch_dims", 0) or inputs[1] is not None:
+        raise UnplaceableError("a choice of cells that depends on the image")
+    place, entries = placed(inputs[0]), constant(op, 1)
+    axis = int(constant(op, 2)) % len(place.axes)
+    if entries.ndim > 1:
+        raise UnplaceableError("a choice of cells in several axes")
+    chosen = choose(place, axis, entries.reshape(-1) % known(size_of(place.axes[axis])))
+    return [chosen if entries.ndim else _without(chosen, axis)]
+
+
+def _reduce(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    place = placed(inputs[0])
+    axes = {int(axis) % len(place.axes) for axis in constant(op, 1).reshape(-1)}
+    for axis in axes:
+        place = collapse(place, axis)
+    if not attribute(op, "keep_dims", False):
+        for axis in sorted(axes, reverse=True):
+            place = _without(place, axis)
+    return [place]
+
+
+def _along_last(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    place = placed(inputs[0])
+    axis = int(constant(op, 1)) % len(place.axes) if op.type in ("Cumsum", "Cumprod") else -1
+    if has_places(place.axes[axis]):
+        raise UnplaceableError(f"{op.type} over cells")
+    return [place]
+
+
+def _tile(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    place = placed(inputs[0])
+    for axis, copies in enumerate(partly_constant(op, 1)):
+        size = size_of(place.axes[axis])
+        if copies == 1:
+            continue
+        if copies is None or size is None or has_places(place.axes[axis]):
+            raise UnplaceableError("copies of cells beside each other")
+        tiled = free(size * copies)
+        if size == 1 and tiled:
+            tiled = (replace(tiled[0], source=REPEAT),)
+        place = place.with_axis(axis, tiled)
+    return [place]
+
+
+def _reverse(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    place = placed(inputs[0])
+    for axis in constant(op, 1):
+        size = known(size_of(place.axes[axis]))
+        place = choose(place, int(axis), np.arange(size)[::-1])
+    return [place]
+
+
+def _matmul(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    names = ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
+    flips = [bool(op.get_attr(name)) for name in names]
+    counts = shape_of(op.outputs[0])
+    if inputs[0] is not None and inputs[1] is not None:
+        raise UnplaceableError(PRODUCT)
+    first = inputs[1] is None
+    place = placed(inputs[0] if first else inputs[1])
+    # The summed axis is the last of the first operand and the last but one of the second.
+    summed = -1 if first != flips[not first] else -2
+    kept = place.axes[-3 - summed]
+    place = collapse(place, len(place.axes) + summed)
+    last: tuple[Axis, Axis] = (kept, free(counts[-1])) if first else (free(counts[-2]), kept)
+    lead = [
+        axis or free(n)
+        for axis, n in zip(place.axes[:-2], counts[-len(place.axes) :], strict=False)
+    ]
+    extra = [free(n) for n in counts[: len(counts) - len(place.axes)]]
+    return [place._replace(axes=(*extra, *lead, *last))]
+
+
+def _einsum(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    given = [i for i, place in enumerate(inputs) if place is not None]
+    if len(given) > 1:
+        raise UnplaceableError(PRODUCT)
+    terms, result = op.get_attr("equation").decode().replace(" ", "").split("->")
+    labels, place = terms.split(",")[given[0]], placed(inputs[given[0]])
+    if "." in terms or len(set(labels)) < len(labels):
+        raise UnplaceableError("an Einsum of such an equation")
+    for axis, label in enumerate(labels):
+        if label not in result:
+            place = collapse(place, axis)
+    axes = dict(zip(labels, place.axes, strict=True))
+    counts = shape_of(op.outputs[0])
+    named = [axes.get(label) or free(n) for label, n in zip(result, counts, strict=True)]
+    return [place._replace(axes=tuple(named))]
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_POINTWISE.split(), _pointwise),
+    **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims"), _reshape),
+    **dict.fromkeys(("Pad", "PadV2", "MirrorPad"), _pad),
+    **dict.fromkeys(("Split", "SplitV"), _split),
+    **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"), _reduce),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Cumsum", "Cumprod"), _along_last),
+    **dict.fromkeys(("MatMul", "BatchMatMulV2", "BatchMatMulV3", "BatchMatMul"), _matmul),
+    **WINDOW_RULES,
+    "IdentityN": _each,
+    "Transpose": _transpose,
+    "ConcatV2": _concatenate,
+    "Pack": _stack,
+    "Unpack": _unstack,
+    "Slice": _slice,
+    "StridedSlice": _strided_slice,
+    "GatherV2": _gather,
+    "Tile": _tile,
+    "ReverseV2": _reverse,
+    "Einsum": _einsum,
+}

@@ -1,0 +1,128 @@
+"""Placements of all tensors of a traced graph, and what their cells lead to.
+
+The rules of operations are applied in the order of the graph, inside called functions too. Then the
+graph is read backwards: which cells reach the outputs, and through which products of two signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from .coverage import between
+from .graph_nodes import SHAPE_OPS
+from .placement import TOKENS, Placement, UnplaceableError, Unplaced, place_images
+from .placement_joins import Place
+from .placement_rules import PRODUCT, RULES, SLICES
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+OUTPUTS = "outputs"  # the end of a path, beside names of products
+
+
+class Placements(NamedTuple):
+    """The placements in one traced graph.
+
+    Parameters
+    ----------
+    of
+        The place of each tensor that depends on the images, by its reference.
+    path
+        The operations between the images and the outputs, in the graph's order.
+    products
+        The operations on this path that multiply two signals, as attention does.
+    ends
+        For each operation of the path, what its cells reach first: OUTPUTS, or names of products.
+        Cells reach nothing if a slice behind them keeps other tokens only.
+    """
+
+    of: Mapping[Any, Place]
+    path: Sequence[tf.Operation]
+    products: Sequence[tf.Operation]
+    ends: Mapping[tf.Operation, frozenset[str]]
+
+    def place_of(self, tensor: tf.Tensor) -> Place:
+        """Return the place of a tensor; None if it does not depend on the images."""
+        return self.of.get(tensor.ref())
+
+
+def find_placements(images: tf.Tensor, outputs: tf.Tensor) -> Placements:
+    """Place all tensors between the images and the outputs in the graph being traced."""
+    of: dict[Any, Place] = {images.ref(): place_images(images.shape)}
+    products: list[tf.Operation] = []
+    _place_graph(images.graph.get_operations(), of, products)
+    path = list(between([images], outputs))
+    on_path = set(path)
+    products = [op for op in products if op in on_path]
+    found = Placements(of, path, products, {})
+    return found._replace(ends=_ends(found, outputs.op))
+
+
+def _place_graph(
+    operations: Iterable[tf.Operation], of: dict[Any, Place], products: list[tf.Operation]
+) -> None:
+    """Place the outputs of operations, which are in the order of execution."""
+    for op in operations:
+        inputs = [of.get(tensor.ref()) for tensor in op.inputs]
+        if op.type in SHAPE_OPS or all(place is None for place in inputs):
+            continue
+        for tensor, place in zip(op.outputs, _outputs(op, inputs, products), strict=False):
+            of[tensor.ref()] = place
+
+
+def _outputs(
+    op: tf.Operation, inputs: Sequence[Place], products: list[tf.Operation]
+) -> Sequence[Place]:
+    n = len(op.outputs)
+    try:
+        if op.type in _CALLS:
+            return _called(op, inputs, products)
+        if op.type not in RULES:
+            raise UnplaceableError(f"the operation {op.type}")
+        found = list(RULES[op.type](op, inputs))
+        return found + [Unplaced(f"the operation {op.type}")] * (n - len(found))
+    except UnplaceableError as error:
+        reason = str(error)
+        if reason == PRODUCT:
+            products.append(op)
+        if "(" not in reason:
+            reason = f"{reason} ({op.name})"
+        return [Unplaced(reason)] * n
+
+
+def _called(
+    op: tf.Operation, inputs: Sequence[Place], products: list[tf.Operation]
+) -> Sequence[Place]:
+    """Place the outputs of a called function."""
+    body = op.graph._get_function(op.get_attr("f").name).graph
+    of = {tensor.ref(): place for tensor, place in zip(body.inputs, inputs, strict=True)}
+    inner: list[tf.Operation] = []
+    _place_graph(body.get_operations(), of, inner)
+    products += [op] * bool(inner)
+    return [of.get(tensor.ref()) for tensor in body.outputs]
+
+
+def _ends(found: Placements, last: tf.Operation) -> dict[tf.Operation, frozenset[str]]:
+    on_path, products = set(found.path), {op.name for op in found.products}
+    ends: dict[tf.Operation, frozenset[str]] = {last: frozenset({OUTPUTS})}
+    for op in reversed(found.path):
+        reached: frozenset[str] = ends.get(op, frozenset())
+        for tensor in op.outputs:
+            for consumer in tensor.consumers():
+                if consumer in on_path and not _drops(found, tensor, consumer):
+                    one = frozenset({consumer.name})
+                    reached |= one if consumer.name in products else ends.get(consumer, frozenset())
+        ends[op] = reached
+    return ends
+
+
+def _drops(found: Placements, tensor: tf.Tensor, consumer: tf.Operation) -> bool:
+    """Return whether an operation takes no cell of a tensor, only its other tokens."""
+    place = found.place_of(tensor)
+    if consumer.type not in SLICES or not isinstance(place, Placement):
+        return False
+    if not any(part.source == TOKENS for axis in place.axes for part in axis):
+        return False
+    outputs = [found.place_of(output) for output in consumer.outputs]
+    return all(isinstance(each, Placement) and not each.places for each in outputs)
