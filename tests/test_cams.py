@@ -18,6 +18,9 @@ from tfsaliency.methods.cam import CAM_WEIGHTS
 
 SIZE = 12
 RNG = np.random.default_rng
+# The center of the first cell and the step of layers of _network, along both axes: a valid
+# convolution of size 3 moves by 1, a pool of size 2 by half a pixel, one of size 2 behind it by 1.
+PLACES = {"backbone": (2.5, 2), "rectified": (2.5, 2), "last": (3.5, 2)}
 
 
 def _network(dtype="float64", input_dtype="float64"):
@@ -41,6 +44,10 @@ def _head(model, name):
     return keras.Sequential(
         [keras.Input(behind[0].input.shape[1:], dtype=behind[0].input.dtype), *behind]
     )
+
+
+def _placed(maps, place):
+    return slow.placed(maps, (SIZE, SIZE), [place, place])[..., np.newaxis]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,7 @@ def _features(model, name, images, targets, rule="gradient"):
 def test_a_cam_equals_its_definition(kind, layer, model, images):
     found = tfs.attributions(model, images, slow.method(tfs.CAM(kind, layer)), targets=[0, 1, 2])
     values, slopes = _features(model, layer, images, found.targets)
-    reference = slow.cam(kind, values, slopes, (SIZE, SIZE))[..., np.newaxis]
+    reference = _placed(slow.cam(kind, values, slopes), PLACES[layer])
     assert (reference.reshape(3, -1).max(axis=1) > 0).all()
     slow.near(found["composed"], reference)
 
@@ -82,7 +89,7 @@ def test_a_cam_follows_the_rule_of_its_method_or_its_own(rule, model, images):
     ]
     found = tfs.attributions(model, images, methods, targets=1)
     values, slopes = _features(model, "last", images, found.targets, rule)
-    reference = slow.cam("layer_cam", values, slopes, (SIZE, SIZE))[..., np.newaxis]
+    reference = _placed(slow.cam("layer_cam", values, slopes), PLACES["last"])
     plain = tfs.attributions(model, images, slow.method(tfs.CAM("layer_cam", "last")), targets=1)
     assert np.abs(plain["composed"] - reference).max() > 0.01 * reference.max()
     slow.near(found["composed"], reference)
@@ -99,7 +106,7 @@ def test_a_rule_in_the_traced_graph(images):
     method = slow.method(tfs.CAM("layer_cam", "conv"), "guided_backprop")
     found = tfs.attributions(model, images, method, targets=1)
     values, slopes = _features(model, "conv", images, found.targets, "guided_backprop")
-    reference = slow.cam("layer_cam", values, slopes, (SIZE, SIZE))[..., np.newaxis]
+    reference = _placed(slow.cam("layer_cam", values, slopes), (1, 1))
     slow.near(found["composed"], reference)
 
 
@@ -114,7 +121,7 @@ def test_of_a_linear_head_grad_cam_is_cam(images):
     values = keras.Model(i, conv).predict(images, verbose=0)
     rows = model.get_weights()[-2].T[found.targets]
     cam = np.maximum(np.einsum("nhwk,nk->nhw", values, rows), 0) / (8 * 8)
-    slow.near(found["grad_cam"], slow.resized(cam, (SIZE, SIZE)))
+    slow.near(found["grad_cam"], _placed(cam, (2, 1))[..., 0])
 
 
 def test_guided_grad_cam_is_the_product(model, images):
@@ -183,7 +190,7 @@ def test_of_a_layer_that_is_called_twice_the_last_call_counts(images):
     values = keras.Model(i, second).predict(images, verbose=0)
     kernel = model.get_weights()[-2][:, 0].reshape(1, SIZE, SIZE, 2)
     slopes = np.repeat(kernel, 3, axis=0)
-    slow.near(found["composed"][..., 0], slow.cam("grad_cam", values, slopes, (SIZE, SIZE)))
+    slow.near(found["composed"], _placed(slow.cam("grad_cam", values, slopes), (0, 1)))
 
 
 @pytest.mark.parametrize("axes", [1, 3])
@@ -198,14 +205,18 @@ def test_sequences_and_volumes(axes):
     found = tfs.attributions(model, given, "layer_cam", targets=[0, 2])
     values = keras.Model(i, x).predict(given, verbose=0)
     kernel = model.get_weights()[-2].T[[0, 2]].reshape(values.shape)
-    slow.near(found["layer_cam"][..., 0], slow.cam("layer_cam", values, kernel, shape))
+    # A window of size 3 and stride 2 on an even size leaves the last pixel out.
+    places = [(1.25, 2) if size % 2 == 0 else (1, 2) for size in shape]
+    seen = [(0, size - 2 if size % 2 == 0 else size - 1) for size in shape]
+    reference = slow.placed(slow.cam("layer_cam", values, kernel), shape, places, seen)
+    slow.near(found["layer_cam"][..., 0], reference)
 
 
-def test_other_sizes_are_those_of_tensorflow():
-    """The slow version's interpolation is the bilinear one of tf.image.resize."""
+def test_evenly_spread_cells_are_a_bilinear_resizing():
     maps = RNG(0).normal(size=(2, 5, 7)).astype(np.float32)
     resized = tf.image.resize(maps[..., np.newaxis], (12, 9)).numpy()[..., 0]
-    slow.near(slow.resized(maps, (12, 9)), resized, 1e-6)
+    places = [((new / old - 1) / 2, new / old) for new, old in ((12, 5), (9, 7))]
+    slow.near(slow.placed(maps, (12, 9), places), resized, 1e-6)
 
 
 def test_cams_nest(model, images):
@@ -310,23 +321,26 @@ def test_layers_that_cannot_be_taken_are_refused(model, images):
             tfs.attributions(of, given, slow.method(tfs.CAM(layer=layer)))
 
     refused(tfs.OptionError, "Unknown layer: 'lsat'. Did you mean 'last'", "lsat")
-    refused(tfs.ModelError, r"'hidden', which returns hidden \(None, 6\).*: last, rect", "hidden")
+    refused(tfs.GeometryError, r"'hidden': it has a single cell.*first: last, rect", "hidden")
     flat = keras.Sequential(
         [keras.Input((SIZE, SIZE, 2)), layers.Flatten(), layers.Dense(3, name="top")]
     )
-    refused(tfs.ModelError, r"a grid of features.*Received: top \(None, 3\), flatten", None, flat)
+    refused(tfs.GeometryError, r"Received: top: .*single cell.*; flatten", None, flat)
     refused(tfs.ModelError, "Expected a keras.Model, whose layers", None, lambda x: model(x))
     i = keras.Input((SIZE, SIZE, 2))
     side = layers.Conv2D(2, 3, name="side")(i)
     main = layers.Conv2D(2, 3, name="main")(i)
     heads = [layers.Dense(2)(layers.Flatten()(x)) for x in (main, side)]
     two = tfs.prepare(keras.Model(i, heads), output=0)
-    refused(tfs.ModelError, r"'side'.*Candidates, from last to first: main\.", "side", two)
+    refused(tfs.GeometryError, r"'side': it is not on the way.*best first: main\.", "side", two)
     names = [keras.Sequential([keras.Input((SIZE, SIZE, 2)), layers.Conv2D(2, 3, name="conv")])]
     names.append(keras.Sequential([keras.Input((10, 10, 2)), layers.Conv2D(2, 3, name="conv")]))
     both = keras.Sequential([keras.Input((SIZE, SIZE, 2)), *names, layers.Flatten()])
     refused(
-        tfs.OptionError, "name of one layer. Received: 'conv', the name of 2 layers", "conv", both
+        tfs.OptionError,
+        "path of one layer. Received: 'conv', the name of .*/conv and",
+        "conv",
+        both,
     )
 
 
@@ -334,7 +348,14 @@ def test_layers_that_cannot_be_taken_are_refused(model, images):
     ("make", "match"),
     [
         (lambda: tfs.CAM("gradcam"), "Unknown weights: 'gradcam'. Did you mean 'grad_cam'"),
-        (lambda: tfs.CAM(layer=3), "layer as a name, or None. Received: 3"),
+        (lambda: tfs.CAM(layer=3.5), "layer as a name, a path .*. Received: 3.5"),
+        (lambda: tfs.CAM(grid=(3, 3)), "grid as the number of cells .* beside the layer"),
+        (
+            lambda: tfs.CAM(layer="a", grid=(3, 0)),
+            "number of cells in grid as an int of at least 1",
+        ),
+        (lambda: tfs.CAM(layer="a", prefix=1), "prefix beside grid"),
+        (lambda: tfs.CAM(relu=1), "relu as True or False. Received: 1"),
         (lambda: tfs.CAM(rule="gradeint"), "Unknown rule: 'gradeint'. Did you mean 'gradient'"),
         (lambda: tfs.Method("a", "gradient", None, "mean"), None),
     ],

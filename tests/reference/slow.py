@@ -127,17 +127,29 @@ def expected(model, images, targets, samples, baselines=None, seed=0):
     return total / samples
 
 
-def resized(maps, shape):
-    """Maps (n, ...) of another size: linear between the middles of pixels, constant beyond."""
-    for axis, size in enumerate(shape, start=1):
-        old = maps.shape[axis]
-        places = (np.arange(size) + 0.5) * old / size - 0.5
-        maps = np.apply_along_axis(lambda v, p=places, n=old: np.interp(p, range(n), v), axis, maps)
+def placed(maps, shape, places, seen=None):
+    """Maps (n, ...) in images: linear between the centers of cells, constant beyond them.
+
+    For each axis, places has the center of the first cell and the step, seen the first and the last
+    pixel that a cell sees.
+    """
+    for axis, (size, (first, step)) in enumerate(zip(shape, places, strict=True), start=1):
+        centers = first + step * np.arange(maps.shape[axis])
+        pixels = np.arange(size)
+        maps = np.apply_along_axis(lambda v, p=pixels, c=centers: np.interp(p, c, v), axis, maps)
+        if seen is not None:
+            low, high = seen[axis - 1]
+            hidden = (pixels < low) | (pixels > high)
+            maps = np.where(
+                np.expand_dims(hidden, list(range(axis)) + list(range(axis + 1, maps.ndim))),
+                0,
+                maps,
+            )
     return maps
 
 
-def cam(kind, values, slopes, shape):
-    """A class activation map (n, *shape), of outputs and slopes (n, ..., channels)."""
+def cam(kind, values, slopes, relu=True):
+    """A class activation map (n, ...), of outputs and slopes (n, ..., channels)."""
     values, slopes = (array.astype(np.float64) for array in (values, slopes))
     maps = []
     for a, g in zip(values, slopes, strict=True):
@@ -148,6 +160,10 @@ def cam(kind, values, slopes, shape):
                 weight = gk.mean()
             elif kind == "layer_cam":
                 weight = np.maximum(gk, 0)
+            elif kind == "hires_cam":
+                weight = gk
+            elif kind == "xgrad_cam":
+                weight = (gk * ak).sum() / ak.sum() if ak.sum() else 0.0
             else:
                 alpha = np.zeros(gk.shape)
                 for place in np.ndindex(gk.shape):
@@ -155,8 +171,8 @@ def cam(kind, values, slopes, shape):
                     alpha[place] = gk[place] ** 2 / below if below else 0.0
                 weight = (alpha * np.maximum(gk, 0)).sum()
             total += weight * ak
-        maps.append(np.maximum(total, 0))
-    return resized(np.stack(maps), shape)
+        maps.append(np.maximum(total, 0) if relu else total)
+    return np.stack(maps)
 
 
 def near(found, reference, tolerance=1e-5):

@@ -104,7 +104,7 @@ def _forward(subject: Subject, callee: Model) -> Forward | LayerForward:
         forward = lower_precision(subject.precision, forward, callee)
     if subject.layer is None:
         return forward
-    return LayerForward(forward, subject.model, callee, subject.layer, subject.inputs.explained)
+    return LayerForward(forward, callee, subject)
 
 
 def run(

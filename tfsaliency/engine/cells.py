@@ -9,7 +9,16 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ..methods.cell_grids import CellGrid
-from .placement import BATCH, TOKENS, Axis, Part, Placement, UnplaceableError, collapse, size_of
+from ..placement.parts import (
+    BATCH,
+    TOKENS,
+    Axis,
+    Part,
+    Placement,
+    UnplaceableError,
+    collapse,
+    size_of,
+)
 
 
 class Cells(NamedTuple):

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import ops as _tf_ops
 
 from ..errors import OpaqueModelError
 from ..methods.rules import RULES, Rule, RuleName, Site, gradient
-from .coverage import LEAKY_SCOPE, SITE_SCOPE, match_site
+from .coverage import CUSTOM, LEAKY_SCOPE, MARK, SITE_SCOPE, match_site
 from .model_io import has_visible_layers, symbolic_ends
 
 
@@ -234,6 +235,20 @@ def inject(model: keras.Model) -> keras.Model:
         return keras.models.clone_model(view, clone_function=clone_operation)
 
     return clone(model)
+
+
+def forget_custom_gradients(graph: tf.Graph) -> None:
+    """Drop a graph's entries from TensorFlow's registry of gradient functions.
+
+    tf.custom_gradient adds an entry for each call, and never removes it. Each holds the whole
+    graph, some 3 MB for a model of ten ReLUs. The graph cannot be differentiated afterwards.
+    """
+    registered = _tf_ops.gradient_registry._registry
+    for op in graph.get_operations():
+        if op.type == "IdentityN":
+            name = op.node_def.attr[MARK].s.decode()
+            if name.startswith(CUSTOM):
+                registered.pop(name, None)
 
 
 def list_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

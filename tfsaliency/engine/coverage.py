@@ -26,6 +26,7 @@ _SITE = re.compile(rf"(?:.*/)?(?:{SITE_SCOPE}|{LEAKY_SCOPE})(?:_\d+)?(?=/)")
 
 # The graph engine sets this attribute of a ReLU op to the name of its gradient function.
 MARK, MARKED = "_gradient_op_type", b"TfsaliencyRelu"
+CUSTOM = "CustomGradient-"  # TensorFlow's names for gradients of tf.custom_gradient
 
 
 EngineName = Literal["model", "clone", "graph"]

@@ -19,10 +19,10 @@ from ..arrays import Array
 from ..errors import ModelError
 from ..methods.rules import gradient
 from .cells import LayerChoice
-from .clone import backward_rule
+from .clone import backward_rule, forget_custom_gradients
 from .coverage import Census, EngineName, check_coverage, check_passed, find_relus
 from .graph_nodes import find_captured
-from .graph_rewrite import differentiate_marked, forget_custom_gradients
+from .graph_rewrite import differentiate_marked
 from .layer_outputs import LayerForward
 from .model_io import Forward, list_weights
 from .scores import Head, choose_targets, describe_score, find_head, score_values, widen_head

@@ -14,19 +14,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tensorflow.python.framework import ops as _tf_ops
 from tensorflow.python.grappler import tf_optimizer as _grappler
 
 from ..errors import ModelError
 from ..methods.rules import Site
-from .clone import active_rule
-from .coverage import MARK, MARKED, match_site
+from .clone import active_rule, forget_custom_gradients
+from .coverage import CUSTOM, MARK, MARKED, match_site
 from .graph_nodes import CONTROL_FLOW, Inner, inside, make_nodes
 from .layer_outputs import LayerForward
 from .model_io import Forward
 from .relu_patterns import RELU, kind
 
-_CUSTOM = "CustomGradient-"  # TensorFlow's names for gradients of tf.custom_gradient
 # Attributes that prevent inlining of a function.
 _KEEPS_WHOLE = ("_XlaMustCompile", "_noinline", "api_implements")
 _LOWER = "_lower_using_switch_merge"  # expand a loop or a branch into the surrounding graph
@@ -99,20 +97,6 @@ def differentiate_marked(
             f"Cannot differentiate the traced graph of the model: {error} Use methods='gradient', "
             "or write the model of layers that a clone can be made of."
         ) from error
-
-
-def forget_custom_gradients(graph: tf.Graph) -> None:
-    """Drop a graph's entries from TensorFlow's registry of gradient functions.
-
-    tf.custom_gradient adds an entry for each call, and never removes it. Each holds the whole
-    graph, some 3 MB for a model of ten ReLUs. The graph cannot be differentiated afterwards.
-    """
-    registered = _tf_ops.gradient_registry._registry
-    for op in graph.get_operations():
-        if op.type == "IdentityN":
-            name = op.node_def.attr[MARK].s.decode()
-            if name.startswith(_CUSTOM):
-                registered.pop(name, None)
 
 
 @tf.RegisterGradient(MARKED.decode())
@@ -209,7 +193,7 @@ def _mark(graph: Any) -> bool:
         attributes = inner.definition.attr
         if kind(inner.node) == RELU:
             attributes[MARK].s = MARKED
-        elif MARK in attributes and attributes[MARK].s.startswith(_CUSTOM.encode()):
+        elif MARK in attributes and attributes[MARK].s.startswith(CUSTOM.encode()):
             del attributes[MARK]
             # An AttributionReLU contains a ReLU op, which is marked: nothing is lost.
             dropped |= match_site(inner.definition.input[0]) is None

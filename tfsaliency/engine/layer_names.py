@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -11,15 +11,15 @@ from ..errors import OptionError, unknown_option
 from .clone import Borrowed
 from .model_io import has_visible_layers
 
+NamedLayer: TypeAlias = tuple[str, keras.layers.Layer]  # a path and its layer
 
-def named_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+
+def named_layers(model: keras.Model) -> list[NamedLayer]:
     """Return the layers of a model or of its clone by path, in order of execution, each once."""
     return list(_walk(model, "", {id(model)}))
 
 
-def _walk(
-    outer: keras.layers.Layer, path: str, seen: set[int]
-) -> Iterator[tuple[str, keras.layers.Layer]]:
+def _walk(outer: keras.layers.Layer, path: str, seen: set[int]) -> Iterator[NamedLayer]:
     for operation in _children(outer):
         inner = operation.operation if isinstance(operation, Borrowed) else operation
         if isinstance(inner, keras.layers.Layer) and id(inner) not in seen:
@@ -60,9 +60,7 @@ def path_of(model: keras.Model, layer: str | int | keras.layers.Layer) -> str:
     )
 
 
-def find_named(
-    layers: Sequence[tuple[str, keras.layers.Layer]], name: str, best: Sequence[str]
-) -> list[tuple[str, keras.layers.Layer]]:
+def find_named(layers: Sequence[NamedLayer], name: str, best: Sequence[str]) -> list[NamedLayer]:
     """Return the layers of a path or a name.
 
     Parameters

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ..placement.joins import Place
+from ..placement.parts import TOKENS, Placement, UnplaceableError, Unplaced, place_images
+from ..placement.rules import PRODUCT, RULES, SLICES
 from .coverage import between
 from .graph_nodes import SHAPE_OPS
-from .placement import TOKENS, Placement, UnplaceableError, Unplaced, place_images
-from .placement_joins import Place
-from .placement_rules import PRODUCT, RULES, SLICES
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 OUTPUTS = "outputs"  # the end of a path, beside names of products

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from ..arrays import Array
-from .placement import (
+from .cuts import crop, pad
+from .joins import Place
+from .operations import Rule, attribute, constant, placed, shape_of
+from .parts import (
     FREE,
     REPEAT,
     Placement,
@@ -23,9 +27,6 @@ from .placement import (
     slide_back,
     transpose,
 )
-from .placement_axes import crop, pad
-from .placement_joins import Place
-from .placement_ops import Rule, attribute, constant, known, placed, shape_of
 
 _CHANNELS_FIRST = "NCHW", "NCDHW"
 
@@ -53,18 +54,18 @@ def _spatial(op: tf.Operation) -> list[int]:
     return list(range(2, rank)) if first else list(range(1, rank - 1))
 
 
-def _windows(op: tf.Operation, place: Placement, kernel: Sequence[int | None]) -> Placement:
+def _windows(op: tf.Operation, place: Placement, kernel: Sequence[int]) -> Placement:
     """Return the placement after windows of some sizes slide along the spatial axes."""
     axes, counts = _spatial(op), shape_of(op.outputs[0])
     given = shape_of(op.inputs[0])
     for axis, before, stride, extent in _steps(op, axes, given, kernel):
-        place = slide(place, axis, extent, stride, before, known(counts[axis]))
+        place = slide(place, axis, extent, stride, before, counts[axis])
     (channels,) = set(range(1, len(counts))) - set(axes)
     return collapse(place, channels).with_axis(channels, free(counts[channels]))
 
 
 def _steps(
-    op: tf.Operation, axes: Sequence[int], given: Sequence[int | None], kernel: Sequence[Any]
+    op: tf.Operation, axes: Sequence[int], given: Sequence[int], kernel: Sequence[Any]
 ) -> list[tuple[int, int, int, int]]:
     """Return for each axis: its index, the padding before it, the stride, the window's extent."""
     strides = list(map(int, constant(op, 2))) if op.type == "MaxPoolV2" else op.get_attr("strides")
@@ -78,8 +79,8 @@ def _steps(
         if padding == "EXPLICIT":
             before = int(explicit[2 * axis])
         elif padding == "SAME":
-            count = -(-known(given[axis]) // stride)
-            before = max((count - 1) * stride + extent - known(given[axis]), 0) // 2
+            count = -(-given[axis] // stride)
+            before = max((count - 1) * stride + extent - given[axis], 0) // 2
         else:
             before = 0
         steps.append((axis, before, stride, extent))
@@ -92,7 +93,7 @@ def _transposed_convolution(op: tf.Operation, inputs: Sequence[Place]) -> Sequen
     place, kernel = placed(inputs[2]), shape_of(op.inputs[1])
     axes, counts = _spatial(op), shape_of(op.outputs[0])
     for axis, before, stride, extent in _steps(op, axes, counts, kernel[: len(axes)]):
-        place = slide_back(place, axis, extent, stride, before, known(counts[axis]))
+        place = slide_back(place, axis, extent, stride, before, counts[axis])
     (channels,) = set(range(1, len(counts))) - set(axes)
     return [collapse(place, channels).with_axis(channels, free(counts[channels]))]
 
@@ -104,7 +105,7 @@ def _to_batch(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
         place = pad(place, axis, int(before), int(after))
     batch, *sizes = shape_of(op.inputs[0])
     m = len(blocks)
-    padded = [known(n) + int(p.sum()) for n, p in zip(sizes, constant(op, 2), strict=False)]
+    padded = [n + int(p.sum()) for n, p in zip(sizes, constant(op, 2), strict=False)]
     pairs = [side for n, b in zip(padded, blocks, strict=True) for side in (n // b, b)]
     place = reshape(place, [batch, *pairs, *sizes[m:]])
     inner, outer = range(2, 2 * m + 1, 2), range(1, 2 * m + 1, 2)
@@ -115,13 +116,13 @@ def _to_batch(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
 def _from_batch(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
     """Move blocks of positions back from the batch axis."""
     place, blocks = placed(inputs[0]), [int(size) for size in constant(op, 1)]
-    _, *sizes = shape_of(op.inputs[0])
+    batch, *sizes = shape_of(op.inputs[0])
     m = len(blocks)
-    place = reshape(place, [*blocks, None, *sizes])
+    place = reshape(place, [*blocks, batch // math.prod(blocks), *sizes])
     pairs = [axis for i in range(m) for axis in (m + 1 + i, i)]
     place = transpose(place, [m, *pairs, *range(2 * m + 1, len(place.axes))])
-    whole = [known(n) * b for n, b in zip(sizes, blocks, strict=False)]
-    place = reshape(place, [None, *whole, *sizes[m:]])
+    whole = [n * b for n, b in zip(sizes, blocks, strict=False)]
+    place = reshape(place, [batch // math.prod(blocks), *whole, *sizes[m:]])
     for axis, (before, after) in enumerate(constant(op, 2), start=1):
         count = whole[axis - 1] - int(before) - int(after)
         place = crop(place, axis, int(before), 1, count)
@@ -130,20 +131,20 @@ def _from_batch(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement
 
 def _to_depth(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
     size, (n, h, w, c) = int(op.get_attr("block_size")), _channels_last(op)
-    place = reshape(placed(inputs[0]), [n, known(h) // size, size, known(w) // size, size, c])
+    place = reshape(placed(inputs[0]), [n, h // size, size, w // size, size, c])
     return [reshape(transpose(place, [0, 1, 3, 2, 4, 5]), shape_of(op.outputs[0]))]
 
 
 def _from_depth(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
     size, (n, h, w, c) = int(op.get_attr("block_size")), _channels_last(op)
-    place = reshape(placed(inputs[0]), [n, h, w, size, size, known(c) // size**2])
+    place = reshape(placed(inputs[0]), [n, h, w, size, size, c // size**2])
     for axis in (3, 4):  # channels that become positions lie beside each other, inside a cell
         parts = [replace(p, source=REPEAT) if p.source == FREE else p for p in place.axes[axis]]
         place = place.with_axis(axis, tuple(parts))
     return [reshape(transpose(place, [0, 1, 3, 2, 4, 5]), shape_of(op.outputs[0]))]
 
 
-def _channels_last(op: tf.Operation) -> list[int | None]:
+def _channels_last(op: tf.Operation) -> list[int]:
     if attribute(op, "data_format", b"NHWC") != b"NHWC":
         raise UnplaceableError(f"{op.type} with channels first")
     return shape_of(op.inputs[0])
@@ -157,7 +158,7 @@ def _resize(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
     place, old, new = placed(inputs[0]), shape_of(op.inputs[0]), shape_of(op.outputs[0])
     for axis in (1, 2):
         if place.axes[axis]:
-            before, after = known(old[axis]), known(new[axis])
+            before, after = old[axis], new[axis]
             positions = _positions(op, axis, before, after)
             radius = _RADIUS.get(op.type, 0.0) * max(before / after, 1)
             place = resample(place, axis, positions, radius)

@@ -11,7 +11,10 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
-from .placement import (
+from .cuts import choose, crop, has_places, pad
+from .joins import Place, combine, concatenate, stack
+from .operations import Rule, attribute, constant, placed, shape_of
+from .parts import (
     REPEAT,
     Axis,
     Placement,
@@ -22,10 +25,7 @@ from .placement import (
     size_of,
     transpose,
 )
-from .placement_axes import choose, crop, has_places, pad
-from .placement_joins import Place, combine, concatenate, stack
-from .placement_ops import Rule, attribute, constant, known, partly_constant, placed, shape_of
-from .placement_windows import WINDOW_RULES
+from .windows import WINDOW_RULES
 
 # Operations that may take some tokens and leave others.
 SLICES = ("StridedSlice", "Slice", "GatherV2", "Split", "SplitV", "Unpack")
@@ -68,7 +68,7 @@ def _pad(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
 def _concatenate(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     shapes = [shape_of(tensor) for tensor in op.inputs[:-1]]
     axis = int(constant(op, len(shapes))) % len(shapes[0])
-    return [concatenate(inputs[:-1], [known(shape[axis]) for shape in shapes], axis)]
+    return [concatenate(inputs[:-1], [shape[axis] for shape in shapes], axis)]
 
 
 def _stack(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
@@ -91,59 +91,54 @@ def _split(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     value, axis = (1, 0) if op.type == "Split" else (0, 2)
     place = placed(inputs[value])
     index = int(constant(op, axis)) % len(place.axes)
-    sizes = [known(shape_of(output)[index]) for output in op.outputs]
+    sizes = [shape_of(output)[index] for output in op.outputs]
     starts = np.cumsum([0, *sizes])
     return [crop(place, index, int(s), 1, n) for s, n in zip(starts, sizes, strict=False)]
 
 
 def _slice(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     place, counts = placed(inputs[0]), shape_of(op.outputs[0])
-    for axis, begin in enumerate(partly_constant(op, 1)):
-        place = _cut(place, axis, begin, 1, counts[axis])
+    for axis, begin in enumerate(constant(op, 1)):
+        place = crop(place, axis, int(begin), 1, counts[axis])
     return [place]
-
-
-def _cut(
-    place: Placement, axis: int, begin: int | None, stride: int | None, count: int | None
-) -> Placement:
-    if count is None and not begin and stride == 1:  # all images
-        return place
-    if begin is None or stride is None or count is None:
-        raise UnplaceableError("a choice of cells that is not constant")
-    return crop(place, axis, begin, stride, count)
 
 
 def _strided_slice(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
-    place, counts = placed(inputs[0]), shape_of(op.outputs[0])
-    begins, strides = partly_constant(op, 1), partly_constant(op, 3)
-    masks = ("begin_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
-    whole, ellipsis, new, shrink = (int(op.get_attr(name)) for name in masks)
-    n = len(begins)
-    named = sum(not (ellipsis | new) >> i & 1 for i in range(n))
-    at, to, dropped = 0, 0, []  # axes of the input, with new ones, and of the output
-    for i in range(n):
-        if ellipsis >> i & 1:
-            passed = len(shape_of(op.inputs[0])) - named
-            at, to = at + passed, to + passed
-        elif new >> i & 1:
-            place = place._replace(axes=(*place.axes[:at], (), *place.axes[at:]))
-            at, to = at + 1, to + 1
+    place, axis = placed(inputs[0]), 0
+    for index in _indices(op, len(place.axes)):
+        if index is None:
+            place = place._replace(axes=(*place.axes[:axis], (), *place.axes[axis:]))
+        elif isinstance(index, int):
+            size = size_of(place.axes[axis])
+            place = _without(crop(place, axis, index % size, 1, 1), axis)
+            continue
         else:
-            begin, stride = begins[i], strides[i]
-            if whole >> i & 1 and not shrink >> i & 1:
-                begin = 0 if (stride or 1) > 0 else -1
-            if begin is not None and begin < 0:
-                begin += known(size_of(place.axes[at]))
-            if shrink >> i & 1:
-                place = _cut(place, at, begin, 1, 1)
-                dropped.append(at)
-            else:
-                place = _cut(place, at, begin, stride, counts[to])
-                to += 1
-            at += 1
-    for axis in reversed(dropped):
-        place = _without(place, axis)
+            first, end, stride = index.indices(size_of(place.axes[axis]))
+            place = crop(place, axis, first, stride, len(range(first, end, stride)))
+        axis += 1
     return [place]
+
+
+def _indices(op: tf.Operation, rank: int) -> list[slice | int | None]:
+    """Return the index of each axis that a StridedSlice writes in brackets; None is a new axis."""
+    begins, ends, strides = (constant(op, i).tolist() for i in (1, 2, 3))
+
+    def is_set(mask: str, i: int) -> bool:
+        return bool(op.get_attr(f"{mask}_mask") >> i & 1)
+
+    given: list[list[slice | int | None]] = []
+    named = sum(not is_set("new_axis", i) and not is_set("ellipsis", i) for i in range(len(begins)))
+    for i, (begin, end, stride) in enumerate(zip(begins, ends, strides, strict=True)):
+        if is_set("ellipsis", i):
+            given.append([slice(None)] * (rank - named))
+        elif is_set("new_axis", i):
+            given.append([None])
+        elif is_set("shrink_axis", i):
+            given.append([begin])
+        else:
+            first = None if is_set("begin", i) else begin
+            given.append([slice(first, None if is_set("end", i) else end, stride)])
+    return [index for each in given for index in each]
 
 
 def _gather(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
@@ -153,7 +148,7 @@ def _gather(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     axis = int(constant(op, 2)) % len(place.axes)
     if entries.ndim > 1:
         raise UnplaceableError("a choice of cells in several axes")
-    chosen = choose(place, axis, entries.reshape(-1) % known(size_of(place.axes[axis])))
+    chosen = choose(place, axis, entries.reshape(-1) % size_of(place.axes[axis]))
     return [chosen if entries.ndim else _without(chosen, axis)]
 
 
@@ -178,11 +173,11 @@ def _along_last(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
 
 def _tile(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     place = placed(inputs[0])
-    for axis, copies in enumerate(partly_constant(op, 1)):
+    for axis, copies in enumerate(map(int, constant(op, 1))):
         size = size_of(place.axes[axis])
         if copies == 1:
             continue
-        if copies is None or size is None or has_places(place.axes[axis]):
+        if has_places(place.axes[axis]):
             raise UnplaceableError("copies of cells beside each other")
         tiled = free(size * copies)
         if size == 1 and tiled:
@@ -194,7 +189,7 @@ def _tile(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
 def _reverse(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     place = placed(inputs[0])
     for axis in constant(op, 1):
-        size = known(size_of(place.axes[axis]))
+        size = size_of(place.axes[axis])
         place = choose(place, int(axis), np.arange(size)[::-1])
     return [place]
 

@@ -32,7 +32,7 @@ class Part:
     Parameters
     ----------
     size
-        The number of entries; None for a batch of any size.
+        The number of entries.
     source
         BATCH, FREE (channels), REPEAT (copies), TOKENS, or the index of an axis of the image.
     step
@@ -41,7 +41,7 @@ class Part:
         Of TOKENS: the parts of the positions, and the number of other tokens before them.
     """
 
-    size: int | None
+    size: int
     source: int | str
     step: float = 0.0
     inner: tuple[Part, ...] = ()
@@ -108,23 +108,22 @@ class Unplaced(NamedTuple):
     reason: str
 
 
-def place_images(shape: Sequence[int | None]) -> Placement:
+def place_images(shape: Sequence[int]) -> Placement:
     """Return the placement of images (n, h, w, c), (n, t, c) or (n, d, h, w, c)."""
     n, *sizes, channels = shape
     places = [free(size) if size == 1 else (Part(size, i, 1.0),) for i, size in enumerate(sizes)]
-    fields = [Field(0.0, 0.0, 0.0, 0.0, float((size or 1) - 1)) for size in sizes]
+    fields = [Field(0.0, 0.0, 0.0, 0.0, float(size - 1)) for size in sizes]
     return Placement(((Part(n, BATCH),), *places, free(channels)), tuple(fields))
 
 
-def free(size: int | None) -> Axis:
+def free(size: int) -> Axis:
     """Return an axis of channels."""
     return () if size == 1 else (Part(size, FREE),)
 
 
-def size_of(axis: Axis) -> int | None:
-    """Return the size of an axis; None if it holds a batch of any size."""
-    sizes = [part.size for part in axis]
-    return None if None in sizes else math.prod(sizes)  # type: ignore[arg-type]
+def size_of(axis: Axis) -> int:
+    """Return the size of an axis."""
+    return math.prod(part.size for part in axis)
 
 
 def single_place(axis: Axis) -> Part | None:
@@ -132,49 +131,34 @@ def single_place(axis: Axis) -> Part | None:
     return axis[0] if len(axis) == 1 and axis[0].is_place else None
 
 
-def reshape(placement: Placement, shape: Sequence[int | None]) -> Placement:
-    """Return the placement of a tensor in another shape; at most one size may be unknown."""
+def reshape(placement: Placement, shape: Sequence[int]) -> Placement:
+    """Return the placement of a tensor in another shape.
+
+    Raises
+    ------
+    UnplaceableError
+        If the reshape cuts across images or tokens.
+    """
     parts = [part for axis in placement.axes for part in axis]
-    shape = [1 if size == 1 else size for size in shape]
-    unknown = shape.index(None) if None in shape else len(shape)
-    axes, parts = _take(parts, shape[:unknown])
-    if unknown < len(shape):
-        last, parts = _take(parts[::-1], shape[:unknown:-1], backwards=True)
-        axes += [tuple(parts[::-1]), *last[::-1]]
-    elif parts:
-        raise UnplaceableError("a reshape of unknown size")
+    axes = []
+    for size in shape:
+        axis: list[Part] = []
+        wanted = size
+        while wanted > 1:
+            part = parts.pop(0)
+            if part.size > wanted and part.size % wanted == 0 and part.source != TOKENS:
+                part, rest = _split(part, wanted)
+                parts.insert(0, rest)
+            if wanted % part.size:
+                raise UnplaceableError("a reshape that cuts across cells")
+            wanted //= part.size
+            axis.append(part)
+        axes.append(tuple(axis))
     return normalize(placement._replace(axes=tuple(axes)))
 
 
-def _take(
-    parts: list[Part], sizes: Sequence[int | None], backwards: bool = False
-) -> tuple[list[Axis], list[Part]]:
-    """Take parts for axes of known sizes; return the axes and the parts that are left."""
-    axes, left = [], list(parts)
-    for size in sizes:
-        axis: list[Part] = []
-        wanted = size or 1
-        while wanted > 1:
-            if not left or left[0].size is None:
-                raise UnplaceableError("a reshape across the batch axis")
-            part = left.pop(0)
-            own = part.size or 1
-            if wanted % own == 0:
-                wanted //= own
-            elif own % wanted == 0 and part.source != TOKENS:
-                outer, inner = _split(part, wanted if not backwards else own // wanted)
-                part, rest = (inner, outer) if backwards else (outer, inner)
-                left.insert(0, rest)
-                wanted = 1
-            else:
-                raise UnplaceableError("a reshape that cuts across cells")
-            axis.append(part)
-        axes.append(tuple(axis[::-1] if backwards else axis))
-    return axes, left
-
-
 def _split(part: Part, outer: int) -> tuple[Part, Part]:
-    inner = (part.size or 1) // outer
+    inner = part.size // outer
     return replace(part, size=outer, step=part.step * inner), replace(part, size=inner)
 
 
@@ -187,9 +171,9 @@ def normalize(placement: Placement) -> Placement:
                 continue
             last = done[-1] if done else None
             if last is not None and last.is_place and part.source == REPEAT:
-                placement, done[-1] = _divide(placement, last, part.size or 1)
+                placement, done[-1] = _divide(placement, last, part.size)
             elif last is not None and _continues(last, part):
-                size = (last.size or 1) * (part.size or 1)
+                size = last.size * part.size
                 source = FREE if {last.source, part.source} == {FREE, REPEAT} else part.source
                 done[-1] = replace(part, size=size, source=source)
             else:
@@ -204,7 +188,7 @@ def _continues(outer: Part, inner: Part) -> bool:
         return True
     if not (outer.is_place and outer.source == inner.source):
         return False
-    return math.isclose(outer.step, inner.step * (inner.size or 1), rel_tol=1e-6)
+    return math.isclose(outer.step, inner.step * inner.size, rel_tol=1e-6)
 
 
 def _divide(placement: Placement, part: Part, copies: int) -> tuple[Placement, Part]:
@@ -213,7 +197,7 @@ def _divide(placement: Placement, part: Part, copies: int) -> tuple[Placement, P
     field = placement.fields[index]
     half = step * (copies - 1) / 2
     field = field._replace(start=field.start - half, radius=field.radius + abs(half))
-    divided = replace(part, size=(part.size or 1) * copies, step=step)
+    divided = replace(part, size=part.size * copies, step=step)
     return placement.with_field(index, field), divided
 
 
@@ -230,7 +214,7 @@ def collapse(placement: Placement, index: int) -> Placement:
         if part.is_place:
             source = int(part.source)
             field = placement.fields[source]
-            half = part.step * ((part.size or 1) - 1) / 2
+            half = part.step * (part.size - 1) / 2
             field = field._replace(start=field.start + half, radius=field.radius + abs(half))
             placement = placement.with_field(source, field)
     return placement.with_axis(index, ())
@@ -246,10 +230,11 @@ def slide(
 ) -> Placement:
     """Return the placement after a window slides along an axis.
 
-    A window of stride 2 whose padding is uneven looks half a cell to one side, and trained kernels
-    make up for it: measured with objects in known places, cells lie half way between the center of
-    their window and the center that would spread them evenly. So `shift` goes half of this way,
-    where windows overlap and the way is less than a cell; see docs/decisions.md.
+    A window of stride 2 that spreads over an even number of entries looks half an entry to one
+    side, and trained kernels make up for it: measured with objects in known places, cells lie half
+    way between the center of their window and the center that would spread them evenly. So `shift`
+    goes half of this way, where windows overlap and the stride alone makes the difference; see
+    docs/decisions.md.
 
     Parameters
     ----------
@@ -266,11 +251,15 @@ def slide(
         if any(each.is_place for each in _flat(placement.axes[index])) or kernel > 1:
             placement = collapse(placement, index) if count == 1 else _refuse_window()
         return placement.with_axis(index, free(count))
-    size = part.size or 1
+    size = part.size
     first = (kernel - 1) / 2 - before
     even = ((size - 1) - (count - 1) * stride) / 2
-    uneven = even - first if kernel > stride and abs(even - first) < 1 else 0.0
+    uneven = _uneven(even - first, (stride - 1) / 2, kernel > stride)
     return _moved(placement, index, first, stride, (kernel - 1) / 2, count, uneven / 2)
+
+
+def _uneven(way: float, limit: float, overlap: bool) -> float:
+    return way if overlap and abs(way) <= limit else 0.0
 
 
 def _refuse_window() -> Placement:
@@ -287,8 +276,8 @@ def slide_back(
             return _refuse_window()
         return placement
     first = (before - (kernel - 1) / 2) / stride
-    even = (((part.size or 1) - 1) - (count - 1) / stride) / 2
-    uneven = even - first if kernel > stride and abs(even - first) < 1 else 0.0
+    even = ((part.size - 1) - (count - 1) / stride) / 2
+    uneven = _uneven(even - first, (1 - 1 / stride) / 2, kernel > stride)
     return _moved(placement, index, first, 1 / stride, (kernel - 1) / 2 / stride, count, uneven / 2)
 
 

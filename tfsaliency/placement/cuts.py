@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..arrays import Array
-from .placement import (
+from .parts import (
     BATCH,
     TOKENS,
     Axis,
@@ -32,8 +32,6 @@ def pad(place: Placement, index: int, before: int, after: int) -> Placement:
         return place
     axis = place.axes[index]
     size, part = size_of(axis), single_place(axis)
-    if size is None:
-        raise UnplaceableError("a padding of the batch axis")
     if part is None:
         return place.with_axis(index, with_tokens(axis, before, size + before + after))
     field = place.fields[int(part.source)]
@@ -58,6 +56,8 @@ def crop(place: Placement, index: int, begin: int, stride: int, count: int) -> P
     axis = place.axes[index]
     if (begin, stride, count) == (0, 1, size_of(axis)):
         return place
+    if not count:
+        raise UnplaceableError("a choice of no cells")
     if not has_places(axis):
         if any(part.source == BATCH for part in axis):
             raise UnplaceableError("a choice of images")
@@ -68,7 +68,7 @@ def crop(place: Placement, index: int, begin: int, stride: int, count: int) -> P
 
 
 def _without_tokens(part: Part, begin: int, count: int) -> Axis:
-    size, before = size_of(part.inner) or 1, part.before
+    size, before = size_of(part.inner), part.before
     if begin + count <= before or begin >= before + size:
         return free(count)
     if begin > before or begin + count < before + size:

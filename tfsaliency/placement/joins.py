@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .placement import (
+from .cuts import has_places, with_tokens
+from .parts import (
     FREE,
     REPEAT,
     Axis,
@@ -21,12 +22,11 @@ from .placement import (
     resample,
     size_of,
 )
-from .placement_axes import has_places, with_tokens
 
 Place: TypeAlias = Placement | Unplaced | None  # None: does not depend on the images
 
 
-def combine(inputs: Sequence[Place], shape: Sequence[int | None]) -> Placement:
+def combine(inputs: Sequence[Place], shape: Sequence[int]) -> Placement:
     """Return the placement of a pointwise function, whose inputs are broadcast to one shape.
 
     An input that has no place does not move the others: behind an attention layer, the tokens of
@@ -44,7 +44,7 @@ def combine(inputs: Sequence[Place], shape: Sequence[int | None]) -> Placement:
     return joined._replace(fields=tuple(fields))
 
 
-def _down(shape: Sequence[int | None]) -> range:
+def _down(shape: Sequence[int]) -> range:
     return range(len(shape), 0, -1)
 
 
@@ -52,7 +52,7 @@ def _from_right(place: Placement, index: int) -> Axis:
     return place.axes[-index] if index <= len(place.axes) else ()
 
 
-def _common(axes: Sequence[Axis], size: int | None) -> Axis:
+def _common(axes: Sequence[Axis], size: int) -> Axis:
     """Return the axis of several operands that are broadcast to one size."""
     full = [axis for axis in axes if size_of(axis) == size]
     telling = [axis for axis in full if any(p.source not in (FREE, REPEAT) for p in axis)]

@@ -1,0 +1,89 @@
+"""Calls of layers, recorded while a forward pass is traced.
+
+During tracing, each layer has a temporary attribute `call` that records its outputs. This reaches
+nested models, layers inside layers, and models with their own call method.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from .layer_names import NamedLayer
+
+
+class LayerCall(NamedTuple):
+    """A call of a layer while a model was traced.
+
+    Parameters
+    ----------
+    path, layer
+        The layer.
+    outputs
+        Its outputs, of any structure.
+    number, inside
+        The number of the call, and the numbers of the calls that it is inside of.
+    first, end
+        The range of its operations in the graph.
+    """
+
+    path: str
+    layer: keras.layers.Layer
+    outputs: Any
+    number: int
+    inside: tuple[int, ...]
+    first: int
+    end: int
+
+
+@contextmanager
+def watched(layers: Sequence[NamedLayer]) -> Iterator[list[LayerCall]]:
+    """Yield a list that records each layer call and its outputs, in the order of their end."""
+    seen: list[LayerCall] = []
+    active: list[int] = []  # the numbers of the calls that have not returned
+    mine = threading.get_ident()  # another thread may call the model at the same time
+    before = {id(layer): vars(layer).get("call") for _, layer in layers}
+    started = 0
+
+    def watch(path: str, layer: keras.layers.Layer) -> Callable[..., Any]:
+        original = layer.call
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal started
+            if threading.get_ident() != mine:
+                return original(*args, **kwargs)
+            number, first = started, _operations()
+            started += 1
+            active.append(number)
+            try:
+                outputs = original(*args, **kwargs)
+            finally:
+                active.pop()
+            seen.append(LayerCall(path, layer, outputs, number, (*active,), first, _operations()))
+            return outputs
+
+        return call
+
+    try:
+        for path, layer in layers:
+            vars(layer)["call"] = watch(path, layer)
+        yield seen
+    finally:
+        for _, layer in layers:
+            own = before[id(layer)]
+            if own is None:
+                vars(layer).pop("call", None)
+            else:
+                vars(layer)["call"] = own
+
+
+def _operations() -> int:
+    """Return the number of operations in the graph being traced."""
+    return len(tf.compat.v1.get_default_graph().get_operations())
