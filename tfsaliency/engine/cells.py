@@ -87,6 +87,12 @@ def arrange(placement: Placement, layer: str, size: Sequence[int]) -> Cells:
         raise UnplaceableError(
             "its first axis is not the batch of images: something else is folded into it"
         )
+    if not placement.places:
+        raise UnplaceableError(
+            "it has a single cell"
+            if len(placement.axes) <= len(size) + 1
+            else "its cells see everything alike, behind a layer that mixes all positions"
+        )
     cut, placement, prefix = _without_tokens(placement)
     placement = _channels_last(placement)
     parts = [part for axis in placement.axes for part in axis]

@@ -84,6 +84,16 @@ class Candidates:
         """The candidates without those that return the outputs of an earlier one."""
         return list({each.op: each for each in reversed(self.all)}.values())[::-1]
 
+    @property
+    def widest(self) -> list[Candidate]:
+        """The distinct candidates with several cells along the most axes of the image."""
+
+        def axes(candidate: Candidate) -> int:
+            return sum(count > 1 for count in candidate.cells.grid.cells)
+
+        most = max(map(axes, self.all), default=0)
+        return [each for each in self.distinct if axes(each) == most]
+
     def is_alive(self, call: LayerCall) -> bool:
         """Return whether the score depends on cells of the outputs of a call."""
         return not self.why_dead(call)

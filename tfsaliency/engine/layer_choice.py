@@ -136,7 +136,7 @@ def _checked(given: Cells, candidates: Candidates, call: LayerCall) -> Cells:
 
 def _best(candidates: Candidates, outputs: tf.Tensor) -> tuple[Candidate | None, str]:
     """Return the best candidate, and why it is uncertain, if it is."""
-    distinct = candidates.distinct
+    distinct = candidates.widest
     if not distinct:
         return None, ""
     place = candidates.found.place_of(outputs)

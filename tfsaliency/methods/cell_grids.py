@@ -65,7 +65,8 @@ class CellGrid:
         if self.prefix:
             plural = "" if self.prefix == 1 else "s"
             words[-1] += f" behind {self.prefix} other token{plural}"
-        words.append(f"{_by(self._steps)} pixels a cell")
+        plural = "" if set(self._steps) == {1.0} else "s"
+        words.append(f"{_by(self._steps)} pixel{plural} a cell")
         if any(
             abs(f - e) > _NOTABLE for f, e in zip(self.first, self.stretched_first, strict=True)
         ):

@@ -74,9 +74,13 @@ def _differ(one: Axis, other: Axis) -> bool:
 
 def _joint(fields: Sequence[Field]) -> Field:
     """Return the field of cells that see all of several fields."""
-    start, shift = (float(np.mean([f[i] for f in fields])) for i in (0, 1))
+    start, shift, middle = (
+        float(np.mean(values))
+        for values in zip(*((f.start, f.shift, f.middle) for f in fields), strict=True)
+    )
     radius = max(abs(field.start - start) + field.radius for field in fields)
-    return Field(start, shift, radius, min(f.low for f in fields), max(f.high for f in fields))
+    low, high = min(field.low for field in fields), max(field.high for field in fields)
+    return Field(start, shift, radius, low, high, middle)
 
 
 def concatenate(places: Sequence[Place], sizes: Sequence[int], axis: int) -> Placement:

@@ -69,6 +69,8 @@ class Field(NamedTuple):
         Half of the extent of a receptive field.
     low, high
         The first and last pixel that the cells see.
+    middle
+        The middle between the centers of the outermost cells, without those that a padding added.
     """
 
     start: float
@@ -76,6 +78,7 @@ class Field(NamedTuple):
     radius: float
     low: float
     high: float
+    middle: float
 
 
 class Placement(NamedTuple):
@@ -112,7 +115,7 @@ def place_images(shape: Sequence[int]) -> Placement:
     """Return the placement of images (n, h, w, c), (n, t, c) or (n, d, h, w, c)."""
     n, *sizes, channels = shape
     places = [free(size) if size == 1 else (Part(size, i, 1.0),) for i, size in enumerate(sizes)]
-    fields = [Field(0.0, 0.0, 0.0, 0.0, float(size - 1)) for size in sizes]
+    fields = [Field(0.0, 0.0, 0.0, 0.0, size - 1.0, (size - 1) / 2) for size in sizes]
     return Placement(((Part(n, BATCH),), *places, free(channels)), tuple(fields))
 
 
@@ -246,39 +249,44 @@ def slide(
     count
         The number of positions of the window.
     """
-    part = single_place(placement.axes[index])
-    if part is None:
-        if any(each.is_place for each in _flat(placement.axes[index])) or kernel > 1:
-            placement = collapse(placement, index) if count == 1 else _refuse_window()
-        return placement.with_axis(index, free(count))
-    size = part.size
+    if single_place(placement.axes[index]) is None:
+        return _beside_places(placement, index, count)
     first = (kernel - 1) / 2 - before
-    even = ((size - 1) - (count - 1) * stride) / 2
-    uneven = _uneven(even - first, (stride - 1) / 2, kernel > stride)
-    return _moved(placement, index, first, stride, (kernel - 1) / 2, count, uneven / 2)
+    shift = _shift(placement, index, first, stride, count) if kernel > stride else 0.0
+    return _moved(placement, index, first, stride, (kernel - 1) / 2, count, shift)
 
 
-def _uneven(way: float, limit: float, overlap: bool) -> float:
-    return way if overlap and abs(way) <= limit else 0.0
+def _beside_places(placement: Placement, index: int, count: int) -> Placement:
+    """Return the placement after windows slide along an axis that is not positions."""
+    if any(part.is_place for part in _flat(placement.axes[index])):
+        if count > 1:
+            raise UnplaceableError("a window that slides across several axes of the image")
+        placement = collapse(placement, index)
+    return placement.with_axis(index, free(count))
 
 
-def _refuse_window() -> Placement:
-    raise UnplaceableError("a window that slides across several axes of the image")
+def _shift(placement: Placement, index: int, first: float, stride: float, count: int) -> float:
+    """Return half of the way from the first new cell to where even spreading would put it.
+
+    The unit is the distance of the old cells. The stride alone makes a way of at most half of what
+    is left between two cells; a longer one has other reasons, such as a crop, and is left alone.
+    """
+    (part,) = placement.axes[index]
+    field = placement.fields[int(part.source)]
+    even = (field.middle - field.start) / part.step - stride * (count - 1) / 2
+    most = abs(stride - 1) / 2
+    return (even - first) / 2 if abs(even - first) <= most + 1e-6 else 0.0
 
 
 def slide_back(
     placement: Placement, index: int, kernel: int, stride: int, before: int, count: int
 ) -> Placement:
     """Return the placement after the transpose of slide, with the same parameters."""
-    part = single_place(placement.axes[index])
-    if part is None:
-        if size_of(placement.axes[index]) != 1 or count != 1:
-            return _refuse_window()
-        return placement
-    first = (before - (kernel - 1) / 2) / stride
-    even = ((part.size - 1) - (count - 1) / stride) / 2
-    uneven = _uneven(even - first, (1 - 1 / stride) / 2, kernel > stride)
-    return _moved(placement, index, first, 1 / stride, (kernel - 1) / 2 / stride, count, uneven / 2)
+    if single_place(placement.axes[index]) is None:
+        return _beside_places(placement, index, count)
+    first, radius = (before - (kernel - 1) / 2) / stride, (kernel - 1) / 2 / stride
+    shift = _shift(placement, index, first, 1 / stride, count) if kernel > stride else 0.0
+    return _moved(placement, index, first, 1 / stride, radius, count, shift)
 
 
 def _moved(
@@ -305,6 +313,7 @@ def _moved(
             wide,
             max(field.low, min(ends) - wide),
             min(field.high, max(ends) + wide),
+            sum(ends) / 2,
         ),
     )
     axis = () if count == 1 else (Part(count, source, step),)
