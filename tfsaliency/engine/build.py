@@ -161,18 +161,18 @@ def _check_outputs(trace: Trace, forward: Forward, batch: Batch) -> None:
 def _check_batch_axis(trace: Trace, batch: Batch) -> None:
     """Raise GeometryError unless the first axis of a layer's outputs is that of the images.
 
-    Compares the outputs of two images with those of one of them.
+    The trace runs on one image and on two.
     """
-    samples, choice = _samples(batch), trace.choice
-    if batch.inputs.batch or choice is None:
+    if batch.inputs.batch or trace.choice is None:
         return
-    first = samples.with_images(samples.preprocessed[:1])
-    both, one = (_of_samples(trace, each, lambda result: result.layer) for each in (samples, first))
-    if len(both) != 2 * len(one) or not _difference(both[:1], one) <= _SAME_HALF:
+    both = _samples(batch)
+    one = both.with_images(both.preprocessed[:1])
+    found = [len(_of_samples(trace, each, lambda result: result.layer)) for each in (one, both)]
+    if found != [1, 2]:
         raise GeometryError(
-            f"The outputs of {choice.cells.grid.layer} for an image depend on the other images of "
-            f"the batch: {len(one)} for one image and {len(both)} for two. Expected a layer whose "
-            "first axis is the batch. Choose another one with layer=."
+            "Expected a layer whose first axis is the batch of images. Received: "
+            f"{trace.choice.cells.grid.layer}, whose first axis is {found[0]} for one image and "
+            f"{found[1]} for two. Choose another one with layer=."
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..arrays import Array
 
 BATCH, FREE, REPEAT, TOKENS = "batch", "free", "repeat", "tokens"
+_ROUNDING = 1e-6
 _UNEVEN = 1.0  # largest deviation from an affine function, in cells
 
 
@@ -236,8 +237,8 @@ def slide(
     A window of stride 2 that spreads over an even number of entries looks half an entry to one
     side, and trained kernels make up for it: measured with objects in known places, cells lie half
     way between the center of their window and the center that would spread them evenly. So `shift`
-    goes half of this way, where windows overlap and the stride alone makes the difference; see
-    docs/decisions.md.
+    goes half of this way, where receptive fields overlap and the stride alone makes the
+    difference; see docs/decisions.md.
 
     Parameters
     ----------
@@ -251,9 +252,9 @@ def slide(
     """
     if single_place(placement.axes[index]) is None:
         return _beside_places(placement, index, count)
-    first = (kernel - 1) / 2 - before
-    shift = _shift(placement, index, first, stride, count) if kernel > stride else 0.0
-    return _moved(placement, index, first, stride, (kernel - 1) / 2, count, shift)
+    first, radius = (kernel - 1) / 2 - before, (kernel - 1) / 2
+    shift = _shift(placement, index, first, stride, radius, count)
+    return _moved(placement, index, first, stride, radius, count, shift)
 
 
 def _beside_places(placement: Placement, index: int, count: int) -> Placement:
@@ -265,17 +266,21 @@ def _beside_places(placement: Placement, index: int, count: int) -> Placement:
     return placement.with_axis(index, free(count))
 
 
-def _shift(placement: Placement, index: int, first: float, stride: float, count: int) -> float:
+def _shift(
+    placement: Placement, index: int, first: float, stride: float, radius: float, count: int
+) -> float:
     """Return half of the way from the first new cell to where even spreading would put it.
 
-    The unit is the distance of the old cells. The stride alone makes a way of at most half of what
+    All lengths are in units of the old cells. The stride alone makes a way of at most half of what
     is left between two cells; a longer one has other reasons, such as a crop, and is left alone.
     """
     (part,) = placement.axes[index]
     field = placement.fields[int(part.source)]
-    even = (field.middle - field.start) / part.step - stride * (count - 1) / 2
-    most = abs(stride - 1) / 2
-    return (even - first) / 2 if abs(even - first) <= most + 1e-6 else 0.0
+    way = (field.middle - field.start) / part.step - stride * (count - 1) / 2 - first
+    extent = 2 * (field.radius + abs(part.step) * radius) + 1  # in pixels
+    if extent <= abs(part.step) * stride or abs(way) > abs(stride - 1) / 2 + _ROUNDING:
+        return 0.0
+    return way / 2
 
 
 def slide_back(
@@ -285,7 +290,7 @@ def slide_back(
     if single_place(placement.axes[index]) is None:
         return _beside_places(placement, index, count)
     first, radius = (before - (kernel - 1) / 2) / stride, (kernel - 1) / 2 / stride
-    shift = _shift(placement, index, first, 1 / stride, count) if kernel > stride else 0.0
+    shift = _shift(placement, index, first, 1 / stride, radius, count)
     return _moved(placement, index, first, 1 / stride, radius, count, shift)
 
 

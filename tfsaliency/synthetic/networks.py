@@ -1,4 +1,4 @@
-"""The small network trained on shapes, and networks trained on permuted labels.
+"""Small networks trained on shapes, and networks trained on permuted labels.
 
 Their weights ship with the package; benchmarks/train_shapes_model.py trains them.
 """
@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from ..tables import Table, first_line
 from .shapes import CLASSES
+from .transformer import build_vit
+
+NetworkName = Literal["cnn", "vit"]
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 TRAINED, PERMUTED = "shapes", tuple(f"shapes_permuted_{i}" for i in range(4))
+TRAINED_VIT = "shapes_vit"
 
 _SIZE = 64
 # name: (squeeze 1x1, expand 1x1, expand 3x3); a pool stands before fire2 and fire4.
@@ -31,11 +36,15 @@ _FIRES = {
 _POOL_BEFORE = {"fire2": "pool1", "fire4": "pool3"}
 
 
-def shapes_model() -> keras.Model:
+def shapes_model(name: NetworkName = "cnn") -> keras.Model:
     """Return a network trained to classify the pictures of make_shapes, in all variants.
 
-    Its architecture is a small SqueezeNet: 20 convolutions and 19 ReLUs, of which 13 are layers and
-    6 are fused into convolutions.
+    Parameters
+    ----------
+    name
+        "cnn", a small SqueezeNet: 20 convolutions and 19 ReLUs, of which 13 are layers and 6 are
+        fused into convolutions. "vit", a vision transformer: 64 patches of 8 x 8 pixels behind a
+        class token, 6 blocks of attention with 4 heads, GELUs and no ReLU.
 
     Returns
     -------
@@ -44,12 +53,14 @@ def shapes_model() -> keras.Model:
 
     Raises
     ------
+    OptionError
+        If there is no network of that name.
     OSError
         If the package was installed without its weights.
 
     References
     ----------
-    Iandola et al. 2016, arXiv:1602.07360 (architecture).
+    Iandola et al. 2016, arXiv:1602.07360 (CNN); Dosovitskiy et al. 2020, arXiv:2010.11929 (ViT).
 
     Examples
     --------
@@ -59,11 +70,12 @@ def shapes_model() -> keras.Model:
     >>> int((outputs.argmax(axis=-1) == data.labels).sum())
     64
     """
-    return _loaded(TRAINED)
+    stored, build = NETWORKS.named(name)
+    return _loaded(stored, build)
 
 
 def permuted_label_models() -> tuple[keras.Model, ...]:
-    """Return four networks like shapes_model that memorized permuted labels.
+    """Return four networks like shapes_model("cnn") that memorized permuted labels.
 
     In training, the labels were permuted among the pictures, so these networks know nothing about
     the classes. They serve data_randomization_check.
@@ -87,13 +99,13 @@ def permuted_label_models() -> tuple[keras.Model, ...]:
     >>> len(synthetic.permuted_label_models())
     4
     """
-    return tuple(map(_loaded, PERMUTED))
+    return tuple(_loaded(name, build_shapes_model) for name in PERMUTED)
 
 
 def build_shapes_model(
     seed: int = 0, before_relu: Callable[[Any, str], Any] | None = None
 ) -> keras.Model:
-    """Build the untrained network.
+    """Build the untrained CNN.
 
     Parameters
     ----------
@@ -134,8 +146,16 @@ def build_shapes_model(
     return keras.Model(inputs, layers.Softmax(name="prob")(x), name="shapes")
 
 
-def _loaded(name: str) -> keras.Model:
-    model = build_shapes_model()
+# The name of the weights, and the function that builds the network.
+NETWORKS: Table[tuple[str, Callable[[], keras.Model]]] = Table(
+    "network",
+    {"cnn": (TRAINED, build_shapes_model), "vit": (TRAINED_VIT, build_vit)},
+    lambda row: first_line(row[1]),
+)
+
+
+def _loaded(name: str, build: Callable[[], keras.Model]) -> keras.Model:
+    model = build()
     with np.load(WEIGHTS / f"{name}.npz") as stored:
         model.set_weights([stored[weight.path].astype(np.float32) for weight in model.weights])
     return model
