@@ -73,11 +73,18 @@ def _features(model, name, images, targets, rule="gradient"):
 @pytest.mark.parametrize("layer", ["backbone", "rectified", "last"])
 @pytest.mark.parametrize("kind", CAM_WEIGHTS)
 def test_a_cam_equals_its_definition(kind, layer, model, images):
-    found = tfs.attributions(model, images, slow.method(tfs.CAM(kind, layer)), targets=[0, 1, 2])
+    methods = [
+        tfs.Method(f"{relu} {resize}", "gradient", tfs.CAM(kind, layer, relu=relu, resize=resize))
+        for relu in (True, False)
+        for resize in (True, False)
+    ]
+    options = {"targets": [0, 1, 2], "on_problem": "ignore"}
+    found = tfs.attributions(model, images, methods, **options)
     values, slopes = _features(model, layer, images, found.targets)
-    reference = _placed(slow.cam(kind, values, slopes), PLACES[layer])
-    assert (reference.reshape(3, -1).max(axis=1) > 0).all()
-    slow.near(found["composed"], reference)
+    for relu in (True, False):
+        cells = slow.cam(kind, values, slopes, relu)
+        slow.near(found[f"{relu} False"], cells[..., np.newaxis])
+        slow.near(found[f"{relu} True"], _placed(cells, PLACES[layer]))
 
 
 @pytest.mark.parametrize("rule", ["guided_backprop", "zeiler_fergus"])

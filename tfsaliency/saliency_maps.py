@@ -26,7 +26,7 @@ class SaliencyMaps(Mapping[str, Array]):
     ----------
     maps : dict
         Maps (n, h, w) by method, in units of the score per unit of the model's input; (n, h, w, c)
-        from attributions.
+        from attributions; (n, rows, columns) of cells from CAM(resize=False).
     images : array
         The images before preprocessing, (n, h, w, c).
     targets : array
@@ -159,10 +159,12 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Salien
             details.setdefault(method, {})[name] = storage.read_array(arrays, key, "fU", (n,))
     expected = {"images", "targets", "scores", "outputs", *(_MAP + name for name in methods)}
     strangers = {key for key in arrays if not key.startswith(_DETAIL)} - expected
-    if strangers or set(details) - set(methods) or set(coverage) != set(methods):
+    if not methods or strangers or set(details) - set(methods) or set(coverage) != set(methods):
         raise ResultError(f"arrays or coverage of other methods than {list(methods)}")
-    if not methods or any(a.shape[: 1 + len(spatial)] != (n, *spatial) for a in maps.values()):
-        raise ResultError(f"maps of another shape than the images {images.shape}")
+    for name, array in maps.items():
+        sizes = [spatial, *(grid.cells for grid in coverage[name].grids)]  # or one for each cell
+        if array.shape[: 1 + len(spatial)] not in [(n, *size) for size in sizes]:
+            raise ResultError(f"maps of another shape than the images {images.shape}")
     if len(names) not in (0, n):
         raise ResultError(f"names of other images than {n}")
     outputs = storage.read_array(arrays, "outputs", "f")

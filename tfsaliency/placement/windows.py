@@ -151,7 +151,7 @@ def _channels_last(op: tf.Operation) -> list[int]:
 
 
 # The radius of the interpolation, in cells.
-_RADIUS = {"ResizeBilinear": 1.0, "ResizeBicubic": 2.0, "ScaleAndTranslate": 3.0}
+_RADIUS = {"ResizeBilinear": 1.0, "ResizeBicubic": 2.0, "ScaleAndTranslate": 5.0}
 
 
 def _resize(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
