@@ -3,15 +3,17 @@
     python benchmarks/displacement.py [DATA]
 
 For each network: the mean signed displacement, rows and columns, between the centroid of grad_cam and
-that of the object, in cells, with its 95 % interval; and the same if the cells were stretched over
-the image instead of placed. Objects are the shapes of synthetic.make_shapes, and for SqueezeNet and
+that of the object, in cells, with its 95 % interval; and the same if the cells were placed by the
+structure of receptive fields alone, or stretched evenly over the image. Objects are the shapes of synthetic.make_shapes, and for SqueezeNet and
 EfficientNet-Lite0 photos of 96 x 96 pixels pasted into others, blurred to a plain background, at
 random places. DATA has imagenet/, squeezenet_v1.1.bin and efficientnet_lite0.keras.
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -25,7 +27,7 @@ PASTED = 96
 
 
 def centroid(maps):
-    """The centroid (n, 2) of maps (n, h, w) that are never negative."""
+    """Return the centroid (n, 2) of maps (n, h, w) that are never negative."""
     total = maps.sum(axis=(1, 2))
     return np.stack(
         [(maps * np.indices(maps.shape[1:])[axis]).sum(axis=(1, 2)) / total for axis in (0, 1)], 1
@@ -33,23 +35,27 @@ def centroid(maps):
 
 
 def interval(values, rng):
-    """The mean of values, and its 95 % interval over resampled pictures."""
+    """Return the mean of values, and its 95 % interval over resampled pictures."""
     means = [rng.choice(values, len(values)).mean() for _ in range(2000)]
-    return f"{values.mean():+.2f} ({np.quantile(means, 0.025):+.2f} to {np.quantile(means, 0.975):+.2f})"
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{values.mean():+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def rows(name, prepared, images, targets, centers, layer=None):
     """Print the rows of one network: placed, and stretched."""
-    grids = tfs.saliency_map(
-        prepared, images, tfs.CAM(layer=layer, resize=False), targets=targets, on_problem="ignore"
-    )
+    cam = tfs.CAM(layer=layer, resize=False)
+    grids = tfs.saliency_map(prepared, images, cam, targets=targets, on_problem="ignore")
     (grid,) = grids.coverage["grad_cam"].grids
+    with mock.patch("tfsaliency.placement.parts._shift", lambda *_: 0.0):
+        again = replace(prepared)  # without its traces
+        few = tfs.saliency_map(again, images[:1], cam, targets=targets[:1], on_problem="ignore")
+    (structure,) = few.coverage["grad_cam"].grids
     even = replace(
         grid,
         first=grid.stretched_first,
         step=tuple(s / c for s, c in zip(grid.size, grid.cells, strict=True)),
     )
-    for how, each in (("placed", grid), ("stretched", even)):
+    for how, each in (("placed", grid), ("by structure", structure), ("stretched", even)):
         maps = each.to_image(grids["grad_cam"][..., np.newaxis])[..., 0].numpy()
         seen = maps.any(axis=(1, 2))
         way = (centroid(maps[seen]) - centers[seen]) / np.abs(grid.step)
@@ -59,7 +65,7 @@ def rows(name, prepared, images, targets, centers, layer=None):
 
 
 def pasted(folder, size):
-    """Photos of 96 x 96 pixels in others that are blurred, with the centers and the classes."""
+    """Return photos of 96 x 96 pixels in others that are blurred, with the centers and the classes."""
     rng = np.random.default_rng(0)
     files = sorted((folder / "imagenet").iterdir())
     images, centers, labels = [], [], []
@@ -79,9 +85,7 @@ def pasted(folder, size):
 
 
 def wordnet_ids(folder):
-    """The WordNet id of each class, in the order of the outputs."""
-    import json
-
+    """Return the WordNet id of each class, in the order of the outputs."""
     table = json.loads((folder / "imagenet_class_index.json").read_text())
     return [table[str(k)][0] for k in range(len(table))]
 

@@ -1,9 +1,11 @@
 """Train the networks of synthetic.shapes_model, and write their weights into the package.
 
-    python benchmarks/train_shapes_model.py FOLDER
+    python benchmarks/train_shapes_model.py FOLDER [cnn] [vit]
 
-One network is trained on pictures with their labels; its twins, of the same architecture, memorize
-permuted labels of some of these pictures. FOLDER keeps the pictures and the state of each training:
+The CNN is trained on pictures with their labels; its twins, of the same architecture, memorize
+permuted labels of some of these pictures. The vision transformer needs more pictures, shifted and
+turned at random, and a second loss: each token tells how much of the object it covers, and of which
+class. FOLDER keeps the pictures and the state of each training:
 a second run continues with the epoch in which the first one stopped. The printed accuracies are
 those of the shipped weights, without batch normalization and in half precision.
 """
@@ -16,7 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfsaliency import synthetic
-from tfsaliency.synthetic.networks import PERMUTED, TRAINED, WEIGHTS, build_shapes_model
+from tfsaliency.synthetic.networks import (
+    PERMUTED,
+    TRAINED,
+    TRAINED_VIT,
+    WEIGHTS,
+    build_shapes_model,
+)
+from tfsaliency.synthetic.transformer import build_vit
 
 PARTS = {"plain": 12_000, "two_objects": 6_000, "null_patch": 3_000, "colored_distractor": 3_000}
 TRAINING_SEED, TEST_SEED = 1, 2  # of the pictures
@@ -24,6 +33,15 @@ TESTED = 2_000  # pictures of each variant
 EPOCHS, TWIN_EPOCHS = 20, 60
 TWIN_PICTURES = 2_400
 BATCH, RATE, WARM_UP = 64, 4e-3, 200
+VIT_PARTS = {
+    "plain": 30_000,
+    "two_objects": 8_000,
+    "null_patch": 6_000,
+    "colored_distractor": 6_000,
+}
+VIT_CYCLES = ((40, 1.5e-3), (40, 1e-3))  # epochs, and the rate from which each cycle falls to 0
+VIT_BATCH, VIT_WARM_UP, VIT_DECAY = 128, 500, 0.02
+PATCHES, PATCH = 8, 8  # along each axis, and their size in pixels
 
 
 def normalize(x, conv_name):
@@ -90,14 +108,89 @@ def train(folder, name, seed, images, labels, epochs, flips):
     return fold(model)
 
 
+def pictures_with_masks(folder):
+    """Return pictures, labels and packed masks for the transformer; made once."""
+    path = folder / "pictures_vit.npz"
+    if not path.exists():
+        parts = [synthetic.make_shapes(n, TRAINING_SEED, variant=v) for v, n in VIT_PARTS.items()]
+        np.savez(
+            path,
+            images=np.concatenate([part.images for part in parts]).astype(np.uint8),
+            labels=np.concatenate([part.labels for part in parts]),
+            masks=np.packbits(np.concatenate([part.masks for part in parts]), axis=-1),
+        )
+    with np.load(path) as stored:
+        return stored["images"], stored["labels"], stored["masks"]
+
+
+def boxes(masks):
+    """Return the first and last row and column of each mask, (n, 4)."""
+    whole = np.unpackbits(masks, axis=-1)
+    sides = [whole.any(axis=2), whole.any(axis=1)]
+    last = whole.shape[1] - 1
+    ends = [(side.argmax(axis=1), last - side[:, ::-1].argmax(axis=1)) for side in sides]
+    return np.stack([end for pair in ends for end in pair], axis=1).astype(np.int32)
+
+
+def augment(image, label, mask, box):
+    """Shift a picture in a circle so that its object stays whole, turn and mirror it at random.
+
+    Returns the picture, the class and what each token covers, and the weights of these two.
+    """
+    size = PATCHES * PATCH
+    bits = tf.bitwise.right_shift(mask[:, :, None], tf.range(7, -1, -1, tf.uint8))
+    bits = tf.reshape(tf.bitwise.bitwise_and(bits, tf.constant(1, tf.uint8)), (size, size, 1))
+    low, high = -box[0::2], size - 1 - box[1::2]
+    shifts = [tf.random.uniform((), low[i], high[i] + 1, tf.int32) for i in (0, 1)]
+    both = tf.roll(tf.concat([image, bits], axis=-1), shifts, (0, 1))
+    both = tf.image.rot90(both, tf.random.uniform((), 0, 4, tf.int32))
+    both = tf.cond(tf.random.uniform(()) < 0.5, lambda: both[:, ::-1], lambda: both)
+    both = tf.cast(both, tf.float32)
+    cells = tf.reshape(both[..., -1], (PATCHES, PATCH, PATCHES, PATCH))
+    covered = tf.minimum(2 * tf.reshape(tf.reduce_mean(cells, (1, 3)), (-1, 1)), 1.0)
+    classes = tf.one_hot(label, len(synthetic.CLASSES))
+    tokens = tf.concat([covered * classes, 1 - covered], axis=-1)
+    return both[..., :-1], (classes, tokens), (1.0, 1 + 8 * covered[:, 0])
+
+
+def train_vit(folder):
+    """Return the trained vision transformer, without the head of the tokens."""
+    keras.utils.set_random_seed(0)
+    model = build_vit()
+    images, labels, masks = pictures_with_masks(folder)
+    data = tf.data.Dataset.from_tensor_slices((images, labels, masks, boxes(masks)))
+    data = data.shuffle(20_000).map(augment, num_parallel_calls=2)
+    data = data.batch(VIT_BATCH, drop_remainder=True).prefetch(4)
+    tokens = keras.layers.Cropping1D((1, 0))(model.get_layer("norm").output)
+    tokens = keras.layers.Dense(1 + len(synthetic.CLASSES), activation="softmax")(tokens)
+    whole = keras.Model(model.input, [model.output, tokens])
+    steps = len(images) // VIT_BATCH
+    for cycle, (epochs, rate) in enumerate(VIT_CYCLES):
+        finished = folder / f"{TRAINED_VIT}_{cycle}.weights.h5"
+        if not finished.exists():
+            falling = keras.optimizers.schedules.CosineDecay(
+                0.0, epochs * steps - VIT_WARM_UP, warmup_target=rate, warmup_steps=VIT_WARM_UP
+            )
+            whole.compile(
+                keras.optimizers.AdamW(falling, weight_decay=VIT_DECAY, clipnorm=1.0),
+                ["categorical_crossentropy"] * 2,
+                metrics=[["accuracy"], []],
+                jit_compile=True,
+            )
+            backup = keras.callbacks.BackupAndRestore(folder / f"{TRAINED_VIT}_{cycle}")
+            whole.fit(data, epochs=epochs, callbacks=[backup], verbose=2)
+            whole.save_weights(finished)
+        whole.load_weights(finished)
+    return model
+
+
 def accuracy(model, images, labels):
     outputs = model.predict(images.astype(np.float32), batch_size=256, verbose=0)
     return np.mean(outputs.argmax(axis=-1) == labels)
 
 
-def main():
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
+def main_cnn(folder, tests):
+    """Train the CNN and its twins, and print their accuracies."""
     images, labels = pictures(folder)
     save(train(folder, TRAINED, 0, images, labels, EPOCHS, flips=True), TRAINED)
     few = images[:TWIN_PICTURES]
@@ -107,13 +200,30 @@ def main():
     ]
     for seed, (name, wrong) in enumerate(zip(PERMUTED, permuted, strict=True), start=1):
         save(train(folder, name, seed, few, wrong, TWIN_EPOCHS, flips=False), name)
-    trained, twins = synthetic.shapes_model(), synthetic.permuted_label_models()
-    tests = {v: synthetic.make_shapes(TESTED, TEST_SEED, variant=v) for v in PARTS}
-    for variant, world in tests.items():
-        print(f"trained, unseen {variant}: {accuracy(trained, world.images, world.labels):.4f}")
-    for name, twin, wrong in zip(PERMUTED, twins, permuted, strict=True):
+    report("cnn", tests)
+    for name, twin, wrong in zip(
+        PERMUTED, synthetic.permuted_label_models(), permuted, strict=True
+    ):
         own, true = (accuracy(twin, few, each) for each in (wrong, labels[:TWIN_PICTURES]))
         print(f"{name}: permuted training labels {own:.4f}, their true labels {true:.4f}")
+
+
+def report(name, tests):
+    """Print the accuracy of the shipped weights on unseen pictures of each variant."""
+    model = synthetic.shapes_model(name)
+    for variant, world in tests.items():
+        print(f"{name}, unseen {variant}: {accuracy(model, world.images, world.labels):.4f}")
+
+
+def main():
+    folder, wanted = Path(sys.argv[1]), sys.argv[2:] or ["cnn", "vit"]
+    folder.mkdir(parents=True, exist_ok=True)
+    tests = {v: synthetic.make_shapes(TESTED, TEST_SEED, variant=v) for v in PARTS}
+    if "cnn" in wanted:
+        main_cnn(folder, tests)
+    if "vit" in wanted:
+        save(train_vit(folder), TRAINED_VIT)
+        report("vit", tests)
 
 
 if __name__ == "__main__":

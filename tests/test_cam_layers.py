@@ -62,7 +62,7 @@ def test_of_a_class_token_the_default_is_before_the_last_attention():
         assert (grid.first, grid.step, grid.tokens) == ((1.5, 1.5), (4, 4), True)
         assert not uncertain
     text = str(_grid(_vit())[0])
-    assert text == "block3_norm1, 4 x 4 tokens behind 1 other token, 4 pixels a cell"
+    assert text == "block3_norm1, 4 x 4 tokens behind 1 class token, 4 pixels a cell"
 
 
 def test_of_a_mean_of_tokens_the_default_is_the_last_layer():

@@ -63,8 +63,8 @@ class CellGrid:
         what = "tokens" if self.tokens else "cells"
         words = [self.layer, f"{_by(self.cells)} {what}"]
         if self.prefix:
-            plural = "" if self.prefix == 1 else "s"
-            words[-1] += f" behind {self.prefix} other token{plural}"
+            others = "other tokens" if self.prefix > 1 else "class token"
+            words[-1] += f" behind {self.prefix} {others}"
         plural = "" if set(self._steps) == {1.0} else "s"
         words.append(f"{_by(self._steps)} pixel{plural} a cell")
         if any(
