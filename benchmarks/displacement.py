@@ -1,12 +1,13 @@
-"""How far class activation maps lie from what they show, with the answer known.
+"""Displacement of class activation maps from what they show, with the answer known.
 
     python benchmarks/displacement.py [DATA]
 
-For each network: the mean signed displacement, rows and columns, between the centroid of grad_cam and
-that of the object, in cells, with its 95 % interval; and the same if the cells were placed by the
-structure of receptive fields alone, or stretched evenly over the image. Objects are the shapes of synthetic.make_shapes, and for SqueezeNet and
-EfficientNet-Lite0 photos of 96 x 96 pixels pasted into others, blurred to a plain background, at
-random places. DATA has imagenet/, squeezenet_v1.1.bin and efficientnet_lite0.keras.
+For each network: the mean signed displacement, rows and columns, between the centroid of grad_cam
+and that of the object, in cells, with its 95 % interval; and the same if the cells were placed by
+the structure of receptive fields alone, or stretched evenly over the image. Objects are the shapes
+of synthetic.make_shapes, and for SqueezeNet and EfficientNet-Lite0 photos of 96 x 96 pixels pasted
+into others, blurred to a plain background, at random places. DATA has imagenet/,
+imagenet_class_index.json, squeezenet_v1.1.bin and efficientnet_lite0.keras.
 """
 
 import json
@@ -47,7 +48,7 @@ def rows(name, prepared, images, targets, centers, layer=None):
     grids = tfs.saliency_map(prepared, images, cam, targets=targets, on_problem="ignore")
     (grid,) = grids.coverage["grad_cam"].grids
     with mock.patch("tfsaliency.placement.parts._shift", lambda *_: 0.0):
-        again = replace(prepared)  # without its traces
+        again = tfs.prepare(prepared.model, preprocess=prepared.preprocess)
         few = tfs.saliency_map(again, images[:1], cam, targets=targets[:1], on_problem="ignore")
     (structure,) = few.coverage["grad_cam"].grids
     even = replace(

@@ -1,11 +1,12 @@
-"""Where the cells of class activation maps look: a table of architectures.
+"""Places of the cells of class activation maps: a table of architectures.
 
     python benchmarks/placement.py [MODEL ...]
 
-Weights are random. For each model: the default layer, its cells, the center of the first cell, and how
-far that is from the center if the cells were stretched over the image; last, an independent check:
-the centroid of |gradient| of a cell in the middle, averaged over random images, minus its place.
-Models of keras-hub are left out where it is not installed. Refused models print the reason.
+Weights are random. For each model: the default layer, its cells, the number of other tokens before
+them, the distance of cells and the center of the first in pixels, its difference from a grid that
+is stretched over the image, and the warning if the choice of the layer is uncertain. Refused models
+print the reason. Models of keras-hub are left out where it is not installed. An argument selects
+the models whose names start with it.
 """
 
 import gc
@@ -21,7 +22,6 @@ from keras import layers
 import tfsaliency as tfs
 
 CLASSES = 5
-IMAGES = 4  # over which the centroid is averaged
 
 
 def applications() -> Iterator[tuple[str, Callable[[], keras.Model]]]:
@@ -46,7 +46,6 @@ def classifier(backbone, tensor=None, token=False):
 def hub() -> Iterator[tuple[str, Callable[[], keras.Model]]]:
     """Yield small models of keras-hub, where it is installed."""
     try:
-        import keras_hub
         from keras_hub import models
     except ImportError:
         print("keras-hub is not installed: its models are left out", file=sys.stderr)
@@ -170,7 +169,7 @@ def hub() -> Iterator[tuple[str, Callable[[], keras.Model]]]:
                 patch_size=8,
                 num_output_channels=16,
                 window_size=4,
-            )  # fmt: skip
+            )
         ),
     )
 
@@ -183,6 +182,7 @@ class Patches(layers.Layer):
         self.patch_size = patch_size
 
     def call(self, images):
+        """Return the patches (n, number, size * size * 3) of images (n, h, w, 3)."""
         size = self.patch_size
         shape = keras.ops.shape(images)
         patches = keras.ops.image.extract_patches(images, size=size)
@@ -201,6 +201,7 @@ class PatchEncoder(layers.Layer):
         self.position_embedding = layers.Embedding(num_patches, width)
 
     def call(self, patch):
+        """Return embedded patches (n, number, width)."""
         positions = keras.ops.expand_dims(keras.ops.arange(0, self.num_patches), axis=0)
         return self.projection(patch) + self.position_embedding(positions)
 
@@ -285,7 +286,7 @@ def row(name: str, build: Callable[[], keras.Model]) -> str:
     keras.utils.set_random_seed(0)
     model = build()
     shape = [size or 224 for size in model.inputs[0].shape[1:]]
-    images = np.random.default_rng(0).uniform(-1, 1, (IMAGES, *shape)).astype("float32")
+    images = np.random.default_rng(0).uniform(-1, 1, (1, *shape)).astype("float32")
     output = 0 if len(keras.tree.flatten(model.outputs)) > 1 else None
     spatial = len(keras.tree.flatten(model.outputs)[0].shape) > 2
     prepared = tfs.prepare(model, score=score if spatial else "logit", output=output)
@@ -308,6 +309,7 @@ class Recorder:
     name = "recorder"
 
     def __call__(self, attribute, points, image_index):
+        """Return zeros."""
         layer = attribute.at_layer(points, image_index)
         return tfs.methods.protocol.Attributions(tf.zeros_like(points), layer.scores, {})
 

@@ -156,7 +156,10 @@ def test_of_layers_side_by_side_the_last_common_one_is_taken():
     model = keras.Model(i, boxes)
     grid, (problem,) = _grid(model, score=lambda outputs, targets: outputs[:, -1, 0])
     assert grid.layer == "trunk"
-    assert "side by side" in problem.detail and "trunk is the last layer that all of it" in problem.detail
+    assert (
+        "side by side" in problem.detail
+        and "trunk is the last layer that all of it" in problem.detail
+    )
     maps = tfs.saliency_map(  # every anchor has a map
         model, _images(), tfs.CAM(relu=False), score=lambda o, _: o[:, -1, 0], on_problem="ignore"
     )

@@ -43,7 +43,7 @@ def _cam(kind, model, x, t):
     values = keras.Model(model.input, last).predict(x, verbose=0)
     head = keras.Sequential([keras.Input(last.shape[1:], dtype="float64"), *model.layers[-3:]])
     slopes = tfs.attributions(head, values, targets=t, on_problem="ignore")["gradient"]
-    return slow.cam(kind, values, slopes, (SIZE, SIZE))
+    return slow.placed(slow.cam(kind, values, slopes), (SIZE, SIZE), [(2, 1), (2, 1)])
 
 
 def _rule(model, x, t, rule):
@@ -67,6 +67,8 @@ SLOW = {
     "grad_cam": lambda m, x, t, _: _cam("grad_cam", m, x, t),
     "grad_cam_plus_plus": lambda m, x, t, _: _cam("grad_cam_plus_plus", m, x, t),
     "layer_cam": lambda m, x, t, _: _cam("layer_cam", m, x, t),
+    "hires_cam": lambda m, x, t, _: _cam("hires_cam", m, x, t),
+    "xgrad_cam": lambda m, x, t, _: _cam("xgrad_cam", m, x, t),
     "guided_grad_cam": lambda m, x, t, _: (
         _rule(m, x, t, "guided_backprop") * _cam("grad_cam", m, x, t)
     ),

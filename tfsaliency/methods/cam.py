@@ -107,7 +107,7 @@ class CAM:
     >>> maps["layer_cam"].shape
     (1, 64, 64)
     >>> print(maps.coverage["layer_cam"].grids[0])
-    fire3-concat, 16 x 16 cells, 4 pixels a cell
+    fire3-concat, 16 x 16 cells, 4 pixels a cell, the first at 2.25, 2.25
     """
 
     weights: CamName = "grad_cam"
