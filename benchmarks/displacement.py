@@ -66,7 +66,7 @@ def rows(name, prepared, images, targets, centers, layer=None):
 
 
 def pasted(folder, size):
-    """Return photos of 96 x 96 pixels in others that are blurred, with the centers and the classes."""
+    """Return photos of 96 x 96 pixels in others, with their centers and classes."""
     rng = np.random.default_rng(0)
     files = sorted((folder / "imagenet").iterdir())
     images, centers, labels = [], [], []

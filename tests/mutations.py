@@ -423,4 +423,97 @@ MUTATIONS = [
         "return batch, None if of_labels else targets",
         "test_map_batches.py::test_labels_that_come_along_are_explained_if_asked_for",
     ),
+    # Class activation maps: places, layers and their choice.
+    Mutation(
+        "placement/parts.py",
+        "first, radius = (kernel - 1) / 2 - before, (kernel - 1) / 2",
+        "first, radius = (kernel - 1) / 2, (kernel - 1) / 2",
+        "test_placement.py::test_places_by_hand",
+    ),
+    Mutation(
+        "placement/parts.py",
+        "return way / 2",
+        "return way",
+        "test_placement.py::test_places_by_hand",
+    ),
+    Mutation(
+        "placement/cuts.py",
+        "field._replace(start=field.start - part.step * before)",
+        "field._replace(start=field.start)",
+        "test_placement.py::test_a_blob_is_found_where_it_is[ZeroPadding2D]",
+    ),
+    Mutation(
+        "placement/joins.py",
+        "if not places or (lost and not places[0].places):",
+        "if not places or lost:",
+        "test_placement.py::test_tokens_keep_their_places_behind_attention",
+    ),
+    Mutation(
+        "placement/windows.py",
+        "return (index + halves) * old / new - halves",
+        "return (index + halves) * old / new",
+        "test_placement.py::test_a_blob_is_found_where_it_is[Resizing bilinear]",
+    ),
+    Mutation(
+        "methods/cell_grids.py",
+        "        weights[~seen] = 0\n",
+        "",
+        "test_placement.py::test_maps_are_placed_like_the_slow_version",
+    ),
+    Mutation(
+        "methods/cam.py",
+        "def _hires_cam(values: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:\n"
+        "    return gradients",
+        "def _hires_cam(values: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:\n"
+        "    return tf.nn.relu(gradients)",
+        "test_cams.py::test_a_cam_equals_its_definition[hires_cam-last]",
+    ),
+    Mutation(
+        "engine/cells.py",
+        "if [part.source for part in placement.axes[0]] != [BATCH]:",
+        "if False:",
+        "test_cam_layers.py::test_windows_in_the_batch_axis_are_refused",
+    ),
+    Mutation(
+        "engine/build.py",
+        "    if found != [1, 2]:\n",
+        "    if False:\n",
+        "test_cam_layers.py::test_windows_in_the_batch_axis_are_refused",
+    ),
+    Mutation(
+        "engine/layer_candidates.py",
+        "        if around:\n",
+        "        if False:\n",
+        "test_cam_layers.py::test_parts_of_attention_are_refused",
+    ),
+    Mutation(
+        "engine/layer_candidates.py",
+        "OUTPUTS not in others and ends <= others",
+        "False",
+        "test_cam_layers.py::test_attention_without_a_layer_of_its_own",
+    ),
+    Mutation(
+        "engine/placements.py",
+        "if consumer in on_path and not _drops(found, tensor, consumer):",
+        "if consumer in on_path:",
+        "test_cam_layers.py::test_of_a_class_token_the_default_is_before_the_last_attention",
+    ),
+    Mutation(
+        "engine/layer_choice.py",
+        "fewest = min(",
+        "fewest = max(",
+        "test_cam_layers.py::test_a_model_whose_outputs_are_a_picture",
+    ),
+    Mutation(
+        "engine/layer_choice.py",
+        "    if len(last) > 1:\n",
+        "    if False:\n",
+        "test_cam_layers.py::test_of_layers_side_by_side_the_last_common_one_is_taken",
+    ),
+    Mutation(
+        "diagnostics.py",
+        "& (largest == 0) & ~explained & negative)",
+        "& (largest == 0) & ~explained & ~negative)",
+        "test_cam_layers.py::test_negative_evidence_has_its_own_cause",
+    ),
 ]

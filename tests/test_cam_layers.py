@@ -9,6 +9,8 @@ from keras import layers
 from reference import slow
 
 import tfsaliency as tfs
+from tfsaliency.engine.layer_names import named_layers
+from tfsaliency.sanity.units import list_units
 
 SIZE = 16
 RNG = np.random.default_rng
@@ -130,6 +132,9 @@ def test_windows_in_the_batch_axis_are_refused():
     assert "best first: back, conv" in text
     grid, _ = _grid(model)
     assert (grid.layer, grid.first, grid.step) == ("back", (0.5, 0.5), (2, 2))
+    given = tfs.CAM(layer="windows", grid=(4, 4))
+    with pytest.raises(tfs.GeometryError, match="is 4 for one image and 8 for two"):
+        tfs.saliency_map(model, _images(), given)
 
 
 def test_a_model_whose_outputs_are_a_picture():
@@ -245,6 +250,17 @@ def test_of_two_towers_the_one_behind_the_chosen_input_is_meant():
     for name in (None, "conv1", "ta/conv1"):
         assert _grid(prepared, name, images)[0].layer == "ta/conv1"
     assert "it is not on the way from the images" in _refusal(prepared, "tb/conv1", images)
+
+
+def test_paths_are_the_names_that_sanity_checks_print():
+    inner = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Conv2D(2, 3, name="conv")])
+    i = keras.Input((4, SIZE, SIZE, 3))
+    x = layers.TimeDistributed(keras.Sequential([keras.Input((SIZE, SIZE, 3)), inner]))(i)
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(x)))
+    paths = [path for path, _ in named_layers(model)]
+    assert [unit.path for unit in list_units(model)] == [p for p in paths if p.endswith("conv")] + [
+        model.layers[-1].name
+    ]
 
 
 def test_layers_by_index_and_as_objects():

@@ -280,6 +280,20 @@ def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monk
     assert "no network. Classes are printed as numbers." in capsys.readouterr().err
 
 
+def test_the_layer_of_class_activation_maps(photo, model_file, tmp_path, capsys):
+    backbone = keras.models.load_model(model_file).get_layer("backbone")
+    path = f"backbone/{backbone.layers[-1].name}"
+    arguments = ["map", photo, "--model", model_file, "--out", tmp_path / "o"]
+    code, lines, _ = _run(capsys, *arguments, "--methods", "grad_cam", "--layer", path)
+    assert code == 0
+    (line,) = [line for line in lines if line.startswith("grad_cam")]
+    assert f"; at {path}, 3 x 3 cells" in line
+    code, _, (error,) = _run(capsys, *arguments, "--methods", "grad_cam", "--layer", "lost")
+    assert code == 2 and "Unknown layer: 'lost'" in error and path in error
+    code, _, (error,) = _run(capsys, *arguments, "--layer", path)
+    assert code == 2 and "Expected layer= beside a class activation map" in error
+
+
 def _more_photos(photo, tmp_path, count=3):
     paths = [photo]
     for i in range(1, count):

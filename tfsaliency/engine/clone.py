@@ -251,18 +251,6 @@ def forget_custom_gradients(graph: tf.Graph) -> None:
                 registered.pop(name, None)
 
 
-def list_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield all layers of a model or a clone, and the layers inside them."""
-    if not has_visible_layers(model):
-        yield from model._flatten_layers(include_self=False)
-        return
-    for operation in getattr(model, "operations", model.layers):
-        inner = operation.operation if isinstance(operation, Borrowed) else operation
-        if isinstance(inner, keras.layers.Layer):
-            yield inner
-            yield from list_layers(inner)
-
-
 _RELU_PARAMETERS = ("max_value", "negative_slope", "threshold")
 
 # Layers that are ReLUs, unless a subclass overrides call, and their parameters.

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from ..errors import ModelError, TfSaliencyError, one_line
-from .clone import list_layers
+from .layer_names import named_layers
 from .model_io import Forward, Model, has_visible_layers
 
 Precision = Literal["bfloat16"]
@@ -59,7 +59,8 @@ def lower_precision(precision: str, forward: Forward, callee: Model) -> Forward:
             f"Expected a keras.Model, whose layers can compute in {precision}. "
             f"Received: {type(callee).__name__}. Prepare it without precision."
         )
-    layers = [layer for layer in (callee, *list_layers(callee)) if not has_visible_layers(layer)]
+    every = [callee, *(layer for _, layer in named_layers(callee))]
+    layers = [layer for layer in every if not has_visible_layers(layer)]
     quantized = [layer.name for layer in layers if layer.dtype_policy.quantization_mode]
     if quantized:
         raise ModelError(
