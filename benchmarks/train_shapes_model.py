@@ -39,7 +39,7 @@ VIT_PARTS = {
     "null_patch": 6_000,
     "colored_distractor": 6_000,
 }
-# For each cycle: the epochs, the length of the schedule that ends at a rate of 0, the highest rate, and
+# For each cycle: the epochs, the length of the schedule that ends at 0, the highest rate, and
 # the variants that are shifted. Shifts break the relation of two objects to their mark, so the
 # second cycle leaves them out.
 VIT_CYCLES = (

@@ -50,7 +50,7 @@ class Part:
 
     @property
     def is_place(self) -> bool:
-        """Whether it is positions along one axis of the image."""
+        """True for positions along one axis of the image."""
         return isinstance(self.source, int)
 
 
