@@ -40,11 +40,11 @@ VIT_PARTS = {
     "colored_distractor": 6_000,
 }
 # For each cycle: the epochs, the length of the schedule that ends at 0, the highest rate, and
-# the variants that are shifted. Shifts break the relation of two objects to their mark, so the
-# second cycle leaves them out.
+# the variants that are shifted and turned. This breaks the relation of two objects to their mark,
+# so the second cycle leaves them out.
 VIT_CYCLES = (
     (29, 40, 1.5e-3, tuple(VIT_PARTS)),
-    (40, 40, 1e-3, ("plain", "null_patch", "colored_distractor")),
+    (36, 36, 1e-3, ("plain", "null_patch", "colored_distractor")),
 )
 VIT_BATCH, VIT_WARM_UP, VIT_DECAY = 128, 500, 0.02
 PATCHES, PATCH = 8, 8  # along each axis, and their size in pixels
@@ -132,7 +132,7 @@ def pictures_with_masks(folder):
 def boxes(masks, whole):
     """Return the first and last row and column of each mask, (n, 4).
 
-    Pictures of which `whole` is true are not shifted: their boxes are the whole picture.
+    Where `whole` is true, it is the whole picture.
     """
     bits = np.unpackbits(masks, axis=-1)
     last = bits.shape[1] - 1
@@ -146,15 +146,18 @@ def boxes(masks, whole):
 def augment(image, label, mask, box):
     """Shift a picture in a circle so that its object stays whole, turn and mirror it at random.
 
-    Returns the picture, the class and what each token covers, and the weights of these two.
+    A picture whose box is all of it is mirrored only. Returns the picture, the class and what each
+    token covers, and the weights of these two.
     """
     size = PATCHES * PATCH
-    bits = tf.bitwise.right_shift(mask[:, :, None], tf.range(7, -1, -1, tf.uint8))
+    bits = tf.bitwise.right_shift(mask[:, :, None], tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8))
     bits = tf.reshape(tf.bitwise.bitwise_and(bits, tf.constant(1, tf.uint8)), (size, size, 1))
     low, high = -box[0::2], size - 1 - box[1::2]
     shifts = [tf.random.uniform((), low[i], high[i] + 1, tf.int32) for i in (0, 1)]
     both = tf.roll(tf.concat([image, bits], axis=-1), shifts, (0, 1))
-    both = tf.image.rot90(both, tf.random.uniform((), 0, 4, tf.int32))
+    still = tf.reduce_all(low == 0) & tf.reduce_all(high == 0)
+    turns = tf.where(still, 0, tf.random.uniform((), 0, 4, tf.int32))
+    both = tf.image.rot90(both, turns)
     both = tf.cond(tf.random.uniform(()) < 0.5, lambda: both[:, ::-1], lambda: both)
     both = tf.cast(both, tf.float32)
     cells = tf.reshape(both[..., -1], (PATCHES, PATCH, PATCHES, PATCH))

@@ -10,6 +10,7 @@ from keras import layers
 from reference import slow
 
 import tfsaliency as tfs
+from tfsaliency import synthetic
 from tfsaliency.engine.placements import find_placements
 from tfsaliency.placement.parts import Placement, Unplaced
 
@@ -251,3 +252,21 @@ def test_maps_are_placed_like_the_slow_version(step, relu):
     reference = slow.placed(maps, size, zip(first, (step, 4.0), strict=True), seen)
     slow.near(found, reference, 1e-12)
     assert not found[:, :2].any() and not found[:, 19:].any()
+
+
+@pytest.mark.parametrize("name", ["cnn", "vit"])
+def test_maps_lie_on_the_objects(name):
+    """On average, a map is less than a quarter of a cell away from the object that it explains."""
+    data = synthetic.make_shapes(200, seed=11)
+    maps = tfs.saliency_map(
+        synthetic.shapes_model(name), data.images, "hires_cam", targets=data.labels,
+        on_problem="ignore",
+    )  # fmt: skip
+    (grid,) = maps.coverage["hires_cam"].grids
+    seen = maps["hires_cam"].any(axis=(1, 2))
+    ways = np.array([
+        _centroid(one) - _centroid(mask.astype(float))
+        for one, mask in zip(maps["hires_cam"][seen], data.masks[seen], strict=True)
+    ])  # fmt: skip
+    assert (np.abs(ways.mean(axis=0) / grid.step) < 0.25).all()
+    assert (np.abs(ways).mean(axis=0) / grid.step < 1.5).all()

@@ -132,6 +132,15 @@ def test_the_mask_is_where_the_object_changed_the_picture():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("cnn", 0.99), ("vit", 0.97)])
+def test_networks_in_the_wheel_classify_unseen_pictures(name, least):
+    world = synthetic.make_shapes(1000, seed=8)
+    outputs = synthetic.shapes_model(name).predict(world.images, verbose=0)
+    assert np.mean(outputs.argmax(axis=-1) == world.labels) > least
+    with pytest.raises(tfs.OptionError, match="Unknown network: 'resnet'.*Known: cnn, vit"):
+        synthetic.shapes_model("resnet")
+
+
 def test_without_the_object_nothing_says_the_class():
     """A network that learns the classes in a few epochs learns nothing without the objects."""
     scenes, finals, labels = [], [], []

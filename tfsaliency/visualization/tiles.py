@@ -208,7 +208,8 @@ def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
     if values.shape != size:
         raise ImageError(
             f"Expected a map of the image's size {size}. Received: shape {values.shape}. "
-            "Take one map of a batch by its index, of saliency_map instead of attributions."
+            "Take one map of a batch by its index, of saliency_map instead of attributions; draw "
+            "class activation maps with resize=True."
         )
     return values
 
