@@ -238,6 +238,38 @@ def test_tokens_keep_their_places_behind_attention():
     assert cells.axes[1] == tokens.inner
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_states_of_a_recurrent_layer_are_cells(kind, backwards):
+    i = keras.Input((12, 3))
+    x = layers.Conv1D(4, 3, strides=2, padding="valid")(i)
+    make = getattr(layers, kind)
+    x = make(5, return_sequences=True, go_backwards=backwards, name="states")(x)
+    model = keras.Model(i, layers.Dense(2)(make(3)(x)))
+    series = RNG(0).normal(size=(2, 12, 3)).astype(np.float32)
+    maps = tfs.saliency_map(model, series, "layer_cam", layer="states", on_problem="ignore")
+    (grid,) = maps.coverage["layer_cam"].grids
+    assert (grid.cells, grid.step) == ((5,), (-2.0 if backwards else 2.0,))
+    assert grid.first == (9.25 if backwards else 1.25,)
+    states = keras.Model(i, model.get_layer("states").output)
+    with tf.GradientTape() as tape:
+        x = tf.constant(series)
+        tape.watch(x)
+        third = tf.reduce_sum(states(x)[:, 2])
+    seen = np.flatnonzero(np.abs(tape.gradient(third, x)).any(axis=(0, 2)))
+    assert seen.tolist() == list(range(4, 11) if backwards else range(7))
+
+
+def test_frames_of_a_recurrent_convolution_are_cells():
+    i = keras.Input((4, 16, 16, 1))
+    x = layers.ConvLSTM2D(2, 3, strides=2, padding="same", return_sequences=True, name="states")(i)
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(x)))
+    video = RNG(0).normal(size=(2, 4, 16, 16, 1)).astype(np.float32)
+    maps = tfs.saliency_map(model, video, "layer_cam", layer="states", on_problem="ignore")
+    (grid,) = maps.coverage["layer_cam"].grids
+    assert (grid.cells, grid.step, grid.first) == ((4, 8, 8), (1, 2, 2), (0, 0.75, 0.75))
+
+
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("step", [2.0, -3.0])
 def test_maps_are_placed_like_the_slow_version(step, relu):

@@ -1,7 +1,8 @@
 """Placements of all tensors of a traced graph, and what their cells lead to.
 
-The rules of operations are applied in the order of the graph, inside called functions too. Then the
-graph is read backwards: which cells reach the outputs, and through which products of two signals.
+The rules of operations are applied in the order of the graph, inside called functions and loops
+too. Then the graph is read backwards: which cells reach the outputs, and through which products of
+two signals.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..placement.rules import PRODUCT, RULES, SLICES
 from .coverage import between
 from .graph_nodes import SHAPE_OPS
 
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_CALLS, _LOOPS = ("PartitionedCall", "StatefulPartitionedCall"), ("While", "StatelessWhile")
 OUTPUTS = "outputs"  # the end of a path, beside names of products
 
 
@@ -67,6 +68,8 @@ def _place_graph(
         inputs = [of.get(tensor.ref()) for tensor in op.inputs]
         if op.type in SHAPE_OPS or all(place is None for place in inputs):
             continue
+        if op.type == "TensorListSetItem":
+            inputs[0] = _list_of_same_index(op, of)
         for tensor, place in zip(op.outputs, _outputs(op, inputs, products), strict=False):
             of[tensor.ref()] = place
 
@@ -77,7 +80,9 @@ def _outputs(
     n = len(op.outputs)
     try:
         if op.type in _CALLS:
-            return _called(op, inputs, products)
+            return _in_function(op, "f", inputs, products)
+        if op.type in _LOOPS:
+            return _in_loop(op, inputs, products)
         if op.type not in RULES:
             raise UnplaceableError(f"the operation {op.type}")
         found = list(RULES[op.type](op, inputs))
@@ -91,16 +96,37 @@ def _outputs(
         return [Unplaced(reason)] * n
 
 
-def _called(
-    op: tf.Operation, inputs: Sequence[Place], products: list[tf.Operation]
-) -> Sequence[Place]:
-    """Place the outputs of a called function."""
-    body = op.graph._get_function(op.get_attr("f").name).graph
+def _in_function(
+    op: tf.Operation, name: str, inputs: Sequence[Place], products: list[tf.Operation]
+) -> list[Place]:
+    """Place the outputs of a function that an operation calls, an attribute of it by name."""
+    body = op.graph._get_function(op.get_attr(name).name).graph
     of = {tensor.ref(): place for tensor, place in zip(body.inputs, inputs, strict=True)}
     inner: list[tf.Operation] = []
     _place_graph(body.get_operations(), of, inner)
     products += [op] * bool(inner)
     return [of.get(tensor.ref()) for tensor in body.outputs]
+
+
+def _in_loop(
+    op: tf.Operation, inputs: Sequence[Place], products: list[tf.Operation]
+) -> list[Place]:
+    """Place the outputs of a loop, whose state depends on the images from its second step on."""
+    first = _in_function(op, "body", inputs, [])
+    state = [new if old is None else old for old, new in zip(inputs, first, strict=True)]
+    return _in_function(op, "body", state, products)
+
+
+def _list_of_same_index(op: tf.Operation, of: Mapping[Any, Place]) -> Place:
+    """Return the place of the list that is read where an operation writes another list.
+
+    A recurrent layer reads its inputs and writes its outputs with one index: the outputs have the
+    places of the inputs.
+    """
+    for reader in op.inputs[1].consumers():
+        if reader.type == "TensorListGetItem":
+            return of.get(reader.inputs[0].ref())
+    return None
 
 
 def _ends(found: Placements, last: tf.Operation) -> dict[tf.Operation, frozenset[str]]:

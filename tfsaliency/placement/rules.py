@@ -42,6 +42,8 @@ PRODUCT = "a product of two signals, as in attention"
 
 
 def _pointwise(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    if op.outputs[0].dtype == tf.variant:  # a list, which has the places of its stack
+        return inputs[:1]
     places = inputs[:1] if op.type == "BroadcastTo" else inputs
     return [combine(places, shape_of(op.outputs[0]))]
 
@@ -232,6 +234,21 @@ def _einsum(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     return [place._replace(axes=tuple(named))]
 
 
+def _read_list(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    return [_without(placed(inputs[0]), 0)]
+
+
+def _write_list(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    """Place a list whose items are written in the order of another one, the first of the inputs."""
+    other, item = placed(inputs[0]), placed(inputs[2])
+    along = {part.source for part in other.axes[0]}
+    fields = [
+        old if axis in along else new
+        for axis, (old, new) in enumerate(zip(other.fields, item.fields, strict=True))
+    ]
+    return [Placement((other.axes[0], *item.axes), tuple(fields))]
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), _pointwise),
     **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims"), _reshape),
@@ -242,6 +259,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("MatMul", "BatchMatMulV2", "BatchMatMulV3", "BatchMatMul"), _matmul),
     **WINDOW_RULES,
     "IdentityN": _each,
+    "TensorListFromTensor": _each,
+    "TensorListStack": _each,
+    "TensorListGetItem": _read_list,
+    "TensorListSetItem": _write_list,
     "Transpose": _transpose,
     "ConcatV2": _concatenate,
     "Pack": _stack,
