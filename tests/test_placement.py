@@ -41,6 +41,21 @@ def _xla(x):
     )(x)
 
 
+@tf.function
+def _traced_before(x):
+    """A function with a trace for batches of any size."""
+    return tf.reshape(tf.nn.conv2d(x, tf.ones((3, 3, 1, 1)), 2, "SAME"), (-1, 32, 32, 1))
+
+
+_traced_before.get_concrete_function(tf.TensorSpec((None, SIZE, SIZE, 1)))
+
+
+def _causal(dilation):
+    """A convolution of which each row sees itself and the rows above."""
+    padding = layers.ZeroPadding2D(((2 * dilation, 0), (0, 0)))
+    return [padding, _conv((3, 1), padding="valid", dilation_rate=(dilation, 1))]
+
+
 def _patches():
     return [layers.Reshape((8, 8, 8, 8)), layers.Permute((1, 3, 2, 4)), layers.Reshape((8, 8, 64))]
 
@@ -70,6 +85,18 @@ CASES = {
         layers.DepthwiseConv2D(3, dilation_rate=2, padding="same"),
         layers.DepthwiseConv2D(3, dilation_rate=3),
     ],
+    "far dilations": lambda: [_conv(3, padding="valid", dilation_rate=6)],
+    "causal": lambda: _causal(1),
+    "convolutions in windows": lambda: [
+        layers.Reshape((8, 8, 8, 8)), layers.Permute((1, 3, 2, 4)),
+        *_lambda(lambda x: tf.reshape(x, (-1, 8, 8, 1))), _conv(3),
+        *_lambda(lambda x: tf.reshape(x, (-1, 8, 8, 8, 8))), layers.Permute((1, 3, 2, 4)),
+        layers.Reshape((64, 64, 1)),
+    ],
+    "a function that was traced before": lambda: _lambda(_traced_before),
+    "max_pool_with_argmax": lambda: _lambda(
+        lambda x: tf.nn.max_pool_with_argmax(x, 2, 2, "SAME")[0]
+    ),
     "separable": lambda: [layers.SeparableConv2D(1, 3, strides=2, padding="same")],
     "pools": lambda: [layers.AveragePooling2D(3, 2), layers.AveragePooling2D(2)],
     "UpSampling2D": lambda: [_conv(3, 2), layers.UpSampling2D(2)],
@@ -120,7 +147,7 @@ def _model(name):
     """The layers of a case, then a convolution of ones, then a sum."""
     i = keras.Input((SIZE, SIZE, 1))
     x = i
-    for layer in CASES[name]():
+    for layer in {**CASES, **NOWHERE}[name]():
         x = layer(x)
     x = layers.Conv2D(1, 3, padding="same", use_bias=False, name="target")(x)
     model = keras.Model(i, layers.Dense(1, use_bias=False)(layers.Flatten()(x)))
@@ -151,7 +178,9 @@ def test_a_blob_is_found_where_it_is(name):
 
 
 # Enlarged by a factor, cells see different numbers of others, at most those of their fields.
-UNEVEN = [n for n in CASES if re.search("Resizing|UpSampling|Transpose|repeat|depth_to_space", n)]
+UNEVEN = [
+    n for n in CASES if re.search("Resizing|UpSampling|Transpose|repeat|depth_to_space|argmax", n)
+]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -172,8 +201,13 @@ def test_cells_see_what_their_fields_say(name):
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(image)
         outputs = behind(image)
+        total = tf.reduce_sum(outputs)
         cells = [tuple(n // d for n in outputs.shape[1:3]) for d in (2, 3)]
         picked = [outputs[0, row, column, 0] for row, column in cells]
+    seen = np.abs(tape.gradient(total, image)[0, :, :, 0]) > 0
+    for source, field in enumerate(place.fields):
+        real = np.flatnonzero(seen.any(axis=1 - source))[[0, -1]]
+        assert tuple(real) == (field.low, field.high) or name in UNEVEN, f"{real}, not {field}"
     for cell, value in zip(cells, picked, strict=True):
         seen = np.abs(tape.gradient(value, image)[0, :, :, 0]) > 0
         for axis, index in zip(place.axes[1:3], cell, strict=True):
@@ -184,6 +218,58 @@ def test_cells_see_what_their_fields_say(name):
             expected = np.clip((center - field.radius, center + field.radius), 0, SIZE - 1)
             assert expected[0] <= real[0] and real[1] <= expected[1], f"{real} in {expected}"
             assert name in UNEVEN or tuple(real) == tuple(expected), f"{real}, not {expected}"
+
+
+def _halves(x):
+    return x[:, :, :32], x[:, :, 32:]
+
+
+# Layers whose cells look at different places at once, or have none that is an affine function.
+NOWHERE = {
+    "sum of halves": lambda: _lambda(lambda x: tf.add(*_halves(x))),
+    "channels of halves": lambda: _lambda(lambda x: tf.concat(_halves(x), axis=-1)),
+    "difference of halves": lambda: _lambda(lambda x: tf.subtract(*_halves(x))),
+    "transposed sum": lambda: _lambda(lambda x: x + tf.transpose(x, (0, 2, 1, 3))),
+    "pairs of rows": lambda: _lambda(
+        lambda x: tf.reduce_max(x[:, :, None] + x[:, None], axis=2) if x.shape[1] else x
+    ),
+    "causal dilations": lambda: [layer for d in (1, 2, 4, 8) for layer in _causal(d)],
+    "rolled": lambda: _lambda(lambda x: tf.roll(x, 20, axis=1)),
+    "half of the rows twice": lambda: _lambda(lambda x: tf.tile(x[:, :32], (1, 2, 1, 1))),
+    "rows in another order": lambda: _lambda(lambda x: tf.gather(x, [0, 40, 3, 9, 60], axis=1)),
+    "mask": lambda: _lambda(
+        lambda x: tf.ensure_shape(
+            tf.boolean_mask(x, np.arange(64) % 7 < 3, axis=1), (None, 28, 64, 1)
+        )
+    ),
+    "mixed": lambda: [layers.Flatten(), layers.Dense(64), layers.Reshape((8, 8, 1))],
+}
+
+
+@pytest.mark.parametrize("name", NOWHERE)
+def test_cells_without_one_place_are_refused(name):
+    with pytest.raises(tfs.GeometryError, match="'target': its "):
+        tfs.saliency_map(_model(name), _blob(30, 40), "grad_cam", layer="target")
+
+
+def test_an_unrolled_recurrent_layer_is_refused():
+    i = keras.Input((8, 3))
+    x = layers.LSTM(5, return_sequences=True, unroll=True, name="states")(i)
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(x)))
+    with pytest.raises(tfs.GeometryError, match="'states': its cells cannot be placed"):
+        tfs.saliency_map(model, np.ones((1, 8, 3)), "layer_cam", layer="states")
+
+
+def test_morphological_operations():
+    i = keras.Input((16, 16, 1))
+    x = layers.Lambda(lambda x: tf.nn.erosion2d(
+        x, tf.zeros((3, 3, 1)), (1, 1, 1, 1), "VALID", "NHWC", (1, 1, 1, 1)
+    ), name="eroded")(i)  # fmt: skip
+    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(x)))
+    image = RNG(0).normal(size=(1, 16, 16, 1)).astype(np.float32)
+    maps = tfs.saliency_map(model, image, "layer_cam", layer="eroded", on_problem="ignore")
+    (grid,) = maps.coverage["layer_cam"].grids
+    assert (grid.cells, grid.first) == ((14, 14), (1, 1))
 
 
 def test_places_by_hand():

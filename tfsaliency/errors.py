@@ -106,8 +106,8 @@ class GeometryError(ModelError):
     >>> try:
     ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), tfs.CAM(layer="top"))
     ... except tfs.GeometryError as error:
-    ...     print("the score does not look at several places" in str(error))
-    False
+    ...     print(str(error).split(". ")[1])
+    Received: 'top': it has a single cell
     """
 
 

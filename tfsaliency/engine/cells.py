@@ -103,6 +103,12 @@ def arrange(placement: Placement, layer: str, size: Sequence[int]) -> Cells:
     if all(part.size == 1 for part in joined):
         raise UnplaceableError("it has a single cell")
     fields = placement.fields
+    for field, part in zip(fields, joined, strict=True):
+        if abs(field.drift) > abs(part.step):
+            raise UnplaceableError(
+                "its windows look to one side, as with causal padding, by "
+                f"{abs(field.drift):.4g} pixels"
+            )
     grid = CellGrid(
         layer,
         tuple(part.size or 1 for part in joined),
@@ -188,7 +194,8 @@ def given_grid(
         If the outputs are not (n, prefix + number of cells, channels) or (n, *cells, channels).
     """
     count, shape = math.prod(cells), tuple(outputs.shape[1:])
-    if shape[:-1] not in ((prefix + count,), tuple(cells)) or None in shape:
+    fits = shape[:-1] == (prefix + count,) or (shape[:-1] == tuple(cells) and not prefix)
+    if not fits or None in shape:
         wanted = " * ".join(map(str, cells))
         raise UnplaceableError(
             f"it returns {(None, *shape)}, which is not (n, {prefix} + {wanted}, channels)"

@@ -45,6 +45,11 @@ class Candidate(NamedTuple):
         """The operation that returns its outputs."""
         return self.call.outputs.op
 
+    @property
+    def tensor(self) -> tf.Tensor:
+        """Its outputs."""
+        return self.call.outputs
+
 
 class Candidates:
     """The layers of one traced graph that qualify, in the order of their last calls.
@@ -82,7 +87,7 @@ class Candidates:
     @property
     def distinct(self) -> list[Candidate]:
         """The candidates without those that return the outputs of an earlier one."""
-        return list({each.op: each for each in reversed(self.all)}.values())[::-1]
+        return list({each.tensor.ref(): each for each in reversed(self.all)}.values())[::-1]
 
     @property
     def widest(self) -> list[Candidate]:
@@ -106,12 +111,13 @@ class Candidates:
             return f"it returns {getattr(what, 'name', what)}, not one tensor of floats"
         if tensor.op not in self._path:
             return "it is not on the way from the images to the score, or is inside a tf.function"
-        if not self.found.ends[tensor.op]:
+        if not self.found.ends_of(tensor):
             return "the score depends on none of its cells, only on other tokens"
         return ""
 
     def candidate(self, call: LayerCall) -> Candidate:
         """Return the outputs of one call as a candidate, or raise UnplaceableError."""
+        self.check_attention(call)
         return self._candidate([call], self._place(call))
 
     def _qualify(self, calls: Sequence[LayerCall]) -> Candidate:
@@ -119,8 +125,8 @@ class Candidates:
         alive = [call for call in calls if self.is_alive(call)]
         if not alive:
             raise UnplaceableError(self.why_dead(calls[-1]))
-        self._check_attention(alive[-1])
         if len(alive) > 1:
+            self.check_attention(alive[-1])
             try:
                 return self._candidate(alive, stack([self._place(each) for each in alive], 1))
             except UnplaceableError:  # not one call for each frame: the last one counts
@@ -139,17 +145,22 @@ class Candidates:
         reason = place.reason if isinstance(place, Unplaced) else "no dependence on the images"
         raise UnplaceableError(f"its cells cannot be placed behind {reason}")
 
-    def _check_attention(self, call: LayerCall) -> None:
-        """Raise UnplaceableError for a part of attention, such as a query."""
+    def check_attention(self, call: LayerCall) -> None:
+        """Raise UnplaceableError for a part of attention, such as a query.
+
+        In a block or a model that multiplies two signals itself, a part leads to one operand of a
+        product only, and what it is made of leads to more.
+        """
         around = [path for number, path in self._attention.items() if number in call.inside]
         if around:
             raise UnplaceableError(f"it is inside the attention layer {around[-1]}")
-        ends, parent = self.found.ends[call.outputs.op], _parent(call)
-        if parent not in self._blocks or OUTPUTS in ends:
+        ends, parent = self.found.ends_of(call.outputs), _parent(call)
+        products = [end.split(":")[0] for end in ends]
+        if parent not in self._blocks or OUTPUTS in ends or len(set(products)) < len(products):
             return
         for other in self.all:
-            others = self.found.ends[other.op]
-            if _parent(other.call) == parent and OUTPUTS not in others and ends <= others:
+            others = self.found.ends_of(other.tensor)
+            if _parent(other.call) == parent and OUTPUTS not in others and ends < others:
                 raise UnplaceableError(f"it is a part of the attention behind {other.path}")
 
 
@@ -174,7 +185,8 @@ def _attention(
     Returns
     -------
     The paths of attention layers by the number of the call: their outputs have no cells. And the
-    numbers of other calls, such as blocks with a residual connection; None stands for the model.
+    numbers of other calls, in which there may be parts of attention: models, blocks with a residual
+    connection, and what is around an attention layer; None stands for the whole model.
     """
     attention: dict[int, str] = {}
     others: set[int | None] = set()
@@ -186,10 +198,11 @@ def _attention(
         inner = max(around, key=lambda call: call.first, default=None)
         if inner is None:
             others.add(None)
-        elif _has_cells(inner.outputs, found):
+        elif isinstance(inner.layer, keras.Model) or _has_cells(inner.outputs, found):
             others.add(inner.number)
         else:
             attention[inner.number] = inner.path
+            others.add(_parent(inner))
     return attention, others
 
 

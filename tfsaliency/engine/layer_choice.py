@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from ..errors import GeometryError, OptionError
 from ..placement.parts import Placement, UnplaceableError, Unplaced
-from .cells import Cells, LayerChoice, arrange, given_grid
+from .cells import Cells, LayerChoice, given_grid
 from .layer_calls import LayerCall
 from .layer_candidates import Candidate, Candidates
 from .layer_names import NamedLayer, find_named
 from .subject import LayerRequest
 
 _LISTED, _REASONS = 10, 3  # layers and reasons in a message
+_HALF = 0.5  # pixels
 
 
 def choose_layer(
@@ -67,8 +68,7 @@ def choose_layer(
     ranked = list(dict.fromkeys(listed))
     of_name = find_named(layers, str(request.layer), ranked)
     if request.grid is not None:
-        last = [call for call in calls if any(call.layer is layer for _, layer in of_name)]
-        return _with_grid(candidates, last, request)
+        return _with_grid(candidates, calls, of_name, request)
     named = _named(candidates, of_name, str(request.layer), ranked)
     return LayerChoice(named.cells, ""), named.numbers
 
@@ -80,10 +80,7 @@ def _named(
     ids = {id(layer) for _, layer in layers}
     found = [each for each in candidates.all if id(each.call.layer) in ids]
     if len(found) > 1:
-        raise OptionError(
-            f"Expected the path of one layer. Received: {name!r}, the name of "
-            f"{' and '.join(each.path for each in found)}."
-        )
+        raise _ambiguous(name, [each.path for each in found])
     if not found:
         reasons = [why for call, why in candidates.refused if id(call.layer) in ids]
         raise GeometryError(
@@ -95,28 +92,40 @@ def _named(
 
 
 def _with_grid(
-    candidates: Candidates, calls: Sequence[LayerCall], request: LayerRequest
+    candidates: Candidates,
+    calls: Sequence[LayerCall],
+    layers: Sequence[NamedLayer],
+    request: LayerRequest,
 ) -> tuple[LayerChoice, tuple[int, ...]]:
-    """Return the last of some calls with the cells that the caller describes."""
+    """Return the last call of the layer of a name, with the cells that the caller describes."""
     grid, prefix, why = request.grid or (), request.prefix, "it is not called"
     if len(grid) != len(candidates.size):
         raise OptionError(
             f"Expected grid as {len(candidates.size)} numbers of cells, one for each axis of the "
             f"image. Received: {grid}."
         )
-    for call in reversed(calls):
+    of_name = [call for call in calls if any(call.layer is layer for _, layer in layers)]
+    alive = [call for call in of_name if candidates.is_alive(call)]
+    if len({call.path for call in alive}) > 1:
+        raise _ambiguous(str(request.layer), list(dict.fromkeys(call.path for call in alive)))
+    for call in (alive or of_name)[-1:]:
         why = candidates.why_dead(call)
-        if why:
-            continue
         try:
-            cells = given_grid(call.outputs, call.path, candidates.size, grid, prefix)
+            if not why:
+                candidates.check_attention(call)
+                cells = given_grid(call.outputs, call.path, candidates.size, grid, prefix)
+                return LayerChoice(_checked(cells, candidates, call), ""), (call.number,)
         except UnplaceableError as error:
             why = str(error)
-            continue
-        return LayerChoice(_checked(cells, candidates, call), ""), (call.number,)
     raise GeometryError(
         f"Expected a layer of {' x '.join(map(str, grid))} cells behind {prefix} other tokens. "
         f"Received: {request.layer!r}: {why}."
+    )
+
+
+def _ambiguous(name: str, paths: Sequence[str]) -> OptionError:
+    return OptionError(
+        f"Expected the path of one layer. Received: {name!r}, the name of {' and '.join(paths)}."
     )
 
 
@@ -136,81 +145,104 @@ def _checked(given: Cells, candidates: Candidates, call: LayerCall) -> Cells:
 
 def _best(candidates: Candidates, outputs: tf.Tensor) -> tuple[Candidate | None, str]:
     """Return the best candidate, and why it is uncertain, if it is."""
-    distinct = candidates.widest
-    if not distinct:
+    widest = candidates.widest
+    if not widest:
         return None, ""
     place = candidates.found.place_of(outputs)
-    if isinstance(place, Placement):
-        try:
-            cells = arrange(place, "outputs", candidates.size)
-            return _bottleneck(distinct, cells, [field.radius for field in place.fields])
-        except UnplaceableError:  # not a picture
-            pass
-    last = _last_ones(distinct, candidates)
-    if len(last) > 1:
-        return _common(distinct, last, candidates, outputs.op)
+    if isinstance(place, Placement) and place.places:
+        return _bottleneck(widest, candidates)
+    last = _last_ones(widest, candidates)
+    if len(last) > 1 or not _carries_all(last[0], candidates, outputs):
+        return _common(widest, last, candidates, outputs)
     return last[0], _why_early(last[0], candidates)
 
 
-def _bottleneck(
-    distinct: Sequence[Candidate], outputs: Cells, radius: Sequence[float]
-) -> tuple[Candidate, str]:
-    """Return the last layer of the lowest resolution, for outputs that are a picture."""
+def _bottleneck(widest: Sequence[Candidate], candidates: Candidates) -> tuple[Candidate, str]:
+    """Return the last layer of the lowest resolution, for outputs that have places themselves.
 
-    def is_pointwise(each: Candidate) -> bool:
-        """Return whether the outputs are a pointwise function of a layer: they see the same."""
-        return each.cells.grid.cells == outputs.grid.cells and np.allclose(each.radius, radius)
-
-    usable = [each for each in distinct if not is_pointwise(each)]
+    Layers of which each output sees a single cell are left out: the map of an output would show
+    nothing but where it is.
+    """
+    spread: set[tf.Operation] = set()  # operations behind which cells are mixed
+    on_path = set(candidates.found.path)
+    for op in reversed(candidates.found.path):
+        consumers = [c for t in op.outputs for c in t.consumers() if c in on_path]
+        if any(c in spread or _mixes(c, candidates) for c in consumers):
+            spread.add(op)
+    usable = [each for each in widest if each.op in spread]
     if not usable:
-        return distinct[0], "the outputs are a pointwise function of each layer"
+        return widest[0], "each output sees a single cell of every layer"
     fewest = min(math.prod(each.cells.grid.cells) for each in usable)
     return [each for each in usable if math.prod(each.cells.grid.cells) == fewest][-1], ""
 
 
-def _last_ones(distinct: Sequence[Candidate], candidates: Candidates) -> list[Candidate]:
+def _mixes(op: tf.Operation, candidates: Candidates) -> bool:
+    """Return whether an output of an operation sees several cells of its inputs."""
+    if op.type.startswith("Resize") or op.type == "ScaleAndTranslate":
+        return False
+    before = [candidates.found.place_of(tensor) for tensor in op.inputs]
+    places = [place for place in before if isinstance(place, Placement) and place.places]
+    after = [candidates.found.place_of(tensor) for tensor in op.outputs]
+    for place in after:
+        if isinstance(place, Unplaced) and places:
+            return True
+        for source, field in enumerate(place.fields if isinstance(place, Placement) else ()):
+            widths = [each.fields[source].radius for each in places]
+            if widths and field.radius > max(widths) + _HALF:
+                return True
+    return False
+
+
+def _last_ones(widest: Sequence[Candidate], candidates: Candidates) -> list[Candidate]:
     """Return the candidates that are not behind another one."""
-    ops = {each.op for each in distinct}
+    ops = {each.op for each in widest}
     earlier: set[tf.Operation] = set()  # operations with a candidate behind them
     for op in reversed(candidates.found.path):
         if any(c in earlier or c in ops for t in op.outputs for c in t.consumers()):
             earlier.add(op)
-    return [each for each in distinct if each.op not in earlier]
+    return [each for each in widest if each.op not in earlier]
 
 
 def _common(
-    distinct: Sequence[Candidate],
+    widest: Sequence[Candidate],
     last: Sequence[Candidate],
     candidates: Candidates,
-    outputs: tf.Operation,
+    outputs: tf.Tensor,
 ) -> tuple[Candidate, str]:
-    """Return the last candidate that everything passes through, or the last one of all."""
+    """Return the last candidate that all cells pass through, or the last one of all."""
     names = ", ".join(each.path for each in last[:_REASONS]) + ", ..." * (len(last) > _REASONS)
-    why = f"{names} lead to the score side by side"
-    for each in reversed(distinct):
-        if _carries_all(each.op, candidates.found.path, outputs):
-            return each, f"{why}; {each.path} is the last layer that all of it passes through"
-    return last[-1], f"{why}; {last[-1].path} is one of them"
+    several = len(last) > 1
+    why = f"{names} lead to the score side by side" if several else f"{names} is on one branch"
+    for each in reversed(widest):
+        if _carries_all(each, candidates, outputs):
+            return each, f"{why}; {each.path} is the last layer that everything passes through"
+    return last[-1], f"{why}; {last[-1].path} is taken"
 
 
-def _carries_all(
-    through: tf.Operation, path: Sequence[tf.Operation], outputs: tf.Operation
-) -> bool:
-    """Return whether all paths from the images to the outputs pass through an operation."""
-    on_path, around = set(path), set[tf.Operation]()
-    for op in path:
-        above = [tensor.op for tensor in op.inputs if tensor.op in on_path]
-        if op is not through and (not above or any(each in around for each in above)):
-            around.add(op)
-    return outputs not in around
+def _carries_all(candidate: Candidate, candidates: Candidates, outputs: tf.Tensor) -> bool:
+    """Return whether all paths of cells from the images to the outputs pass through a layer."""
+    found, around = candidates.found, set[Any]()
+    on_path = set(found.path)
+    for op in found.path:
+        if op is candidate.op:
+            continue
+        above = [tensor for tensor in op.inputs if tensor.op in on_path]
+        for output in op.outputs:
+            ways = [t for t in above if t.ref() in around and not found.drops(t, output)]
+            if ways or not above:
+                around.add(output.ref())
+    return outputs.ref() not in around
 
 
 def _why_early(candidate: Candidate, candidates: Candidates) -> str:
     """Return why the last candidate is early in the model; empty if it is not.
 
-    It is early if layers behind it have several positions without a place, and it is neither behind
-    such layers itself, like the sum of a residual connection, nor behind another convolution.
+    It is early if it shows single pixels; or if layers behind it have several positions without a
+    place, and it is neither behind such layers itself, like the sum of a residual connection, nor
+    behind another convolution.
     """
+    if not any(candidate.radius):
+        return f"{candidate.path} shows single pixels, and no later layer qualifies"
     path = {op: number for number, op in enumerate(candidates.found.path)}
     wider = [each for each in candidates.all if any(each.radius) and each.radius < candidate.radius]
     later = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import keras
@@ -15,18 +16,28 @@ NamedLayer: TypeAlias = tuple[str, keras.layers.Layer]  # a path and its layer
 
 
 def named_layers(model: keras.Model) -> list[NamedLayer]:
-    """Return the layers of a model or of its clone by path, in order of execution, each once."""
-    return list(_walk(model, "", {id(model)}))
+    """Return the layers of a model or of its clone by path, in order of execution, each once.
+
+    Operations of a Functional model, such as a sum, count as layers. A path that occurs again has
+    a number, "outer/inner#2".
+    """
+    seen: dict[str, int] = {}
+    named = []
+    for path, layer in _walk(model, "", {id(model)}):
+        seen[path] = seen.get(path, 0) + 1
+        named.append((f"{path}#{seen[path]}" if seen[path] > 1 else path, layer))
+    return named
 
 
 def _walk(outer: keras.layers.Layer, path: str, seen: set[int]) -> Iterator[NamedLayer]:
     for operation in _children(outer):
         inner = operation.operation if isinstance(operation, Borrowed) else operation
-        if isinstance(inner, keras.layers.Layer) and id(inner) not in seen:
+        if id(inner) not in seen:
             seen.add(id(inner))
             name = f"{path}/{inner.name}" if path else inner.name
             yield name, inner
-            yield from _walk(inner, name, seen)
+            if isinstance(inner, keras.layers.Layer):
+                yield from _walk(inner, name, seen)
 
 
 def _children(layer: keras.layers.Layer) -> list[Any]:
@@ -35,7 +46,7 @@ def _children(layer: keras.layers.Layer) -> list[Any]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def path_of(model: keras.Model, layer: str | int | keras.layers.Layer) -> str:
+def path_of(model: keras.Model, layer: Any) -> str:
     """Return the path or the name of a layer, given as such, by its index, or as an object.
 
     Raises
@@ -45,12 +56,11 @@ def path_of(model: keras.Model, layer: str | int | keras.layers.Layer) -> str:
     """
     if isinstance(layer, str):
         return layer
-    if isinstance(layer, int):
-        if not -len(model.layers) <= layer < len(model.layers):
-            raise OptionError(
-                f"Expected the index of one of {len(model.layers)} layers. Received: {layer}."
-            )
-        layer = model.layers[layer]
+    if isinstance(layer, Integral):
+        count, index = len(model.layers), int(layer)
+        if not -count <= index < count:
+            raise OptionError(f"Expected the index of one of {count} layers. Received: {layer}.")
+        layer = model.layers[index]
     for path, each in named_layers(model):
         if each is layer:
             return path

@@ -34,18 +34,31 @@ class Placements(NamedTuple):
     products
         The operations on this path that multiply two signals, as attention does.
     ends
-        For each operation of the path, what its cells reach first: OUTPUTS, or names of products.
-        Cells reach nothing if a slice behind them keeps other tokens only.
+        For each tensor of the path, what its cells reach first: OUTPUTS, or an operand of a
+        product, "name:number". Cells reach nothing if a slice behind them keeps other tokens only.
     """
 
     of: Mapping[Any, Place]
     path: Sequence[tf.Operation]
     products: Sequence[tf.Operation]
-    ends: Mapping[tf.Operation, frozenset[str]]
+    ends: Mapping[Any, frozenset[str]]
 
     def place_of(self, tensor: tf.Tensor) -> Place:
         """Return the place of a tensor; None if it does not depend on the images."""
         return self.of.get(tensor.ref())
+
+    def ends_of(self, tensor: tf.Tensor) -> frozenset[str]:
+        """Return what the cells of a tensor reach first."""
+        return self.ends.get(tensor.ref(), frozenset())
+
+    def drops(self, tensor: tf.Tensor, output: tf.Tensor) -> bool:
+        """Return whether an operation returns other tokens of a tensor, and none of its cells."""
+        place, kept = self.place_of(tensor), self.place_of(output)
+        if output.op.type not in SLICES or not isinstance(place, Placement):
+            return False
+        if not any(part.source == TOKENS for axis in place.axes for part in axis):
+            return False
+        return isinstance(kept, Placement) and not kept.places
 
 
 def find_placements(images: tf.Tensor, outputs: tf.Tensor) -> Placements:
@@ -57,7 +70,7 @@ def find_placements(images: tf.Tensor, outputs: tf.Tensor) -> Placements:
     on_path = set(path)
     products = [op for op in products if op in on_path]
     found = Placements(of, path, products, {})
-    return found._replace(ends=_ends(found, outputs.op))
+    return found._replace(ends=_ends(found, outputs))
 
 
 def _place_graph(
@@ -118,37 +131,38 @@ def _in_loop(
 
 
 def _list_of_same_index(op: tf.Operation, of: Mapping[Any, Place]) -> Place:
-    """Return the place of the list that is read where an operation writes another list.
+    """Return the place of the list from which the item is computed that an operation writes.
 
     A recurrent layer reads its inputs and writes its outputs with one index: the outputs have the
     places of the inputs.
     """
-    for reader in op.inputs[1].consumers():
-        if reader.type == "TensorListGetItem":
-            return of.get(reader.inputs[0].ref())
-    return None
+    above, pending = set(), [op.inputs[2].op]
+    while pending:
+        each = pending.pop()
+        if each not in above:
+            above.add(each)
+            pending.extend(tensor.op for tensor in each.inputs)
+    readers = [each for each in above if each.type == "TensorListGetItem"]
+    lists = {each.inputs[0].ref() for each in readers if of.get(each.inputs[0].ref()) is not None}
+    same = all(each.inputs[1] is op.inputs[1] for each in readers)
+    return of[lists.pop()] if same and len(lists) == 1 else Unplaced("a loop over several lists")
 
 
-def _ends(found: Placements, last: tf.Operation) -> dict[tf.Operation, frozenset[str]]:
+def _ends(found: Placements, outputs: tf.Tensor) -> dict[Any, frozenset[str]]:
     on_path, products = set(found.path), {op.name for op in found.products}
-    ends: dict[tf.Operation, frozenset[str]] = {last: frozenset({OUTPUTS})}
+    ends: dict[Any, frozenset[str]] = {outputs.ref(): frozenset({OUTPUTS})}
     for op in reversed(found.path):
-        reached: frozenset[str] = ends.get(op, frozenset())
         for tensor in op.outputs:
+            reached: frozenset[str] = ends.get(tensor.ref(), frozenset())
             for consumer in tensor.consumers():
-                if consumer in on_path and not _drops(found, tensor, consumer):
-                    one = frozenset({consumer.name})
-                    reached |= one if consumer.name in products else ends.get(consumer, frozenset())
-        ends[op] = reached
+                if consumer.name in products:
+                    reached |= {f"{consumer.name}:{i}" for i in _operands(consumer, tensor)}
+                elif consumer in on_path:
+                    kept = [out for out in consumer.outputs if not found.drops(tensor, out)]
+                    reached = reached.union(*(ends.get(out.ref(), frozenset()) for out in kept))
+            ends[tensor.ref()] = reached
     return ends
 
 
-def _drops(found: Placements, tensor: tf.Tensor, consumer: tf.Operation) -> bool:
-    """Return whether an operation takes no cell of a tensor, only its other tokens."""
-    place = found.place_of(tensor)
-    if consumer.type not in SLICES or not isinstance(place, Placement):
-        return False
-    if not any(part.source == TOKENS for axis in place.axes for part in axis):
-        return False
-    outputs = [found.place_of(output) for output in consumer.outputs]
-    return all(isinstance(each, Placement) and not each.places for each in outputs)
+def _operands(op: tf.Operation, tensor: tf.Tensor) -> list[int]:
+    return [number for number, operand in enumerate(op.inputs) if operand is tensor]

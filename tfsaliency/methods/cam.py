@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
+import keras
 import tensorflow as tf
 
 from ..errors import OptionError, check_int, unknown_option
@@ -138,7 +140,7 @@ class CAM:
                     f"Expected {name} as True or False. Received: {getattr(self, name)!r}."
                 )
         if self.grid is not None:
-            if isinstance(self.grid, (str, int)) or self.layer is None:
+            if not isinstance(self.grid, (list, tuple)) or self.layer is None:
                 raise OptionError(
                     "Expected grid as the number of cells along each axis of the image, (rows, "
                     f"columns), beside the layer. Received: grid={self.grid!r}, "
@@ -176,8 +178,12 @@ def _is_negative(maps: tf.Tensor) -> tf.Tensor:
 
 def check_layer(layer: Any) -> None:
     """Raise OptionError unless the value names a layer, or is one, or None."""
-    is_layer = hasattr(layer, "call") and hasattr(layer, "weights")
-    if layer is None or is_layer or (isinstance(layer, (str, int)) and not isinstance(layer, bool)):
+    is_layer = isinstance(layer, keras.Operation)
+    if (
+        layer is None
+        or is_layer
+        or (isinstance(layer, (str, Integral)) and not isinstance(layer, bool))
+    ):
         return
     raise OptionError(
         "Expected layer as a name, a path 'outer/inner', an index in model.layers, a layer, or "

@@ -112,8 +112,16 @@ class Composition(Protocol):
         ...
 
 
-def check_inner(inner: Any, name: str = "inner") -> None:
-    """Raise OptionError unless the value is a composition or None."""
+def check_inner(inner: Any, name: str = "inner", cells: bool = False) -> None:
+    """Raise OptionError unless the value is a composition or None.
+
+    One that returns a value for each cell, instead of each pixel, is accepted only if `cells`.
+    """
+    if not getattr(inner, "resize", True) and not cells:
+        raise OptionError(
+            f"Expected {name} with a value for each pixel. Received: CAM(resize=False), with one "
+            "for each cell."
+        )
     if inner is not None and not callable(inner):
         raise OptionError(
             f"Expected {name} as a composition, such as InputXGradient(), or None for the "

@@ -72,12 +72,17 @@ class SmoothGrad:
         return "sum_abs" if self.statistic == "mean" else "sum"
 
     def __post_init__(self) -> None:
-        check_inner(self.inner)
+        check_inner(self.inner, cells=True)
         check_int("samples", self.samples, 1)
         check_int("seed", self.seed, 0)
         if self.statistic not in _STATISTICS:
             raise unknown_option("statistic", self.statistic, _STATISTICS)
         check_number("noise", self.noise, 0)
+
+    @property
+    def resize(self) -> bool:
+        """True if there is a value for each pixel, as in CAM."""
+        return bool(getattr(self.inner, "resize", True))
 
     def __call__(
         self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor

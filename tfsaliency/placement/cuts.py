@@ -35,7 +35,9 @@ def pad(place: Placement, index: int, before: int, after: int) -> Placement:
     if part is None:
         return place.with_axis(index, with_tokens(axis, before, size + before + after))
     field = place.fields[int(part.source)]
-    field = field._replace(start=field.start - part.step * before)
+    unit = abs(part.step)
+    pads = field.pads[0] + unit * before, field.pads[1] + unit * after
+    field = field._replace(start=field.start - part.step * before, pads=pads)
     place = place.with_field(int(part.source), field)
     return place.with_axis(index, (replace(part, size=size + before + after),))
 
@@ -82,6 +84,8 @@ def choose(place: Placement, index: int, entries: Array) -> Placement:
     """Return the placement of some entries of an axis."""
     axis = place.axes[index]
     if not has_places(axis):
+        if any(part.source == BATCH for part in axis) and (np.diff(entries) != 1).any():
+            raise UnplaceableError("another order of the images")
         return crop(place, index, 0, 1, len(entries))
     if len(axis) == 1 and axis[0].source == TOKENS and (np.diff(entries) == 1).all():
         return crop(place, index, int(entries[0]), 1, len(entries))

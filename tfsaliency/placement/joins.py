@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -23,10 +24,12 @@ from .parts import (
     size_of,
 )
 
+_NEARLY = 1e-3
+_EVEN = 0.01  # pixels, of frames
 Place: TypeAlias = Placement | Unplaced | None  # None: does not depend on the images
 
 
-def combine(inputs: Sequence[Place], shape: Sequence[int]) -> Placement:
+def combine(inputs: Sequence[Place]) -> Placement:
     """Return the placement of a pointwise function, whose inputs are broadcast to one shape.
 
     An input that has no place does not move the others: behind an attention layer, the tokens of
@@ -37,23 +40,39 @@ def combine(inputs: Sequence[Place], shape: Sequence[int]) -> Placement:
     lost = [place for place in inputs if isinstance(place, Unplaced)]
     if not places or (lost and not places[0].places):
         raise UnplaceableError(lost[0].reason if lost else "values that depend on no image")
-    axes = tuple(_common([_from_right(p, i) for p in placed], shape[-i]) for i in _down(shape))
+    rank = max(len(place.axes) for place in placed)
+    padded = [((),) * (rank - len(place.axes)) + place.axes for place in placed]
+    axes = tuple(map(_common, zip(*padded, strict=True)))
     joined = Placement(axes, places[0].fields)
-    carriers = [[p for p in places if axis in p.places] for axis in range(len(joined.fields))]
-    fields = [_joint([p.fields[i] for p in each or places]) for i, each in enumerate(carriers)]
+    fields = []
+    for source in range(len(joined.fields)):
+        parts = joined.parts_of(source)
+        _check_digits(parts)
+        carriers = [place for place in places if source in place.places] or places
+        near = min((abs(part.step) for part in parts), default=math.inf)
+        fields.append(_joint([place.fields[source] for place in carriers], near))
     return joined._replace(fields=tuple(fields))
 
 
-def _down(shape: Sequence[int]) -> range:
-    return range(len(shape), 0, -1)
+def _check_digits(parts: Sequence[Part]) -> None:
+    """Raise UnplaceableError unless parts are digits of one index, instead of several indices."""
+    ordered = sorted(parts, key=lambda part: -abs(part.step))
+    for outer, inner in itertools.pairwise(ordered):
+        if abs(outer.step) < abs(inner.step) * inner.size * (1 - _NEARLY):
+            raise UnplaceableError("pairs of cells at different places")
 
 
-def _from_right(place: Placement, index: int) -> Axis:
-    return place.axes[-index] if index <= len(place.axes) else ()
+def broadcast(place: Placement, shape: Sequence[int | None]) -> Placement:
+    """Return the placement with axes of size 1 repeated to a shape, and with new ones before."""
+    missing = len(shape) - len(place.axes)
+    axes = [()] * missing + list(place.axes)
+    wide = [axis or free(size or 1) for axis, size in zip(axes, shape, strict=True)]
+    return place._replace(axes=tuple(wide))
 
 
-def _common(axes: Sequence[Axis], size: int) -> Axis:
+def _common(axes: Sequence[Axis]) -> Axis:
     """Return the axis of several operands that are broadcast to one size."""
+    size = max(map(size_of, axes))
     full = [axis for axis in axes if size_of(axis) == size]
     telling = [axis for axis in full if any(p.source not in (FREE, REPEAT) for p in axis)]
     if any(_differ(axis, telling[0]) for axis in telling[1:]):
@@ -72,15 +91,18 @@ def _differ(one: Axis, other: Axis) -> bool:
     )
 
 
-def _joint(fields: Sequence[Field]) -> Field:
-    """Return the field of cells that see all of several fields."""
-    start, shift, middle = (
+def _joint(fields: Sequence[Field], near: float) -> Field:
+    """Return the field of cells that see all of several fields, whose starts must be near."""
+    starts = [field.start for field in fields]
+    if max(starts) - min(starts) > near * (1 + _NEARLY):
+        raise UnplaceableError("a sum, a product or channels of cells at different places")
+    start, shift, drift = (
         float(np.mean(values))
-        for values in zip(*((f.start, f.shift, f.middle) for f in fields), strict=True)
+        for values in zip(*((f.start, f.shift, f.drift) for f in fields), strict=True)
     )
     radius = max(abs(field.start - start) + field.radius for field in fields)
     low, high = min(field.low for field in fields), max(field.high for field in fields)
-    return Field(start, shift, radius, low, high, middle)
+    return Field(start, shift, radius, low, high, drift, fields[0].pads)
 
 
 def concatenate(places: Sequence[Place], sizes: Sequence[int], axis: int) -> Placement:
@@ -99,8 +121,7 @@ def concatenate(places: Sequence[Place], sizes: Sequence[int], axis: int) -> Pla
         if isinstance(lost, Unplaced):
             raise UnplaceableError(lost.reason)
     placed = [place.with_axis(axis, ()) for _, place in known]
-    shape = [size_of(one) for one in placed[0].axes]
-    return combine(placed, shape).with_axis(axis, free(total))
+    return combine(placed).with_axis(axis, free(total))
 
 
 def stack(placed: Sequence[Placement], axis: int) -> Placement:
@@ -124,7 +145,7 @@ def stack(placed: Sequence[Placement], axis: int) -> Placement:
     axes.insert(axis, (Part(len(placed), source, 1.0),))
     unit = first.fields[source]._replace(start=0.0, low=-np.inf, high=np.inf)
     joined = Placement(tuple(axes), first.fields).with_field(source, unit)
-    joined = resample(joined, axis, starts[:, source], 0.0)
+    joined = resample(joined, axis, starts[:, source], 0.0, _EVEN)
     low, high = min(f.low for f in fields), max(f.high for f in fields)
     field = joined.fields[source]._replace(low=low, high=high)
     return joined.with_field(source, field)

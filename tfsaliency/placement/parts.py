@@ -19,7 +19,6 @@ from ..arrays import Array
 
 BATCH, FREE, REPEAT, TOKENS = "batch", "free", "repeat", "tokens"
 _ROUNDING = 1e-6
-_UNEVEN = 1.0  # largest deviation from an affine function, in cells
 
 
 class UnplaceableError(Exception):
@@ -70,8 +69,11 @@ class Field(NamedTuple):
         Half of the extent of a receptive field.
     low, high
         The first and last pixel that the cells see.
-    middle
-        The middle between the centers of the outermost cells, without those that a padding added.
+    drift
+        How far windows look to one side of where cells would be if they were spread evenly, if
+        that is more than their stride makes: the effect of causal padding.
+    pads
+        What a padding added before and after the other cells, in pixels.
     """
 
     start: float
@@ -79,7 +81,8 @@ class Field(NamedTuple):
     radius: float
     low: float
     high: float
-    middle: float
+    drift: float = 0.0
+    pads: tuple[float, float] = (0.0, 0.0)
 
 
 class Placement(NamedTuple):
@@ -92,6 +95,10 @@ class Placement(NamedTuple):
     def places(self) -> set[int]:
         """The axes of the image along which the tensor has several cells."""
         return {part.source for axis in self.axes for part in _flat(axis) if part.is_place}  # type: ignore[misc]
+
+    def parts_of(self, source: int) -> list[Part]:
+        """Return all parts along one axis of the image."""
+        return [part for axis in self.axes for part in _flat(axis) if part.source == source]
 
     def with_axis(self, index: int, axis: Axis) -> Placement:
         """Return the placement with another axis."""
@@ -116,7 +123,7 @@ def place_images(shape: Sequence[int]) -> Placement:
     """Return the placement of images (n, h, w, c), (n, t, c) or (n, d, h, w, c)."""
     n, *sizes, channels = shape
     places = [free(size) if size == 1 else (Part(size, i, 1.0),) for i, size in enumerate(sizes)]
-    fields = [Field(0.0, 0.0, 0.0, 0.0, size - 1.0, (size - 1) / 2) for size in sizes]
+    fields = [Field(0.0, 0.0, 0.0, 0.0, size - 1.0) for size in sizes]
     return Placement(((Part(n, BATCH),), *places, free(channels)), tuple(fields))
 
 
@@ -148,7 +155,11 @@ def reshape(placement: Placement, shape: Sequence[int]) -> Placement:
     for size in shape:
         axis: list[Part] = []
         wanted = size
+        if size == 1 and parts and parts[0].size == 1:  # a batch of one image
+            axis.append(parts.pop(0))
         while wanted > 1:
+            if not parts:
+                raise UnplaceableError("a reshape of unknown size")
             part = parts.pop(0)
             if part.size > wanted and part.size % wanted == 0 and part.source != TOKENS:
                 part, rest = _split(part, wanted)
@@ -253,8 +264,8 @@ def slide(
     if single_place(placement.axes[index]) is None:
         return _beside_places(placement, index, count)
     first, radius = (kernel - 1) / 2 - before, (kernel - 1) / 2
-    shift = _shift(placement, index, first, stride, radius, count)
-    return _moved(placement, index, first, stride, radius, count, shift)
+    aside = _aside(placement, index, first, stride, radius, count)
+    return _moved(placement, index, first, stride, radius, count, aside)
 
 
 def _beside_places(placement: Placement, index: int, count: int) -> Placement:
@@ -266,21 +277,24 @@ def _beside_places(placement: Placement, index: int, count: int) -> Placement:
     return placement.with_axis(index, free(count))
 
 
-def _shift(
+def _aside(
     placement: Placement, index: int, first: float, stride: float, radius: float, count: int
-) -> float:
-    """Return half of the way from the first new cell to where even spreading would put it.
+) -> tuple[float, float]:
+    """Return the shift of new cells, and their drift, in units of the old cells.
 
-    All lengths are in units of the old cells. The stride alone makes a way of at most half of what
-    is left between two cells; a longer one has other reasons, such as a crop, and is left alone.
+    The way is that from the first new cell to where even spreading would put it. The stride alone
+    makes a way of at most half of what is left between two cells, and the shift is half of it. A
+    longer one has other reasons: a crop, or, if every old cell has its window, a drift.
     """
     (part,) = placement.axes[index]
     field = placement.fields[int(part.source)]
-    way = (field.middle - field.start) / part.step - stride * (count - 1) / 2 - first
+    before, after = (pad / abs(part.step) for pad in field.pads)
+    way = (part.size - 1 + before - after - stride * (count - 1)) / 2 - first
     extent = 2 * (field.radius + abs(part.step) * radius) + 1  # in pixels
-    if extent <= abs(part.step) * stride or abs(way) > abs(stride - 1) / 2 + _ROUNDING:
-        return 0.0
-    return way / 2
+    if abs(way) > abs(stride - 1) / 2 + _ROUNDING:
+        whole = abs(count * stride - (part.size - before - after)) < max(stride, 1)
+        return 0.0, way if whole else 0.0
+    return way / 2 if extent > abs(part.step) * stride else 0.0, 0.0
 
 
 def slide_back(
@@ -290,8 +304,8 @@ def slide_back(
     if single_place(placement.axes[index]) is None:
         return _beside_places(placement, index, count)
     first, radius = (before - (kernel - 1) / 2) / stride, (kernel - 1) / 2 / stride
-    shift = _shift(placement, index, first, 1 / stride, radius, count)
-    return _moved(placement, index, first, 1 / stride, radius, count, shift)
+    aside = _aside(placement, index, first, 1 / stride, radius, count)
+    return _moved(placement, index, first, 1 / stride, radius, count, aside)
 
 
 def _moved(
@@ -301,37 +315,39 @@ def _moved(
     stride: float,
     radius: float,
     count: int,
-    shift: float = 0.0,
+    aside: tuple[float, float] = (0.0, 0.0),
 ) -> Placement:
     """Return the placement of new cells, given in units of the old ones."""
     (part,) = placement.axes[index]
-    source = int(part.source)
-    field = placement.fields[source]
-    start, step = field.start + part.step * first, part.step * stride
-    wide = field.radius + abs(part.step) * radius
-    ends = (start, start + step * (count - 1))
-    placement = placement.with_field(
-        source,
-        Field(
-            start,
-            field.shift + part.step * shift,
-            wide,
-            max(field.low, min(ends) - wide),
-            min(field.high, max(ends) + wide),
-            sum(ends) / 2,
-        ),
+    source, step = int(part.source), part.step
+    placement = placement.with_axis(
+        index, () if count == 1 else (Part(count, source, step * stride),)
     )
-    axis = () if count == 1 else (Part(count, source, step),)
-    return placement.with_axis(index, axis)
+    field = placement.fields[source]
+    start, wide = field.start + step * first, field.radius + abs(step) * radius
+    ways = [each.step * (each.size - 1) for each in placement.parts_of(source)]
+    low, high = start + sum(min(way, 0) for way in ways), start + sum(max(way, 0) for way in ways)
+    shift, drift = (step * way for way in aside)
+    moved = Field(
+        start,
+        field.shift + shift,
+        wide,
+        max(field.low, low - wide),
+        min(field.high, high + wide),
+        field.drift + drift,
+    )
+    return placement.with_field(source, moved)
 
 
-def resample(placement: Placement, index: int, positions: Array, radius: float) -> Placement:
+def resample(
+    placement: Placement, index: int, positions: Array, radius: float, most: float = 1.0
+) -> Placement:
     """Return the placement of cells at positions of the old ones, in units of these.
 
     Raises
     ------
     UnplaceableError
-        If the distances of the positions are uneven.
+        If a position is off an affine function of the index by more than `most`.
     """
     if single_place(placement.axes[index]) is None:
         raise UnplaceableError("a resizing of an axis that is not positions")
@@ -341,6 +357,6 @@ def resample(placement: Placement, index: int, positions: Array, radius: float) 
         stride = float(np.polyfit(order, positions, 1)[0])
     first = float(np.mean(positions - stride * order))
     uneven = np.abs(positions - first - stride * order).max()
-    if not stride or uneven > _UNEVEN:
+    if not stride or uneven > most:
         raise UnplaceableError("a choice of cells at uneven distances")
     return _moved(placement, index, first, stride, float(uneven) + radius, count)

@@ -5,6 +5,7 @@ An operation without a rule leaves its outputs unplaced.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,11 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from .cuts import choose, crop, has_places, pad
-from .joins import Place, combine, concatenate, stack
-from .operations import Rule, attribute, constant, placed, shape_of
+from .joins import Place, broadcast, combine, concatenate, stack
+from .operations import Rule, attribute, constant, new_shape_of, placed, shape_of, size_at
 from .parts import (
     REPEAT,
-    Axis,
     Placement,
     UnplaceableError,
     collapse,
@@ -30,13 +30,14 @@ from .windows import WINDOW_RULES
 # Operations that may take some tokens and leave others.
 SLICES = ("StridedSlice", "Slice", "GatherV2", "Split", "SplitV", "Unpack")
 _POINTWISE = """
-Identity Cast StopGradient PreventGradient CheckNumerics Snapshot EnsureShape Abs Ceil Cos Cosh
-Elu Erf Erfc Exp Expm1 Floor Inv IsFinite IsInf IsNan LeakyRelu Log Log1p LogicalNot Neg
-Reciprocal Relu Relu6 Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Square
-Tanh Add AddN AddV2 Atan2 BiasAdd Div DivNoNan Equal FloorDiv FloorMod Greater GreaterEqual Less
-LessEqual LogicalAnd LogicalOr Maximum Minimum Mul MulNoNan Mod NotEqual Pow RealDiv
-SquaredDifference Sub TruncateDiv Xdivy Xlogy ClipByValue Select SelectV2 FusedBatchNormV3
-FusedBatchNormV2 FusedBatchNorm LRN BroadcastTo
+Identity Cast StopGradient PreventGradient CheckNumerics Snapshot EnsureShape Abs Acos Acosh Asin
+Asinh Atan Atanh Ceil Cos Cosh Elu Erf Erfc Exp Expm1 Floor Inv IsFinite IsInf IsNan LeakyRelu Log
+Log1p LogicalNot Neg Reciprocal Relu Relu6 Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh Softplus
+Softsign Sqrt Square Tanh Add AddN AddV2 Atan2 BiasAdd Div DivNoNan Equal FloorDiv FloorMod
+Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr Maximum Minimum Mul MulNoNan Mod NotEqual
+Pow RealDiv SquaredDifference Sub TruncateDiv Xdivy Xlogy ClipByValue Select SelectV2
+FusedBatchNormV3 FusedBatchNormV2 FusedBatchNorm LRN BroadcastTo Lgamma Digamma
+FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars
 """
 PRODUCT = "a product of two signals, as in attention"
 
@@ -45,7 +46,7 @@ def _pointwise(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     if op.outputs[0].dtype == tf.variant:  # a list, which has the places of its stack
         return inputs[:1]
     places = inputs[:1] if op.type == "BroadcastTo" else inputs
-    return [combine(places, shape_of(op.outputs[0]))]
+    return [broadcast(combine(places), op.outputs[0].shape)]
 
 
 def _each(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
@@ -53,7 +54,8 @@ def _each(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
 
 
 def _reshape(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
-    return [reshape(placed(inputs[0]), shape_of(op.outputs[0]))]
+    place = placed(inputs[0])
+    return [reshape(place, new_shape_of(op.outputs[0], place))]
 
 
 def _transpose(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
@@ -68,13 +70,13 @@ def _pad(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
 
 
 def _concatenate(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
-    shapes = [shape_of(tensor) for tensor in op.inputs[:-1]]
-    axis = int(constant(op, len(shapes))) % len(shapes[0])
-    return [concatenate(inputs[:-1], [shape[axis] for shape in shapes], axis)]
+    *tensors, _ = op.inputs
+    axis = int(constant(op, len(tensors))) % tensors[0].shape.rank
+    return [concatenate(inputs[:-1], [size_at(tensor, axis) for tensor in tensors], axis)]
 
 
 def _stack(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
-    axis = int(op.get_attr("axis")) % len(shape_of(op.outputs[0]))
+    axis = int(op.get_attr("axis")) % op.outputs[0].shape.rank
     return [stack([placed(place) for place in inputs], axis)]
 
 
@@ -93,13 +95,14 @@ def _split(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     value, axis = (1, 0) if op.type == "Split" else (0, 2)
     place = placed(inputs[value])
     index = int(constant(op, axis)) % len(place.axes)
-    sizes = [shape_of(output)[index] for output in op.outputs]
+    sizes = [size_at(output, index) for output in op.outputs]
     starts = np.cumsum([0, *sizes])
     return [crop(place, index, int(s), 1, n) for s, n in zip(starts, sizes, strict=False)]
 
 
 def _slice(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
-    place, counts = placed(inputs[0]), shape_of(op.outputs[0])
+    place = placed(inputs[0])
+    counts = shape_of(op.outputs[0], place)
     for axis, begin in enumerate(constant(op, 1)):
         place = crop(place, axis, int(begin), 1, counts[axis])
     return [place]
@@ -199,7 +202,6 @@ def _reverse(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
 def _matmul(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     names = ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
     flips = [bool(op.get_attr(name)) for name in names]
-    counts = shape_of(op.outputs[0])
     if inputs[0] is not None and inputs[1] is not None:
         raise UnplaceableError(PRODUCT)
     first = inputs[1] is None
@@ -208,13 +210,9 @@ def _matmul(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     summed = -1 if first != flips[not first] else -2
     kept = place.axes[-3 - summed]
     place = collapse(place, len(place.axes) + summed)
-    last: tuple[Axis, Axis] = (kept, free(counts[-1])) if first else (free(counts[-2]), kept)
-    lead = [
-        axis or free(n)
-        for axis, n in zip(place.axes[:-2], counts[-len(place.axes) :], strict=False)
-    ]
-    extra = [free(n) for n in counts[: len(counts) - len(place.axes)]]
-    return [place._replace(axes=(*extra, *lead, *last))]
+    new = free(size_at(op.outputs[0], -1 if first else -2))
+    last = (kept, new) if first else (new, kept)
+    return [broadcast(place._replace(axes=(*place.axes[:-2], *last)), op.outputs[0].shape)]
 
 
 def _einsum(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
@@ -222,15 +220,17 @@ def _einsum(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     if len(given) > 1:
         raise UnplaceableError(PRODUCT)
     terms, result = op.get_attr("equation").decode().replace(" ", "").split("->")
-    labels, place = terms.split(",")[given[0]], placed(inputs[given[0]])
-    if "." in terms or len(set(labels)) < len(labels):
-        raise UnplaceableError("an Einsum of such an equation")
+    place, labels = placed(inputs[given[0]]), terms.split(",")[given[0]]
+    rest = string.ascii_uppercase[: len(place.axes) - len(labels.replace("...", ""))]
+    labels, result = labels.replace("...", rest), result.replace("...", rest)
+    if len(set(labels)) < len(labels):
+        raise UnplaceableError("an Einsum that takes a diagonal")
     for axis, label in enumerate(labels):
         if label not in result:
             place = collapse(place, axis)
     axes = dict(zip(labels, place.axes, strict=True))
-    counts = shape_of(op.outputs[0])
-    named = [axes.get(label) or free(n) for label, n in zip(result, counts, strict=True)]
+    counts = op.outputs[0].shape
+    named = [axes.get(label) or free(n or 1) for label, n in zip(result, counts, strict=True)]
     return [place._replace(axes=tuple(named))]
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from ..arrays import Array
 from .cuts import crop, pad
 from .joins import Place
-from .operations import Rule, attribute, constant, placed, shape_of
+from .operations import Rule, attribute, constant, new_shape_of, placed, shape_of
 from .parts import (
     FREE,
     REPEAT,
@@ -23,6 +23,7 @@ from .parts import (
     free,
     resample,
     reshape,
+    size_of,
     slide,
     slide_back,
     transpose,
@@ -35,7 +36,7 @@ def _convolution(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placemen
     if inputs[1] is not None:
         raise UnplaceableError("a convolution whose kernel depends on the image")
     kernel = shape_of(op.inputs[1])
-    return [_windows(op, placed(inputs[0]), kernel[: len(kernel) - 2])]
+    return [_windows(op, placed(inputs[0]), kernel[: len(_spatial(op))])]
 
 
 def _pooling(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
@@ -50,14 +51,14 @@ def _pooling(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
 def _spatial(op: tf.Operation) -> list[int]:
     """Return the axes along which the windows of an operation slide."""
     first = attribute(op, "data_format", b"").decode() in _CHANNELS_FIRST
-    rank = len(shape_of(op.outputs[0]))
+    rank = int(op.outputs[0].shape.rank)
     return list(range(2, rank)) if first else list(range(1, rank - 1))
 
 
 def _windows(op: tf.Operation, place: Placement, kernel: Sequence[int]) -> Placement:
     """Return the placement after windows of some sizes slide along the spatial axes."""
-    axes, counts = _spatial(op), shape_of(op.outputs[0])
-    given = shape_of(op.inputs[0])
+    axes, counts = _spatial(op), shape_of(op.outputs[0], place)
+    given = shape_of(op.inputs[0], place)
     for axis, before, stride, extent in _steps(op, axes, given, kernel):
         place = slide(place, axis, extent, stride, before, counts[axis])
     (channels,) = set(range(1, len(counts))) - set(axes)
@@ -91,7 +92,7 @@ def _transposed_convolution(op: tf.Operation, inputs: Sequence[Place]) -> Sequen
     if inputs[1] is not None:
         raise UnplaceableError("a convolution whose kernel depends on the image")
     place, kernel = placed(inputs[2]), shape_of(op.inputs[1])
-    axes, counts = _spatial(op), shape_of(op.outputs[0])
+    axes, counts = _spatial(op), shape_of(op.outputs[0], place)
     for axis, before, stride, extent in _steps(op, axes, counts, kernel[: len(axes)]):
         place = slide_back(place, axis, extent, stride, before, counts[axis])
     (channels,) = set(range(1, len(counts))) - set(axes)
@@ -103,20 +104,20 @@ def _to_batch(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
     place, blocks = placed(inputs[0]), [int(size) for size in constant(op, 1)]
     for axis, (before, after) in enumerate(constant(op, 2), start=1):
         place = pad(place, axis, int(before), int(after))
-    batch, *sizes = shape_of(op.inputs[0])
+    batch, *sizes = map(size_of, place.axes)
     m = len(blocks)
-    padded = [n + int(p.sum()) for n, p in zip(sizes, constant(op, 2), strict=False)]
-    pairs = [side for n, b in zip(padded, blocks, strict=True) for side in (n // b, b)]
+    pairs = [side for n, b in zip(sizes, blocks, strict=False) for side in (n // b, b)]
     place = reshape(place, [batch, *pairs, *sizes[m:]])
     inner, outer = range(2, 2 * m + 1, 2), range(1, 2 * m + 1, 2)
     rest = range(2 * m + 1, len(place.axes))
-    return [reshape(transpose(place, [*inner, 0, *outer, *rest]), shape_of(op.outputs[0]))]
+    place = transpose(place, [*inner, 0, *outer, *rest])
+    return [reshape(place, new_shape_of(op.outputs[0], place))]
 
 
 def _from_batch(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
     """Move blocks of positions back from the batch axis."""
     place, blocks = placed(inputs[0]), [int(size) for size in constant(op, 1)]
-    batch, *sizes = shape_of(op.inputs[0])
+    batch, *sizes = map(size_of, place.axes)
     m = len(blocks)
     place = reshape(place, [*blocks, batch // math.prod(blocks), *sizes])
     pairs = [axis for i in range(m) for axis in (m + 1 + i, i)]
@@ -130,24 +131,28 @@ def _from_batch(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement
 
 
 def _to_depth(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
-    size, (n, h, w, c) = int(op.get_attr("block_size")), _channels_last(op)
-    place = reshape(placed(inputs[0]), [n, h // size, size, w // size, size, c])
-    return [reshape(transpose(place, [0, 1, 3, 2, 4, 5]), shape_of(op.outputs[0]))]
+    place, size = placed(inputs[0]), int(op.get_attr("block_size"))
+    n, h, w, c = _sizes_channels_last(op, place)
+    place = reshape(place, [n, h // size, size, w // size, size, c])
+    place = transpose(place, [0, 1, 3, 2, 4, 5])
+    return [reshape(place, new_shape_of(op.outputs[0], place))]
 
 
 def _from_depth(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
-    size, (n, h, w, c) = int(op.get_attr("block_size")), _channels_last(op)
-    place = reshape(placed(inputs[0]), [n, h, w, size, size, c // size**2])
+    place, size = placed(inputs[0]), int(op.get_attr("block_size"))
+    n, h, w, c = _sizes_channels_last(op, place)
+    place = reshape(place, [n, h, w, size, size, c // size**2])
     for axis in (3, 4):  # channels that become positions lie beside each other, inside a cell
         parts = [replace(p, source=REPEAT) if p.source == FREE else p for p in place.axes[axis]]
         place = place.with_axis(axis, tuple(parts))
-    return [reshape(transpose(place, [0, 1, 3, 2, 4, 5]), shape_of(op.outputs[0]))]
+    place = transpose(place, [0, 1, 3, 2, 4, 5])
+    return [reshape(place, new_shape_of(op.outputs[0], place))]
 
 
-def _channels_last(op: tf.Operation) -> list[int]:
+def _sizes_channels_last(op: tf.Operation, place: Placement) -> list[int]:
     if attribute(op, "data_format", b"NHWC") != b"NHWC":
         raise UnplaceableError(f"{op.type} with channels first")
-    return shape_of(op.inputs[0])
+    return [size_of(axis) for axis in place.axes]
 
 
 # The radius of the interpolation, in cells.
@@ -155,7 +160,8 @@ _RADIUS = {"ResizeBilinear": 1.0, "ResizeBicubic": 2.0, "ScaleAndTranslate": 5.0
 
 
 def _resize(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
-    place, old, new = placed(inputs[0]), shape_of(op.inputs[0]), shape_of(op.outputs[0])
+    place = placed(inputs[0])
+    old, new = [*map(size_of, place.axes)], shape_of(op.outputs[0], place)
     for axis in (1, 2):
         if place.axes[axis]:
             before, after = old[axis], new[axis]
@@ -192,7 +198,15 @@ WINDOW_RULES: dict[str, Rule] = {
         _transposed_convolution,
     ),
     **dict.fromkeys(
-        ("MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D", "ExtractImagePatches"),
+        (
+            "MaxPool",
+            "MaxPoolV2",
+            "MaxPool3D",
+            "AvgPool",
+            "AvgPool3D",
+            "ExtractImagePatches",
+            "MaxPoolWithArgmax",
+        ),
         _pooling,
     ),
     **dict.fromkeys(
