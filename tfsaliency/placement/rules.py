@@ -19,6 +19,7 @@ from .parts import (
     REPEAT,
     Placement,
     UnplaceableError,
+    Unplaced,
     collapse,
     free,
     reshape,
@@ -83,8 +84,15 @@ def _stack(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
 def _unstack(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     place = placed(inputs[0])
     axis = int(op.get_attr("axis")) % len(place.axes)
-    cut = [crop(place, axis, i, 1, 1) for i in range(len(op.outputs))]
-    return [_without(each, axis) for each in cut]
+    return [_entry(place, axis, number) for number in range(len(op.outputs))]
+
+
+def _entry(place: Placement, axis: int, number: int) -> Place:
+    """Return the place of one entry of an axis; some may have none, such as single tokens."""
+    try:
+        return _without(crop(place, axis, number, 1, 1), axis)
+    except UnplaceableError as error:
+        return Unplaced(str(error))
 
 
 def _without(place: Placement, axis: int) -> Placement:
