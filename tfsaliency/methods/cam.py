@@ -70,7 +70,8 @@ class CAM:
     weights
         "grad_cam" (the mean gradient over all positions), "grad_cam_plus_plus", "layer_cam" (the
         positive part of the gradient at each position), "hires_cam" (the gradient at each
-        position) or "xgrad_cam" (the mean gradient, weighted by the outputs).
+        position) or "xgrad_cam" (the mean gradient, weighted by the outputs; their sum must not be
+        near 0, as it is behind a normalization).
     layer
         The layer: its name or path "outer/inner", its index in model.layers, or the layer itself.
         By default, the last layer whose cells can be placed in the image and lead to the score; for

@@ -1,4 +1,4 @@
-"""What a rule of placement reads of a TensorFlow operation."""
+"""Readers of TensorFlow operations for the rules of placement: constants, shapes, attributes."""
 
 from __future__ import annotations
 
