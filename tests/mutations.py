@@ -488,14 +488,14 @@ MUTATIONS = [
     ),
     Mutation(
         "engine/layer_candidates.py",
-        "OUTPUTS not in others and ends <= others",
+        "OUTPUTS not in others and ends < others",
         "False",
         "test_cam_layers.py::test_attention_without_a_layer_of_its_own",
     ),
     Mutation(
         "engine/placements.py",
-        "if consumer in on_path and not _drops(found, tensor, consumer):",
-        "if consumer in on_path:",
+        "kept = [out for out in consumer.outputs if not found.drops(tensor, out)]",
+        "kept = list(consumer.outputs)",
         "test_cam_layers.py::test_of_a_class_token_the_default_is_before_the_last_attention",
     ),
     Mutation(
@@ -506,8 +506,8 @@ MUTATIONS = [
     ),
     Mutation(
         "engine/layer_choice.py",
-        "    if len(last) > 1:\n",
-        "    if False:\n",
+        "if len(last) > 1 or not _carries_all(last[0], candidates, outputs):",
+        "if False:",
         "test_cam_layers.py::test_of_layers_side_by_side_the_last_common_one_is_taken",
     ),
     Mutation(
@@ -515,5 +515,47 @@ MUTATIONS = [
         "& (largest == 0) & ~explained & negative)",
         "& (largest == 0) & ~explained & ~negative)",
         "test_cam_layers.py::test_negative_evidence_has_its_own_cause",
+    ),
+    Mutation(
+        "placement/parts.py",
+        "for each in placement.parts_of(source)]",
+        "for each in placement.parts_of(source)[:1]]",
+        "test_placement.py::test_cells_see_what_their_fields_say[far dilations]",
+    ),
+    Mutation(
+        "placement/joins.py",
+        "if max(starts) - min(starts) > near * (1 + _NEARLY):",
+        "if False:",
+        "test_placement.py::test_cells_without_one_place_are_refused[sum of halves]",
+    ),
+    Mutation(
+        "placement/joins.py",
+        "        _check_digits(parts)\n",
+        "",
+        "test_placement.py::test_cells_without_one_place_are_refused[pairs of rows]",
+    ),
+    Mutation(
+        "engine/cells.py",
+        "if abs(field.drift) > abs(part.step):",
+        "if False:",
+        "test_placement.py::test_cells_without_one_place_are_refused[causal dilations]",
+    ),
+    Mutation(
+        "engine/layer_choice.py",
+        "usable = [each for each in widest if each.op in spread]",
+        "usable = list(widest)",
+        "test_cam_defaults.py::test_outputs_of_a_detector_of_one_level",
+    ),
+    Mutation(
+        "engine/layer_choice.py",
+        "if t.ref() in around and not found.drops(t, output)]",
+        "if t.ref() in around]",
+        "test_cam_defaults.py::test_a_class_token_however_it_is_taken",
+    ),
+    Mutation(
+        "engine/layer_calls.py",
+        "if threading.get_ident() != mine or not here:",
+        "if threading.get_ident() != mine:",
+        "test_cam_defaults.py::test_calls_in_a_function_that_keeps_its_traces_are_not_counted",
     ),
 ]

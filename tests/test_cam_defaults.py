@@ -160,6 +160,42 @@ def test_a_batch_of_one_image():
     assert _default(model) == ("mlp", "")
 
 
+class _Traced(layers.Layer):
+    """A layer that calls another one in a tf.function, which keeps its traces."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = _conv(name="inner")
+        self.run = tf.function(self.inner)
+
+    def call(self, x):
+        return self.run(x)
+
+
+def test_calls_in_a_function_that_keeps_its_traces_are_not_counted():
+    i = keras.Input((SIZE, SIZE, 3))
+    traced = _Traced()
+    x = _conv(name="before")(traced(_conv()(i)))
+    model = keras.Model(i, _head(_conv(name="after")(x)))
+    for layer in ("before", "after"):
+        method = tfs.CAM("layer_cam", layer)
+        found = tfs.saliency_map(model, _images(), method, targets=1, on_problem="ignore")
+        model.predict(_images(), verbose=0)  # another trace
+        plain = keras.Model(i, _head_of(model, traced.inner, i))
+        expected = tfs.saliency_map(plain, _images(), method, targets=1, on_problem="ignore")
+        np.testing.assert_allclose(found["layer_cam"], expected["layer_cam"], rtol=1e-5)
+        assert found["layer_cam"].any()
+    with pytest.raises(tfs.GeometryError, match="'inner': it is not called"):
+        tfs.saliency_map(model, _images(), "grad_cam", layer="inner")
+
+
+def _head_of(model, inner, x):
+    """The model's layers, with another one in place of the third."""
+    for number, layer in enumerate(model.layers[1:]):
+        x = (inner if number == 1 else layer)(x)
+    return x
+
+
 class _Pair(layers.Layer):
     """A layer with two parts of one name."""
 

@@ -44,10 +44,15 @@ class LayerCall(NamedTuple):
 
 @contextmanager
 def watched(layers: Sequence[NamedLayer]) -> Iterator[list[LayerCall]]:
-    """Yield a list that records each layer call and its outputs, in the order of their end."""
+    """Yield a list that records each layer call and its outputs, in the order of their end.
+
+    Calls in other graphs are left out, such as those in a tf.function in the model, which runs only
+    if it has no trace for the shapes of its inputs.
+    """
     seen: list[LayerCall] = []
     active: list[int] = []  # the numbers of the calls that have not returned
     mine = threading.get_ident()  # another thread may call the model at the same time
+    graph = tf.compat.v1.get_default_graph()
     before = {id(layer): vars(layer).get("call") for _, layer in layers}
     started = 0
 
@@ -57,7 +62,8 @@ def watched(layers: Sequence[NamedLayer]) -> Iterator[list[LayerCall]]:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal started
-            if threading.get_ident() != mine:
+            here = tf.compat.v1.get_default_graph() is graph
+            if threading.get_ident() != mine or not here:
                 return original(*args, **kwargs)
             number, first = started, _operations()
             started += 1
