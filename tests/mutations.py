@@ -121,9 +121,9 @@ MUTATIONS = [
         "test_coverage.py::test_a_gradient_put_over_that_of_a_relu_is_refused",
     ),
     Mutation(
-        "engine/layer_outputs.py",
-        "    return found[-1]",
-        "    return found[0]",
+        "engine/layer_candidates.py",
+        "return self.candidate(alive[-1])",
+        "return self.candidate(alive[0])",
         "test_cams.py::test_of_a_layer_that_is_called_twice_the_last_call_counts",
     ),
     Mutation(
@@ -438,8 +438,8 @@ MUTATIONS = [
     ),
     Mutation(
         "placement/cuts.py",
-        "field._replace(start=field.start - part.step * before)",
-        "field._replace(start=field.start)",
+        "start=field.start - part.step * before,",
+        "start=field.start,",
         "test_placement.py::test_a_blob_is_found_where_it_is[ZeroPadding2D]",
     ),
     Mutation(
