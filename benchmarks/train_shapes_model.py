@@ -1,13 +1,16 @@
 """Train the networks of synthetic.shapes_model, and write their weights into the package.
 
-    python benchmarks/train_shapes_model.py FOLDER [cnn] [vit]
+    python benchmarks/train_shapes_model.py FOLDER [cnn] [vit] [vit_twins]
 
 The CNN is trained on pictures with their labels; its twins, of the same architecture, memorize
 permuted labels of some of these pictures. The vision transformer needs more pictures, shifted and
-turned at random, and a second loss: each token tells how much of the object it covers, and of which
-class. FOLDER keeps the pictures and the state of each training:
-a second run continues with the epoch in which the first one stopped. The printed accuracies are
-those of the shipped weights, without batch normalization and in half precision.
+turned at random, and a second loss: each token tells how much of the object it covers, and of
+which class. Its twins would make the package too large: "vit_twins" writes them into FOLDER, and
+prints the verdicts of the transformer's maps beside them.
+
+FOLDER keeps the pictures and the state of each training: a second run continues with the epoch in
+which the first one stopped. The printed accuracies are those of the shipped weights, without batch
+normalization and in half precision.
 """
 
 import sys
@@ -17,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import tfsaliency as tfs
 from tfsaliency import synthetic
 from tfsaliency.synthetic.networks import (
     PERMUTED,
@@ -47,6 +51,7 @@ VIT_CYCLES = (
     (36, 36, 1e-3, ("plain", "null_patch", "colored_distractor")),
 )
 VIT_BATCH, VIT_WARM_UP, VIT_DECAY = 128, 500, 0.02
+VIT_TWIN_EPOCHS, VIT_TWIN_RATE = 150, 1e-3
 PATCHES, PATCH = 8, 8  # along each axis, and their size in pixels
 
 
@@ -201,6 +206,50 @@ def train_vit(folder):
     return model
 
 
+def train_vit_twin(folder, number, images, labels):
+    """Return a vision transformer that memorized labels."""
+    finished = folder / f"{TRAINED_VIT}_permuted_{number}.weights.h5"
+    keras.utils.set_random_seed(number)
+    model = build_vit(1 + number)
+    rate = keras.optimizers.schedules.CosineDecay(
+        VIT_TWIN_RATE, VIT_TWIN_EPOCHS * -(-len(images) // BATCH)
+    )
+    model.compile(
+        keras.optimizers.AdamW(rate, clipnorm=1.0),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=True,
+    )
+    if not finished.exists():
+        backup = keras.callbacks.BackupAndRestore(folder / f"{TRAINED_VIT}_permuted_{number}")
+        data = images.astype(np.float32)
+        model.fit(
+            data, labels, batch_size=BATCH, epochs=VIT_TWIN_EPOCHS, callbacks=[backup], verbose=2
+        )
+        model.save_weights(finished)
+    model.load_weights(finished)
+    return model
+
+
+def main_vit_twins(folder):
+    """Train the twins of the transformer, and print their accuracies and verdicts."""
+    images, labels = (array[:TWIN_PICTURES] for array in pictures(folder))
+    twins = []
+    for number in range(len(PERMUTED)):
+        wrong = np.random.default_rng(1 + number).permutation(labels)
+        twins.append(train_vit_twin(folder, number, images, wrong))
+        own, true = (accuracy(twins[-1], images, each) for each in (wrong, labels))
+        print(f"vit twin {number}: permuted training labels {own:.4f}, true labels {true:.4f}")
+    world = synthetic.make_shapes(16, TEST_SEED)
+    methods = ["gradient", "integrated_gradients", "grad_cam", "hires_cam", "layer_cam"]
+    result = tfs.data_randomization_check(
+        synthetic.shapes_model("vit"), world.images, methods, permuted=twins,
+        targets=world.labels, verbose=0, on_problem="ignore",
+    )  # fmt: skip
+    for method in methods:
+        print(f"{method}: {result.verdicts[method][0]}")
+
+
 def accuracy(model, images, labels):
     outputs = model.predict(images.astype(np.float32), batch_size=256, verbose=0)
     return np.mean(outputs.argmax(axis=-1) == labels)
@@ -241,6 +290,8 @@ def main():
     if "vit" in wanted:
         save(train_vit(folder), TRAINED_VIT)
         report("vit", tests)
+    if "vit_twins" in wanted:
+        main_vit_twins(folder)
 
 
 if __name__ == "__main__":
