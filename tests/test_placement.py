@@ -296,6 +296,9 @@ def test_places_by_hand():
     assert first(_conv(3), _conv(1, 2)) == (0.25, 2, 0, 7)
     assert first(_conv(3, 1, "valid")) == (1, 1, 0, 7)
     assert first(layers.Cropping2D(2)) == (2, 1, 2, 5)
+    assert first(layers.Resizing(4, 4)) == (0.5, 2, 0, 7)
+    assert first(layers.Resizing(16, 16)) == (-0.25, 0.5, 0, 7)
+    assert first(layers.UpSampling2D(2)) == (-0.25, 0.5, 0, 7)
 
 
 def test_tokens_keep_their_places_behind_attention():
