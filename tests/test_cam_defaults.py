@@ -38,12 +38,20 @@ def _corner(outputs, targets):
     return tf.reshape(outputs, (tf.shape(outputs)[0], -1))[:, 0]
 
 
-def test_outputs_that_are_enlarged_logits():
+@pytest.mark.parametrize(
+    "enlarge",
+    [
+        lambda: layers.UpSampling2D(4, interpolation="bilinear"),
+        lambda: layers.UpSampling2D(4),
+        lambda: layers.Conv2DTranspose(3, 8, 4, padding="same"),
+        lambda: layers.Resizing(16, 16),
+    ],
+)
+def test_outputs_that_are_enlarged_logits(enlarge):
     def fcn(i):
         x = _conv(strides=2, name="features")(i)
         x = _conv(strides=2, name="last")(x)
-        x = layers.Conv2D(3, 1, name="logits")(x)
-        return layers.UpSampling2D(4, interpolation="bilinear")(x)
+        return enlarge()(layers.Conv2D(3, 1, name="logits")(x))
 
     # Each output sees one to four cells of "last" and "logits".
     assert _default(fcn, score=_corner) == ("features", "")

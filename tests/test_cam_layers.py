@@ -306,6 +306,7 @@ def test_layers_in_time_distributed():
     found = tfs.saliency_map(model, video, "layer_cam", targets=1, on_problem="ignore")
     (grid,) = found.coverage["layer_cam"].grids
     assert (grid.layer, grid.cells, grid.step) == ("times/cnn/conv", (5, SIZE, SIZE), (1, 1, 1))
+    assert not found.problems
     values = keras.Model(frames.input, conv)(video.reshape(-1, SIZE, SIZE, 3)).numpy()
     kernel = model.get_weights()[-2][:, 1].reshape(5, 1, 1, 4) / SIZE**2
     values = values.reshape(2, 5, SIZE, SIZE, 4)

@@ -20,20 +20,22 @@ class Candidate(NamedTuple):
 
     Parameters
     ----------
-    call
-        Its last call.
-    numbers
-        The numbers of the calls whose outputs count: one, or one for each frame.
+    calls
+        The calls whose outputs count: one, or one for each frame.
     cells
         The cells of these outputs.
     radius
         Half of the extent of their receptive fields, for each axis of the image.
     """
 
-    call: LayerCall
-    numbers: tuple[int, ...]
+    calls: tuple[LayerCall, ...]
     cells: Cells
     radius: tuple[float, ...]
+
+    @property
+    def call(self) -> LayerCall:
+        """Its last call."""
+        return self.calls[-1]
 
     @property
     def path(self) -> str:
@@ -41,14 +43,14 @@ class Candidate(NamedTuple):
         return self.call.path
 
     @property
-    def op(self) -> tf.Operation:
-        """The operation that returns its outputs."""
-        return self.call.outputs.op
+    def tensor(self) -> tf.Tensor:
+        """The outputs of the last call."""
+        return self.call.outputs
 
     @property
-    def tensor(self) -> tf.Tensor:
-        """Its outputs."""
-        return self.call.outputs
+    def op(self) -> tf.Operation:
+        """The operation that returns the outputs of the last call."""
+        return self.tensor.op
 
 
 class Candidates:
@@ -136,7 +138,7 @@ class Candidates:
     def _candidate(self, calls: Sequence[LayerCall], place: Placement) -> Candidate:
         cells = arrange(place, calls[-1].path, self.size)
         radius = tuple(field.radius for field in place.fields)
-        return Candidate(calls[-1], tuple(call.number for call in calls), cells, radius)
+        return Candidate(tuple(calls), cells, radius)
 
     def _place(self, call: LayerCall) -> Placement:
         place = self.found.place_of(call.outputs)

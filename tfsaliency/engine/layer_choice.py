@@ -17,7 +17,7 @@ from .layer_names import NamedLayer, find_named
 from .subject import LayerRequest
 
 _LISTED, _REASONS = 10, 3  # layers and reasons in a message
-_HALF = 0.5  # pixels
+_WIDER = 0.25  # pixels
 
 
 def choose_layer(
@@ -63,14 +63,18 @@ def choose_layer(
                 f"images to the score. Received: {refused or 'no layers'}. Choose another method, "
                 "or describe the cells: CAM(layer=..., grid=(h, w), prefix=...)."
             )
-        return LayerChoice(best.cells, why), best.numbers
+        return LayerChoice(best.cells, why), _numbers(best)
     listed = [each.path for each in (best, *reversed(candidates.distinct)) if each is not None]
     ranked = list(dict.fromkeys(listed))
     of_name = find_named(layers, str(request.layer), ranked)
     if request.grid is not None:
         return _with_grid(candidates, calls, of_name, request)
     named = _named(candidates, of_name, str(request.layer), ranked)
-    return LayerChoice(named.cells, ""), named.numbers
+    return LayerChoice(named.cells, ""), _numbers(named)
+
+
+def _numbers(candidate: Candidate) -> tuple[int, ...]:
+    return tuple(call.number for call in candidate.calls)
 
 
 def _named(
@@ -178,7 +182,7 @@ def _bottleneck(widest: Sequence[Candidate], candidates: Candidates) -> tuple[Ca
 
 def _mixes(op: tf.Operation, candidates: Candidates) -> bool:
     """Return whether an output of an operation sees several cells of its inputs."""
-    if op.type.startswith("Resize") or op.type == "ScaleAndTranslate":
+    if _enlarges(op):
         return False
     before = [candidates.found.place_of(tensor) for tensor in op.inputs]
     places = [place for place in before if isinstance(place, Placement) and place.places]
@@ -188,9 +192,17 @@ def _mixes(op: tf.Operation, candidates: Candidates) -> bool:
             return True
         for source, field in enumerate(place.fields if isinstance(place, Placement) else ()):
             widths = [each.fields[source].radius for each in places]
-            if widths and field.radius > max(widths) + _HALF:
+            if widths and field.radius > max(widths) + _WIDER:
                 return True
     return False
+
+
+def _enlarges(op: tf.Operation) -> bool:
+    """Return whether an operation repeats cells, or interpolates between neighbors."""
+    if "BackpropInput" in op.type:
+        kernel, stride = list(op.inputs[1].shape)[:-2], op.get_attr("strides")
+        return max(kernel) <= 2 * max(stride)
+    return op.type.startswith("Resize") or op.type in ("ScaleAndTranslate", "Reshape")
 
 
 def _last_ones(widest: Sequence[Candidate], candidates: Candidates) -> list[Candidate]:
@@ -222,9 +234,9 @@ def _common(
 def _carries_all(candidate: Candidate, candidates: Candidates, outputs: tf.Tensor) -> bool:
     """Return whether all paths of cells from the images to the outputs pass through a layer."""
     found, around = candidates.found, set[Any]()
-    on_path = set(found.path)
+    on_path, through = set(found.path), {call.outputs.op for call in candidate.calls}
     for op in found.path:
-        if op is candidate.op:
+        if op in through:
             continue
         above = [tensor for tensor in op.inputs if tensor.op in on_path]
         for output in op.outputs:
