@@ -1,9 +1,10 @@
 """Metrics of every method and control on pictures with a known answer, and their verdicts.
 
-    python benchmarks/known_answers.py [PICTURES [cnn] [vit]]
+    python benchmarks/known_answers.py [PICTURES [both] [cnn] [vit]]
 
 Prints the tables of benchmarks/README.md: for each network and variant of the pictures the means
 with their 95 % intervals and what differs, and the verdicts of both randomizations of the CNN.
+"both" compares the class activation maps of both networks on plain pictures.
 """
 
 import sys
@@ -15,6 +16,7 @@ import tensorflow as tf
 import tfsaliency as tfs
 from tfsaliency import synthetic
 
+CAMS = [m for m, each in tfs.METHODS.items() if isinstance(each.composition, tfs.CAM)]
 SEED, CHECKED = 4, 16  # other pictures than those of training, tests and demonstration
 
 
@@ -61,9 +63,12 @@ def verdicts(model: keras.Model, methods: Sequence[str]) -> None:
 
 def main() -> None:
     pictures = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    networks = sys.argv[2:] or ["cnn", "vit"]
+    networks = sys.argv[2:] or ["both", "cnn", "vit"]
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {pictures} pictures\n")
-    for name in networks:
+    if "both" in networks:
+        for name in ("cnn", "vit"):
+            table(synthetic.shapes_model(name), ["gradient", *CAMS], "plain", pictures)
+    for name in [name for name in networks if name != "both"]:
         model = synthetic.shapes_model(name)
         # The transformer has no ReLU, so rules of ReLUs do not apply.
         methods = [m for m, each in tfs.METHODS.items() if name == "cnn" or each.rule == "gradient"]

@@ -524,7 +524,7 @@ MUTATIONS = [
     ),
     Mutation(
         "placement/joins.py",
-        "if max(starts) - min(starts) > near * (1 + _NEARLY):",
+        "if max(starts) - min(starts) > grain * (1 + _NEARLY):",
         "if False:",
         "test_placement.py::test_cells_without_one_place_are_refused[sum of halves]",
     ),

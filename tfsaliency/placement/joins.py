@@ -49,8 +49,7 @@ def combine(inputs: Sequence[Place]) -> Placement:
         parts = joined.parts_of(source)
         _check_digits(parts)
         carriers = [place for place in places if source in place.places] or places
-        near = min((abs(part.step) for part in parts), default=math.inf)
-        fields.append(_joint([place.fields[source] for place in carriers], near))
+        fields.append(_joint([place.fields[source] for place in carriers]))
     return joined._replace(fields=tuple(fields))
 
 
@@ -91,10 +90,10 @@ def _differ(one: Axis, other: Axis) -> bool:
     )
 
 
-def _joint(fields: Sequence[Field], near: float) -> Field:
+def _joint(fields: Sequence[Field]) -> Field:
     """Return the field of cells that see all of several fields, whose starts must be near."""
-    starts = [field.start for field in fields]
-    if max(starts) - min(starts) > near * (1 + _NEARLY):
+    starts, grain = [field.start for field in fields], max(field.grain for field in fields)
+    if max(starts) - min(starts) > grain * (1 + _NEARLY):
         raise UnplaceableError("a sum, a product or channels of cells at different places")
     start, shift, drift = (
         float(np.mean(values))
@@ -102,7 +101,7 @@ def _joint(fields: Sequence[Field], near: float) -> Field:
     )
     radius = max(abs(field.start - start) + field.radius for field in fields)
     low, high = min(field.low for field in fields), max(field.high for field in fields)
-    return Field(start, shift, radius, low, high, drift, fields[0].pads)
+    return Field(start, shift, radius, low, high, drift, grain, fields[0].pads)
 
 
 def concatenate(places: Sequence[Place], sizes: Sequence[int], axis: int) -> Placement:

@@ -72,6 +72,8 @@ class Field(NamedTuple):
     drift
         How far windows look to one side of where cells would be if they were spread evenly, if
         that is more than their stride makes: the effect of causal padding.
+    grain
+        The largest distance of neighboring cells on the way from the image.
     pads
         What a padding added before and after the other cells, in pixels.
     """
@@ -82,6 +84,7 @@ class Field(NamedTuple):
     low: float
     high: float
     drift: float = 0.0
+    grain: float = 1.0
     pads: tuple[float, float] = (0.0, 0.0)
 
 
@@ -335,6 +338,7 @@ def _moved(
         max(field.low, low - wide),
         min(field.high, high + wide),
         field.drift + drift,
+        max(field.grain, abs(step * stride)),
     )
     return placement.with_field(source, moved)
 
