@@ -47,7 +47,7 @@ def rows(name, prepared, images, targets, centers, layer=None):
     cam = tfs.CAM(layer=layer, resize=False)
     grids = tfs.saliency_map(prepared, images, cam, targets=targets, on_problem="ignore")
     (grid,) = grids.coverage["grad_cam"].grids
-    with mock.patch("tfsaliency.placement.parts._shift", lambda *_: 0.0):
+    with mock.patch("tfsaliency.placement.parts._aside", lambda *_: (0.0, 0.0)):
         again = tfs.prepare(prepared.model, preprocess=prepared.preprocess)
         few = tfs.saliency_map(again, images[:1], cam, targets=targets[:1], on_problem="ignore")
     (structure,) = few.coverage["grad_cam"].grids

@@ -37,14 +37,16 @@ _POOL_BEFORE = {"fire2": "pool1", "fire4": "pool3"}
 
 
 def shapes_model(name: NetworkName = "cnn") -> keras.Model:
-    """Return a network trained to classify the pictures of make_shapes, in all variants.
+    """Return a network trained to classify the pictures of make_shapes.
 
     Parameters
     ----------
     name
         "cnn", a small SqueezeNet: 20 convolutions and 19 ReLUs, of which 13 are layers and 6 are
-        fused into convolutions. "vit", a vision transformer: 64 patches of 8 x 8 pixels behind a
-        class token, 6 blocks of attention with 4 heads, GELUs and no ReLU.
+        fused into convolutions; it is right about 99 % of unseen pictures of all variants. "vit", a
+        vision transformer: 64 patches of 8 x 8 pixels behind a class token, 6 blocks of attention
+        with 4 heads, GELUs and no ReLU; it is right about 98 % of all variants but "two_objects",
+        where it does not use the mark and is right about half.
 
     Returns
     -------
