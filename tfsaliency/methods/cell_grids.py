@@ -107,7 +107,7 @@ class CellGrid:
         return named
 
     def to_image(self, maps: tf.Tensor) -> tf.Tensor:
-        """Place maps (k, *cells, c) in images (k, *size, c).
+        """Place maps of cells (k, rows, columns, c) in images (k, h, w, c).
 
         Between the centers of cells, maps are interpolated linearly; beyond the outermost centers
         they are constant; pixels that no cell sees are 0.
