@@ -164,7 +164,7 @@ def test_the_last_layer_with_spatial_outputs_is_the_default(model, images):
             tfs.Method(f"at {name}", "gradient", tfs.CAM("grad_cam", name)) for name in names
         ]
         found = tfs.attributions(each, images, methods, targets=1)
-        slow.near(found["at None"], found["at inner2"], 0)
+        slow.near(found["at None"], found["at inner2"], 1e-6)  # older Keras casts behind it
         assert np.abs(found["at inner1"] - found["at inner2"]).max() > 0.01
 
 
