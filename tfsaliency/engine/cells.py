@@ -17,6 +17,8 @@ from ..placement.parts import (
     Placement,
     UnplaceableError,
     collapse,
+    free,
+    has_places,
     size_of,
 )
 
@@ -111,7 +113,7 @@ def arrange(placement: Placement, layer: str, size: Sequence[int]) -> Cells:
             )
     grid = CellGrid(
         layer,
-        tuple(part.size or 1 for part in joined),
+        tuple(part.size for part in joined),
         tuple(size),
         tuple(field.start + field.shift for field in fields),
         tuple(part.step for part in joined),
@@ -120,7 +122,7 @@ def arrange(placement: Placement, layer: str, size: Sequence[int]) -> Cells:
         prefix,
         any(sum(part.is_place for part in axis) > 1 for axis in placement.axes) or cut is not None,
     )
-    sizes = tuple(-1 if part.source == BATCH else part.size or 1 for part in parts)
+    sizes = tuple(-1 if part.source == BATCH else part.size for part in parts)
     return Cells(grid, cut, sizes, tuple(order))
 
 
@@ -133,7 +135,7 @@ def _without_tokens(
             if part.source == TOKENS:
                 if len(axis) > 1:
                     raise UnplaceableError("its tokens are mixed with another axis")
-                count = size_of(part.inner) or 1
+                count = size_of(part.inner)
                 cut = index, part.before, count
                 return cut, placement.with_axis(index, part.inner), part.before
     return None, placement, 0
@@ -144,12 +146,11 @@ def _channels_last(placement: Placement) -> Placement:
     last = len(placement.axes) - 1
     channels = [i for i, axis in enumerate(placement.axes) if i and _has_channels(axis)]
     if channels == [last]:
-        places = [part for part in placement.axes[last] if part.is_place]
-        if places:  # like the rows of a picture whose columns are read as a sequence
-            kept = placement.axes[last]
-            placement = collapse(placement, last).with_axis(last, tuple(_channel(p) for p in kept))
+        kept = placement.axes[last]
+        if has_places(kept):  # like the rows of a picture whose columns are read as a sequence
+            placement = collapse(placement, last).with_axis(last, free(size_of(kept)))
         return placement
-    if len(channels) > 1 or any(part.is_place for i in channels for part in placement.axes[i]):
+    if len(channels) > 1 or any(has_places(placement.axes[i]) for i in channels):
         raise UnplaceableError(
             "it has more than one axis besides the batch and the cells: it is not a grid with "
             "one axis of channels"
@@ -159,10 +160,6 @@ def _channels_last(placement: Placement) -> Placement:
 
 def _has_channels(axis: Axis) -> bool:
     return any(not part.is_place for part in axis)
-
-
-def _channel(part: Part) -> Part:
-    return Part(part.size, "free")
 
 
 def _ordered(parts: Sequence[Part], source: int) -> list[int]:
@@ -177,9 +174,9 @@ def _joined(parts: Sequence[Part]) -> Part:
         return Part(1, 0, 1.0)
     joined = parts[-1]
     for part in reversed(parts[:-1]):
-        if not math.isclose(part.step, joined.step * (joined.size or 1), rel_tol=1e-3):
+        if not math.isclose(part.step, joined.step * joined.size, rel_tol=1e-3):
             raise UnplaceableError("its cells are not at even distances")
-        joined = Part((part.size or 1) * (joined.size or 1), joined.source, joined.step)
+        joined = Part(part.size * joined.size, joined.source, joined.step)
     return joined
 
 

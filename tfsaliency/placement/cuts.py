@@ -15,15 +15,11 @@ from .parts import (
     Placement,
     UnplaceableError,
     free,
+    has_places,
     resample,
     single_place,
     size_of,
 )
-
-
-def has_places(axis: Axis) -> bool:
-    """Return whether an axis holds positions in the image."""
-    return any(part.is_place or part.source == TOKENS for part in axis)
 
 
 def pad(place: Placement, index: int, before: int, after: int) -> Placement:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .cuts import has_places, with_tokens
+from .cuts import with_tokens
 from .parts import (
     FREE,
     REPEAT,
@@ -20,6 +20,7 @@ from .parts import (
     UnplaceableError,
     Unplaced,
     free,
+    has_places,
     resample,
     size_of,
 )
@@ -84,7 +85,7 @@ def _common(axes: Sequence[Axis]) -> Axis:
 def _differ(one: Axis, other: Axis) -> bool:
     return len(one) != len(other) or any(
         (a.size, a.source, a.before) != (b.size, b.source, b.before)
-        or not math.isclose(a.step, b.step, rel_tol=1e-3)
+        or not math.isclose(a.step, b.step, rel_tol=_NEARLY)
         or _differ(a.inner, b.inner)
         for a, b in zip(one, other, strict=True)
     )

@@ -145,6 +145,11 @@ def single_place(axis: Axis) -> Part | None:
     return axis[0] if len(axis) == 1 and axis[0].is_place else None
 
 
+def has_places(axis: Axis) -> bool:
+    """Return whether an axis holds positions in the image, possibly among other tokens."""
+    return any(part.is_place for part in _flat(axis))
+
+
 def reshape(placement: Placement, shape: Sequence[int]) -> Placement:
     """Return the placement of a tensor in another shape.
 
@@ -211,12 +216,15 @@ def _continues(outer: Part, inner: Part) -> bool:
 
 def _divide(placement: Placement, part: Part, copies: int) -> tuple[Placement, Part]:
     step = part.step / copies
-    index = int(part.source)
-    field = placement.fields[index]
-    half = step * (copies - 1) / 2
-    field = field._replace(start=field.start - half, radius=field.radius + abs(half))
     divided = replace(part, size=part.size * copies, step=step)
-    return placement.with_field(index, field), divided
+    return _widened(placement, int(part.source), -step * (copies - 1) / 2), divided
+
+
+def _widened(placement: Placement, source: int, way: float) -> Placement:
+    """Return the placement of cells that move by a way, and see as much more on both sides."""
+    field = placement.fields[source]
+    field = field._replace(start=field.start + way, radius=field.radius + abs(way))
+    return placement.with_field(source, field)
 
 
 def transpose(placement: Placement, order: Iterable[int]) -> Placement:
@@ -230,11 +238,7 @@ def collapse(placement: Placement, index: int) -> Placement:
         if part.source == BATCH:
             raise UnplaceableError("a sum over the batch axis")
         if part.is_place:
-            source = int(part.source)
-            field = placement.fields[source]
-            half = part.step * (part.size - 1) / 2
-            field = field._replace(start=field.start + half, radius=field.radius + abs(half))
-            placement = placement.with_field(source, field)
+            placement = _widened(placement, int(part.source), part.step * (part.size - 1) / 2)
     return placement.with_axis(index, ())
 
 
@@ -273,7 +277,7 @@ def slide(
 
 def _beside_places(placement: Placement, index: int, count: int) -> Placement:
     """Return the placement after windows slide along an axis that is not positions."""
-    if any(part.is_place for part in _flat(placement.axes[index])):
+    if has_places(placement.axes[index]):
         if count > 1:
             raise UnplaceableError("a window that slides across several axes of the image")
         placement = collapse(placement, index)

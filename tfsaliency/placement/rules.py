@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
-from .cuts import choose, crop, has_places, pad
+from .cuts import choose, crop, pad
 from .joins import Place, broadcast, combine, concatenate, stack
 from .operations import Rule, attribute, constant, new_shape_of, placed, shape_of, size_at
 from .parts import (
@@ -22,6 +22,7 @@ from .parts import (
     Unplaced,
     collapse,
     free,
+    has_places,
     reshape,
     size_of,
     transpose,
@@ -37,7 +38,7 @@ Log1p LogicalNot Neg Reciprocal Relu Relu6 Rint Round Rsqrt Selu Sigmoid Sign Si
 Softsign Sqrt Square Tanh Add AddN AddV2 Atan2 BiasAdd Div DivNoNan Equal FloorDiv FloorMod
 Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr Maximum Minimum Mul MulNoNan Mod NotEqual
 Pow RealDiv SquaredDifference Sub TruncateDiv Xdivy Xlogy ClipByValue Select SelectV2
-FusedBatchNormV3 FusedBatchNormV2 FusedBatchNorm LRN BroadcastTo Lgamma Digamma
+FusedBatchNormV3 FusedBatchNormV2 FusedBatchNorm LRN Lgamma Digamma
 FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars
 """
 PRODUCT = "a product of two signals, as in attention"
@@ -46,8 +47,11 @@ PRODUCT = "a product of two signals, as in attention"
 def _pointwise(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
     if op.outputs[0].dtype == tf.variant:  # a list, which has the places of its stack
         return inputs[:1]
-    places = inputs[:1] if op.type == "BroadcastTo" else inputs
-    return [broadcast(combine(places), op.outputs[0].shape)]
+    return [broadcast(combine(inputs), op.outputs[0].shape)]
+
+
+def _broadcast(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
+    return [broadcast(placed(inputs[0]), op.outputs[0].shape)]
 
 
 def _each(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Place]:
@@ -271,6 +275,7 @@ RULES: dict[str, Rule] = {
     "TensorListStack": _each,
     "TensorListGetItem": _read_list,
     "TensorListSetItem": _write_list,
+    "BroadcastTo": _broadcast,
     "Transpose": _transpose,
     "ConcatV2": _concatenate,
     "Pack": _stack,

@@ -33,10 +33,14 @@ _CHANNELS_FIRST = "NCHW", "NCDHW"
 
 
 def _convolution(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
-    if inputs[1] is not None:
+    return [_windows(op, placed(inputs[0]), _kernel(op, inputs[1]))]
+
+
+def _kernel(op: tf.Operation, place: Place) -> list[int]:
+    """Return the sizes of the kernel of a convolution, its second input."""
+    if place is not None:
         raise UnplaceableError("a convolution whose kernel depends on the image")
-    kernel = shape_of(op.inputs[1])
-    return [_windows(op, placed(inputs[0]), kernel[: len(_spatial(op))])]
+    return shape_of(op.inputs[1])[: len(_spatial(op))]
 
 
 def _pooling(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
@@ -61,7 +65,14 @@ def _windows(op: tf.Operation, place: Placement, kernel: Sequence[int]) -> Place
     given = shape_of(op.inputs[0], place)
     for axis, before, stride, extent in _steps(op, axes, given, kernel):
         place = slide(place, axis, extent, stride, before, counts[axis])
-    (channels,) = set(range(1, len(counts))) - set(axes)
+    return _with_new_channels(place, axes, counts)
+
+
+def _with_new_channels(
+    place: Placement, spatial: Sequence[int], counts: Sequence[int]
+) -> Placement:
+    """Return the placement with other channels, each computed from all old ones."""
+    (channels,) = set(range(1, len(counts))) - set(spatial)
     return collapse(place, channels).with_axis(channels, free(counts[channels]))
 
 
@@ -89,14 +100,11 @@ def _steps(
 
 
 def _transposed_convolution(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
-    if inputs[1] is not None:
-        raise UnplaceableError("a convolution whose kernel depends on the image")
-    place, kernel = placed(inputs[2]), shape_of(op.inputs[1])
+    place, kernel = placed(inputs[2]), _kernel(op, inputs[1])
     axes, counts = _spatial(op), shape_of(op.outputs[0], place)
-    for axis, before, stride, extent in _steps(op, axes, counts, kernel[: len(axes)]):
+    for axis, before, stride, extent in _steps(op, axes, counts, kernel):
         place = slide_back(place, axis, extent, stride, before, counts[axis])
-    (channels,) = set(range(1, len(counts))) - set(axes)
-    return [collapse(place, channels).with_axis(channels, free(counts[channels]))]
+    return [_with_new_channels(place, axes, counts)]
 
 
 def _to_batch(op: tf.Operation, inputs: Sequence[Place]) -> Sequence[Placement]:
