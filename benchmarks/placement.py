@@ -10,25 +10,18 @@ the models whose names start with it.
 """
 
 import gc
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
+from coverage import applications
 from keras import layers
 
 import tfsaliency as tfs
 
 CLASSES = 5
-
-
-def applications() -> Iterator[tuple[str, Callable[[], keras.Model]]]:
-    """Yield the models of keras.applications."""
-    for name, make in sorted(vars(keras.applications).items()):
-        if inspect.isfunction(make):
-            yield name, lambda make=make: make(weights=None)
 
 
 def classifier(backbone, tensor=None, token=False):

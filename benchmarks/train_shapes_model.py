@@ -182,23 +182,23 @@ def train_vit(folder):
     for cycle, (epochs, length, rate, shifted) in enumerate(VIT_CYCLES):
         finished = folder / f"{TRAINED_VIT}_{cycle}.weights.h5"
         keras.utils.set_random_seed(cycle)
-        tokens = keras.layers.Cropping1D((1, 0))(model.get_layer("norm").output)
-        tokens = keras.layers.Dense(1 + len(synthetic.CLASSES), activation="softmax")(tokens)
-        both = keras.Model(model.input, [model.output, tokens])
-        places = boxes(masks, ~np.isin(variants, shifted))
-        data = tf.data.Dataset.from_tensor_slices((images, labels, masks, places))
-        data = data.shuffle(20_000).map(augment, num_parallel_calls=2)
-        data = data.batch(VIT_BATCH, drop_remainder=True).prefetch(4)
-        falling = keras.optimizers.schedules.CosineDecay(
-            0.0, length * steps - VIT_WARM_UP, warmup_target=rate, warmup_steps=VIT_WARM_UP
-        )
-        both.compile(
-            keras.optimizers.AdamW(falling, weight_decay=VIT_DECAY, clipnorm=1.0),
-            ["categorical_crossentropy"] * 2,
-            metrics=[["accuracy"], []],
-            jit_compile=True,
-        )
         if not finished.exists():
+            tokens = keras.layers.Cropping1D((1, 0))(model.get_layer("norm").output)
+            tokens = keras.layers.Dense(1 + len(synthetic.CLASSES), activation="softmax")(tokens)
+            both = keras.Model(model.input, [model.output, tokens])
+            places = boxes(masks, ~np.isin(variants, shifted))
+            data = tf.data.Dataset.from_tensor_slices((images, labels, masks, places))
+            data = data.shuffle(20_000).map(augment, num_parallel_calls=2)
+            data = data.batch(VIT_BATCH, drop_remainder=True).prefetch(4)
+            falling = keras.optimizers.schedules.CosineDecay(
+                0.0, length * steps - VIT_WARM_UP, warmup_target=rate, warmup_steps=VIT_WARM_UP
+            )
+            both.compile(
+                keras.optimizers.AdamW(falling, weight_decay=VIT_DECAY, clipnorm=1.0),
+                ["categorical_crossentropy"] * 2,
+                metrics=[["accuracy"], []],
+                jit_compile=True,
+            )
             backup = keras.callbacks.BackupAndRestore(folder / f"{TRAINED_VIT}_{cycle}")
             both.fit(data, epochs=epochs, callbacks=[backup], verbose=2)
             model.save_weights(finished)

@@ -76,7 +76,6 @@ class Candidates:
     def __init__(self, calls: Sequence[LayerCall], images: tf.Tensor, outputs: tf.Tensor) -> None:
         self.found = find_placements(images, outputs)
         self.size: list[int] = list(images.shape[1:-1])
-        self._path = set(self.found.path)
         self._attention, self._blocks = _attention(calls, self.found, images.graph)
         self.all: list[Candidate] = []
         self.refused: list[tuple[LayerCall, str]] = []
@@ -111,7 +110,7 @@ class Candidates:
         if not isinstance(tensor, tf.Tensor) or not tensor.dtype.is_floating:
             what = getattr(tensor, "dtype", type(tensor))
             return f"it returns {getattr(what, 'name', what)}, not one tensor of floats"
-        if tensor.op not in self._path:
+        if tensor.op not in self.found.on_path:
             return "it is not on the way from the images to the score, or is inside a tf.function"
         if not self.found.ends_of(tensor):
             return "the score depends on none of its cells, only on other tokens"

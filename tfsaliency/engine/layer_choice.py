@@ -11,6 +11,7 @@ import tensorflow as tf
 from ..errors import GeometryError, OptionError
 from ..placement.parts import Placement, UnplaceableError, Unplaced
 from .cells import Cells, LayerChoice, given_grid
+from .graph_nodes import find_influenced
 from .layer_calls import LayerCall
 from .layer_candidates import Candidate, Candidates
 from .layer_names import NamedLayer, find_named
@@ -102,7 +103,7 @@ def _with_grid(
     request: LayerRequest,
 ) -> tuple[LayerChoice, tuple[int, ...]]:
     """Return the last call of the layer of a name, with the cells that the caller describes."""
-    grid, prefix, why = request.grid or (), request.prefix, "it is not called"
+    grid, prefix = request.grid or (), request.prefix
     if len(grid) != len(candidates.size):
         raise OptionError(
             f"Expected grid as {len(candidates.size)} numbers of cells, one for each axis of the "
@@ -112,19 +113,20 @@ def _with_grid(
     alive = [call for call in of_name if candidates.is_alive(call)]
     if len({call.path for call in alive}) > 1:
         raise _ambiguous(str(request.layer), list(dict.fromkeys(call.path for call in alive)))
-    for call in (alive or of_name)[-1:]:
-        why = candidates.why_dead(call)
-        try:
-            if not why:
-                candidates.check_attention(call)
-                cells = given_grid(call.outputs, call.path, candidates.size, grid, prefix)
-                return LayerChoice(_checked(cells, candidates, call), ""), (call.number,)
-        except UnplaceableError as error:
-            why = str(error)
-    raise GeometryError(
-        f"Expected a layer of {' x '.join(map(str, grid))} cells behind {prefix} other tokens. "
-        f"Received: {request.layer!r}: {why}."
-    )
+    try:
+        if not of_name:
+            raise UnplaceableError("it is not called")
+        call = (alive or of_name)[-1]
+        if not alive:
+            raise UnplaceableError(candidates.why_dead(call))
+        candidates.check_attention(call)
+        cells = given_grid(call.outputs, call.path, candidates.size, grid, prefix)
+    except UnplaceableError as error:
+        raise GeometryError(
+            f"Expected a layer of {' x '.join(map(str, grid))} cells behind {prefix} other tokens. "
+            f"Received: {request.layer!r}: {error}."
+        ) from error
+    return LayerChoice(_checked(cells, candidates, call), ""), (call.number,)
 
 
 def _ambiguous(name: str, paths: Sequence[str]) -> OptionError:
@@ -168,9 +170,9 @@ def _bottleneck(widest: Sequence[Candidate], candidates: Candidates) -> tuple[Ca
     nothing but where it is.
     """
     spread: set[tf.Operation] = set()  # operations behind which cells are mixed
-    on_path = set(candidates.found.path)
-    for op in reversed(candidates.found.path):
-        consumers = [c for t in op.outputs for c in t.consumers() if c in on_path]
+    found = candidates.found
+    for op in reversed(found.path):
+        consumers = [c for t in op.outputs for c in t.consumers() if c in found.on_path]
         if any(c in spread or _mixes(c, candidates) for c in consumers):
             spread.add(op)
     usable = [each for each in widest if each.op in spread]
@@ -234,11 +236,11 @@ def _common(
 def _carries_all(candidate: Candidate, candidates: Candidates, outputs: tf.Tensor) -> bool:
     """Return whether all paths of cells from the images to the outputs pass through a layer."""
     found, around = candidates.found, set[Any]()
-    on_path, through = set(found.path), {call.outputs.op for call in candidate.calls}
+    through = {call.outputs.op for call in candidate.calls}
     for op in found.path:
         if op in through:
             continue
-        above = [tensor for tensor in op.inputs if tensor.op in on_path]
+        above = [tensor for tensor in op.inputs if tensor.op in found.on_path]
         for output in op.outputs:
             ways = [t for t in above if t.ref() in around and not found.drops(t, output)]
             if ways or not above:
@@ -277,9 +279,7 @@ def _has_several_positions(call: LayerCall) -> bool:
 
 def _is_behind_mixing(last: tf.Operation, candidates: Candidates) -> bool:
     """Return whether an operation depends on tensors without a place."""
-    behind: set[tf.Operation] = set()
-    for op in candidates.found.path:
-        lost = any(isinstance(candidates.found.place_of(t), Unplaced) for t in op.outputs)
-        if lost or any(tensor.op in behind for tensor in op.inputs):
-            behind.add(op)
-    return last in behind
+    found = candidates.found
+    tensors = [tensor for op in found.path for tensor in op.outputs]
+    lost = [tensor for tensor in tensors if isinstance(found.place_of(tensor), Unplaced)]
+    return bool(lost) and last in find_influenced(lost)

@@ -31,6 +31,8 @@ class Placements(NamedTuple):
         The place of each tensor that depends on the images, by its reference.
     path
         The operations between the images and the outputs, in the graph's order.
+    on_path
+        The same as a set.
     products
         The operations on this path that multiply two signals, as attention does.
     ends
@@ -40,6 +42,7 @@ class Placements(NamedTuple):
 
     of: Mapping[Any, Place]
     path: Sequence[tf.Operation]
+    on_path: frozenset[tf.Operation]
     products: Sequence[tf.Operation]
     ends: Mapping[Any, frozenset[str]]
 
@@ -67,9 +70,9 @@ def find_placements(images: tf.Tensor, outputs: tf.Tensor) -> Placements:
     products: list[tf.Operation] = []
     _place_graph(images.graph.get_operations(), of, products)
     path = list(between([images], outputs))
-    on_path = set(path)
+    on_path = frozenset(path)
     products = [op for op in products if op in on_path]
-    found = Placements(of, path, products, {})
+    found = Placements(of, path, on_path, products, {})
     return found._replace(ends=_ends(found, outputs))
 
 
@@ -149,7 +152,7 @@ def _list_of_same_index(op: tf.Operation, of: Mapping[Any, Place]) -> Place:
 
 
 def _ends(found: Placements, outputs: tf.Tensor) -> dict[Any, frozenset[str]]:
-    on_path, products = set(found.path), {op.name for op in found.products}
+    products = {op.name for op in found.products}
     ends: dict[Any, frozenset[str]] = {outputs.ref(): frozenset({OUTPUTS})}
     for op in reversed(found.path):
         for tensor in op.outputs:
@@ -157,7 +160,7 @@ def _ends(found: Placements, outputs: tf.Tensor) -> dict[Any, frozenset[str]]:
             for consumer in tensor.consumers():
                 if consumer.name in products:
                     reached |= {f"{consumer.name}:{i}" for i in _operands(consumer, tensor)}
-                elif consumer in on_path:
+                elif consumer in found.on_path:
                     kept = [out for out in consumer.outputs if not found.drops(tensor, out)]
                     reached = reached.union(*(ends.get(out.ref(), frozenset()) for out in kept))
             ends[tensor.ref()] = reached

@@ -179,14 +179,9 @@ def _is_negative(maps: tf.Tensor) -> tf.Tensor:
 
 def check_layer(layer: Any) -> None:
     """Raise OptionError unless the value names a layer, or is one, or None."""
-    is_layer = isinstance(layer, keras.Operation)
-    if (
-        layer is None
-        or is_layer
-        or (isinstance(layer, (str, Integral)) and not isinstance(layer, bool))
-    ):
-        return
-    raise OptionError(
-        "Expected layer as a name, a path 'outer/inner', an index in model.layers, a layer, or "
-        f"None. Received: {layer!r}."
-    )
+    named = isinstance(layer, (str, Integral, keras.Operation)) and not isinstance(layer, bool)
+    if layer is not None and not named:
+        raise OptionError(
+            "Expected layer as a name, a path 'outer/inner', an index in model.layers, a layer, or "
+            f"None. Received: {layer!r}."
+        )

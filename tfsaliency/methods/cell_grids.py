@@ -86,7 +86,7 @@ class CellGrid:
 
     @property
     def _hidden(self) -> tuple[bool, ...]:
-        """For each axis, whether some pixels of an axis are outside of what any cell sees."""
+        """For each axis, whether there are pixels that no cell sees."""
         ends = zip(self.low, self.high, self.size, strict=True)
         return tuple(low > _NOTABLE or high < size - 1 - _NOTABLE for low, high, size in ends)
 

@@ -223,16 +223,18 @@ def with_layer(methods: Sequence[Method], layer: Any) -> tuple[Method, ...]:
     check_layer(layer)
     if layer is None:
         return tuple(methods)
-    changed = [replace(m, composition=_at_layer(m.composition, layer)) for m in methods]
-    if all(a.composition is b.composition for a, b in zip(changed, methods, strict=True)):
-        cams = ", ".join(
-            name for name, m in METHODS.items() if _at_layer(m.composition, 0) is not m.composition
-        )
+    if not any(map(_takes_layer, methods)):
+        cams = ", ".join(name for name, method in METHODS.items() if _takes_layer(method))
         raise OptionError(
             f"Expected layer= beside a class activation map that names none: {cams}. "
             f"Received: layer={layer!r} with {', '.join(m.name for m in methods)}."
         )
-    return tuple(changed)
+    return tuple(replace(m, composition=_at_layer(m.composition, layer)) for m in methods)
+
+
+def _takes_layer(method: Method) -> bool:
+    """Return whether a method is or contains a class activation map that names no layer."""
+    return _at_layer(method.composition, "any") is not method.composition
 
 
 def _at_layer(part: Any, layer: Any) -> Any:
