@@ -13,7 +13,7 @@ def _model(seed):
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
         [keras.Input((12, 12, 3)), layers.Conv2D(3, 3, activation="relu", name="conv"),
-         layers.Flatten(), layers.Dense(3, name="top")]
+         layers.Flatten(), layers.Dense(3, activation="softmax", name="top")]
     )  # fmt: skip
 
 
@@ -90,7 +90,12 @@ def test_controls_are_those_of_the_preprocessed_images():
 def test_images_are_looked_at_before_anything_is_computed(name, monkeypatch):
     moved = np.moveaxis(IMAGES, -1, 1)
     model = keras.Sequential(
-        [keras.Input((3, 12, 12)), layers.Permute((2, 3, 1)), layers.Flatten(), layers.Dense(3)]
+        [
+            keras.Input((3, 12, 12)),
+            layers.Permute((2, 3, 1)),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax"),
+        ]
     )
     monkeypatch.setitem(globals(), "MODEL", model)
     monkeypatch.setitem(globals(), "OTHERS", (model, model))

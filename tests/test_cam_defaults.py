@@ -28,7 +28,10 @@ def _default(build, images=None, **options):
     i = keras.Input((SIZE, SIZE, 3))
     model = build if isinstance(build, keras.Model) else keras.Model(i, build(i))
     images = _images() if images is None else images
-    maps = tfs.saliency_map(model, images, tfs.CAM(relu=False), on_problem="ignore", **options)
+    score = {} if isinstance(model, tfs.Prepared) else {"score": "logit"}
+    maps = tfs.saliency_map(
+        model, images, tfs.CAM(relu=False), on_problem="ignore", **{**score, **options}
+    )
     (grid,) = maps.coverage["grad_cam"].grids
     why = [p.detail for p in maps.problems if p.cause == "uncertain_layer"]
     return grid.layer, why[0] if why else ""
@@ -221,7 +224,9 @@ def test_layers_of_one_name_are_told_apart():
     model = keras.Model(i, _head(pair(i)))
 
     def grid(layer):
-        maps = tfs.saliency_map(model, _images(), "layer_cam", layer=layer, on_problem="ignore")
+        maps = tfs.saliency_map(
+            model, _images(), "layer_cam", layer=layer, on_problem="ignore", score="logit"
+        )
         return maps.coverage["layer_cam"].grids[0].layer
 
     assert grid(pair.a) == "pair/conv"

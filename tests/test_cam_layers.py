@@ -23,7 +23,10 @@ def _images(*shape, n=2):
 def _grid(model, layer=None, images=None, kind="grad_cam", **options):
     """The cells that the maps of a model use, and the causes of problems beside them."""
     images = _images() if images is None else images
-    maps = tfs.saliency_map(model, images, kind, layer=layer, on_problem="ignore", **options)
+    score = {} if isinstance(model, tfs.Prepared) else {"score": "logit"}
+    maps = tfs.saliency_map(
+        model, images, kind, layer=layer, on_problem="ignore", **{**score, **options}
+    )
     (grid,) = maps.coverage[kind].grids
     return grid, [p for p in maps.problems if p.cause == "uncertain_layer"]
 
@@ -182,7 +185,7 @@ def test_if_only_an_early_layer_qualifies_the_result_says_so():
     assert (grid.cells, grid.step) == ((4, 4), (4, 4))
     assert "is early, and no later layer qualifies" in problem.detail
     with pytest.raises(tfs.MeaninglessMapError, match="uncertain_layer"):
-        tfs.saliency_map(model, _images(), "grad_cam", on_problem="raise")
+        tfs.saliency_map(model, _images(), "grad_cam", on_problem="raise", score="logit")
 
 
 def test_cells_behind_global_mixing_are_refused():
@@ -193,7 +196,7 @@ def test_cells_behind_global_mixing_are_refused():
     text = _refusal(model)
     assert "late: its cells see everything alike" in text and "CAM(layer=..., grid=" in text
     given = tfs.CAM(layer="late", grid=(2, 2))
-    maps = tfs.saliency_map(model, _images(), given, on_problem="ignore")
+    maps = tfs.saliency_map(model, _images(), given, on_problem="ignore", score="logit")
     (grid,) = maps.coverage["grad_cam"].grids
     assert (grid.cells, grid.first, grid.step) == ((2, 2), (3.5, 3.5), (8, 8))
 
@@ -203,7 +206,7 @@ def test_a_given_grid_of_tokens():
 
     def maps(layer, **options):
         cam = tfs.CAM("layer_cam", layer, **options)
-        return tfs.saliency_map(model, _images(), cam, on_problem="ignore")
+        return tfs.saliency_map(model, _images(), cam, on_problem="ignore", score="logit")
 
     own, given = maps("block2_norm1"), maps("block2_norm1", grid=(4, 4), prefix=1)
     assert np.array_equal(own["layer_cam"], given["layer_cam"])
@@ -245,7 +248,9 @@ def _tower(name):
 def test_of_two_towers_the_one_behind_the_chosen_input_is_meant():
     rgb, depth = (keras.Input((SIZE, SIZE, 3), name=name) for name in ("rgb", "depth"))
     joined = layers.Concatenate()([_tower("ta")(rgb), _tower("tb")(depth)])
-    prepared = tfs.prepare(keras.Model([rgb, depth], layers.Dense(2)(joined)), input="rgb")
+    prepared = tfs.prepare(
+        keras.Model([rgb, depth], layers.Dense(2)(joined)), input="rgb", score="logit"
+    )
     images = (_images(), _images())
     for name in (None, "conv1", "ta/conv1"):
         assert _grid(prepared, name, images)[0].layer == "ta/conv1"
@@ -282,7 +287,7 @@ def test_the_layer_of_all_maps_of_a_call():
     own = tfs.Method("own", "gradient", tfs.CAM(layer="block1_norm1"))
     maps = tfs.saliency_map(
         model, images, ["grad_cam", smooth, own, "gradient"], layer="block2_norm1",
-        on_problem="ignore",
+        on_problem="ignore", score="logit",
     )  # fmt: skip
     layers_of = {name: [g.layer for g in maps.coverage[name].grids] for name in maps}
     assert layers_of == {
@@ -332,7 +337,7 @@ def test_negative_evidence_has_its_own_cause():
 
 
 def test_grids_are_saved(tmp_path):
-    maps = tfs.saliency_map(_vit(), _images(), "grad_cam", on_problem="ignore")
+    maps = tfs.saliency_map(_vit(), _images(), "grad_cam", on_problem="ignore", score="logit")
     maps.save(tmp_path / "maps.npz")
     loaded = tfs.SaliencyMaps.load(tmp_path / "maps.npz")
     assert loaded.coverage == maps.coverage
@@ -341,7 +346,7 @@ def test_grids_are_saved(tmp_path):
 
 def test_maps_in_cells_are_saved_and_drawn(tmp_path):
     cells = tfs.CAM("layer_cam", resize=False)
-    maps = tfs.saliency_map(_vit(), _images(), cells, on_problem="ignore")
+    maps = tfs.saliency_map(_vit(), _images(), cells, on_problem="ignore", score="logit")
     assert maps["layer_cam"].shape == (2, 4, 4)
     maps.save(tmp_path / "maps.npz")
     loaded = tfs.SaliencyMaps.load(tmp_path / "maps.npz")

@@ -34,7 +34,9 @@ def _network(dtype="float64", input_dtype="float64"):
     x = layers.Conv2D(3, 2, name="last", activation="relu", dtype=dtype)(x)
     x = layers.Flatten(dtype=dtype)(x)
     x = layers.Dense(6, activation="relu", name="hidden", dtype=dtype)(x)
-    return zoo.random_weights(keras.Model(i, layers.Dense(3, dtype=dtype, name="top")(x)), seed=10)
+    return zoo.random_weights(
+        keras.Model(i, layers.Dense(3, activation="softmax", dtype=dtype, name="top")(x)), seed=10
+    )
 
 
 def _head(model, name):
@@ -109,7 +111,7 @@ def test_a_rule_in_the_traced_graph(images):
     x = layers.Conv2D(4, 3, name="conv")(i)
     x = layers.Conv2D(3, 3, name="above")(layers.Lambda(tf.nn.relu)(x))
     x = layers.Flatten()(layers.Lambda(tf.nn.relu, name="relu")(x))
-    model = zoo.random_weights(keras.Model(i, layers.Dense(3)(x)), seed=1)
+    model = zoo.random_weights(keras.Model(i, layers.Dense(3, activation="softmax")(x)), seed=1)
     method = slow.method(tfs.CAM("layer_cam", "conv"), "guided_backprop")
     found = tfs.attributions(model, images, method, targets=1)
     values, slopes = _features(model, "conv", images, found.targets, "guided_backprop")
@@ -152,7 +154,12 @@ def test_the_last_layer_with_spatial_outputs_is_the_default(model, images):
     pooled = layers.Dense(3)(layers.Flatten()(x))
     nested = keras.Sequential([keras.Input((SIZE, SIZE, 2)), backbone])
     whole = keras.Sequential(
-        [nested, layers.GlobalAveragePooling2D(keepdims=True), layers.Flatten(), layers.Dense(3)]
+        [
+            nested,
+            layers.GlobalAveragePooling2D(keepdims=True),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax"),
+        ]
     )
     flat = keras.Model(backbone.input, pooled)
     head = [np.full((5, 3), -1.0), np.zeros(3)]  # what backbone returns is mostly negative here
@@ -182,7 +189,10 @@ def test_models_with_a_call_of_their_own(model, images):
     wrapped(images)
     for layer in (None, "inner1"):
         method = slow.method(tfs.CAM("layer_cam", layer))
-        ours, theirs = (tfs.attributions(m, images, method, targets=1) for m in (wrapped, model))
+        ours, theirs = (
+            tfs.attributions(m, images, method, score=lambda outputs, _: outputs[:, 1])
+            for m in (wrapped, model)
+        )
         slow.near(ours["composed"], 2 * theirs["composed"])
 
 
@@ -191,7 +201,7 @@ def test_of_a_layer_that_is_called_twice_the_last_call_counts(images):
     conv = layers.Conv2D(2, 3, padding="same", activation="relu", name="twice")
     first = conv(i)
     second = conv(first)
-    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(second)))
+    model = keras.Model(i, layers.Dense(2, activation="softmax")(layers.Flatten()(second)))
     zoo.random_weights(model, seed=4)
     found = tfs.attributions(model, images, slow.method(tfs.CAM(layer="twice")), targets=0)
     values = keras.Model(i, second).predict(images, verbose=0)
@@ -206,7 +216,7 @@ def test_sequences_and_volumes(axes):
     shape = {1: (20,), 3: (6, 7, 8)}[axes]
     i = keras.Input((*shape, 2))
     x = conv(4, 3, strides=2, activation="relu", name="conv")(i)
-    model = keras.Model(i, layers.Dense(3)(layers.Flatten()(x)))
+    model = keras.Model(i, layers.Dense(3, activation="softmax")(layers.Flatten()(x)))
     zoo.random_weights(model, seed=6)
     given = RNG(0).normal(size=(2, *shape, 2)).astype(np.float32)
     found = tfs.attributions(model, given, "layer_cam", targets=[0, 2])
@@ -330,7 +340,11 @@ def test_layers_that_cannot_be_taken_are_refused(model, images):
     refused(tfs.OptionError, "Unknown layer: 'lsat'. Did you mean 'last'", "lsat")
     refused(tfs.GeometryError, r"'hidden': it has a single cell.*first: last, rect", "hidden")
     flat = keras.Sequential(
-        [keras.Input((SIZE, SIZE, 2)), layers.Flatten(), layers.Dense(3, name="top")]
+        [
+            keras.Input((SIZE, SIZE, 2)),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax", name="top"),
+        ]
     )
     refused(tfs.GeometryError, r"Received: top: .*single cell.*; flatten", None, flat)
     refused(tfs.ModelError, "Expected a keras.Model, whose layers", None, lambda x: model(x))
@@ -376,7 +390,7 @@ def test_a_model_of_one_batch_size_under_a_rule():
     inputs = keras.Input(batch_shape=(4, 6, 6, 1))
     hidden = layers.Conv2D(3, 3, activation="relu", name="hidden")(inputs)
     hidden = layers.Conv2D(3, 3, activation="relu")(hidden)
-    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(hidden)))
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax")(layers.Flatten()(hidden)))
     rng = np.random.default_rng(0)
     model.set_weights([rng.uniform(-0.3, 1, w.shape) for w in model.get_weights()])
     free = keras.Sequential([keras.Input((6, 6, 1)), *model.layers[1:]])

@@ -13,8 +13,8 @@ import tfsaliency as tfs
 from tfsaliency import cli
 from tfsaliency.cli import map as map_command
 from tfsaliency.cli import options
-from tfsaliency.methods.table import DEFAULT_METHODS
 from tfsaliency.sanity.units import list_units
+from tfsaliency.tables import DEFAULT_METHODS
 
 
 @pytest.fixture
@@ -87,7 +87,12 @@ def test_good_photos_are_done_beside_bad_ones(photo, model_file, tmp_path, capsy
     assert code == 2
     assert [line.split(": ")[1] for line in errors] == [str(broken), str(tmp_path / "none.jpg")]
     assert lines[-1] == f"Wrote 2 of 4 pictures, and maps.npz, to {out}"
-    assert sorted(p.name for p in out.iterdir()) == ["maps.npz", "photo-2.png", "photo.png"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "maps.npz",
+        "photo-2.png",
+        "photo.png",
+        "run.json",
+    ]
     maps = tfs.SaliencyMaps.load(out / "maps.npz")
     assert maps.names == (str(photo), str(other))
     model = keras.saving.load_model(model_file)
@@ -254,18 +259,27 @@ def test_labels_from_a_file(photo, model_file, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("outputs", "caption"),
+    ("outputs", "meaning", "names", "caption"),
     [
-        ([0.64, 0.36], "setter (64%)"),
-        ([0.003, 0.997], "setter (<1%)"),
-        ([2.5, -1.0], "setter (2.5)"),
-        ([0.6, 0.6], "setter (0.6)"),
-        ([0.67], "output 0.67"),
-        ([1.0], "output 1"),
+        ([0.64, 0.36], "classes", True, "setter (64%)"),
+        ([0.003, 0.997], "classes", True, "setter (<1%)"),
+        ([2.5, -1.0], "classes", True, "setter (2.5)"),
+        ([0.6, 0.6], "classes", True, "setter (0.6)"),
+        ([0.6, 0.6], "labels", True, "setter (60%)"),
+        ([0.25], "binary", True, "setter (75%)"),
+        ([0.25], "binary", False, "class 0 (75%)"),
+        ([-3.0], "binary", True, "setter (3)"),
+        ([0.67], "outputs", False, "output 0.67"),
+        ([1.0], "outputs", False, "output 1"),
+        ([1.5, 2.0], "outputs", False, "output 0 (1.5)"),
     ],
 )
-def test_captions_claim_no_probability_that_is_none(outputs, caption):
-    assert map_command._caption(["setter", "terrier"], np.array(outputs), 0) == caption
+def test_captions_claim_no_probability_that_is_none(outputs, meaning, names, caption):
+    image = np.zeros((1, 2, 2, 3))
+    maps = tfs.SaliencyMaps(
+        {}, image, [0], [0.0], "logit", np.array([outputs]), {}, meaning=meaning
+    )
+    assert map_command._caption(["setter", "terrier"] if names else None, maps, 0, 0) == caption
 
 
 def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monkeypatch):
@@ -288,6 +302,7 @@ def test_the_layer_of_class_activation_maps(photo, model_file, tmp_path, capsys)
     assert code == 0
     (line,) = [line for line in lines if line.startswith("grad_cam")]
     assert f"; at {path}, 3 x 3 cells" in line
+    arguments[-1] = tmp_path / "other"
     code, _, (error,) = _run(capsys, *arguments, "--methods", "grad_cam", "--layer", "lost")
     assert code == 2 and "Unknown layer: 'lost'" in error and path in error
     code, _, (error,) = _run(capsys, *arguments, "--layer", path)

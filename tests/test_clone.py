@@ -168,7 +168,7 @@ def test_a_layer_changed_in_place_is_seen():
         _, reference = zoo.reference_gradient(model, x[0], 1, rule, {"negative_slope": 0.5})
         np.testing.assert_allclose(ours[rule][0], reference, rtol=1e-7, atol=1e-12)
     model.layers[-1].activation = keras.activations.linear  # the softmax
-    assert tfs.saliency_map(model, x, "guided_backprop").score == "logit"
+    assert tfs.saliency_map(model, x, "guided_backprop", score="logit").score == "logit"
 
 
 def test_a_layer_changed_in_place_twice_is_seen():

@@ -1,6 +1,7 @@
 """Meaningless maps are reported, with cause and remedy."""
 
 import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -19,6 +20,8 @@ def _causes(model, images, methods="gradient", **options):
     """Return (cause, images, methods) of every problem, and check that each has one warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        if not isinstance(model, tfs.Prepared):
+            options = {"score": "logit", **options}
         maps = tfs.saliency_map(model, images, methods, **options)
     assert all(w.category is tfs.SaliencyWarning and w.filename == __file__ for w in caught)
     assert [str(w.message) for w in caught] == [str(problem) for problem in maps.problems]
@@ -59,7 +62,7 @@ def test_a_map_of_zeros():
 def test_a_constant_map():
     same = np.tile(WEIGHTS[:3], (4, 1))  # for each of the four pixels
     assert _causes(_dense(same), IMAGES) == [("constant_map", (0, 1, 2), ("gradient",))]
-    signed = tfs.attributions(_dense(same), IMAGES, on_problem="ignore")
+    signed = tfs.attributions(_dense(same), IMAGES, on_problem="ignore", score="logit")
     assert [p.cause for p in signed.problems] == ["constant_map"]
 
 
@@ -67,7 +70,10 @@ def test_a_map_that_is_not_finite():
     weights = WEIGHTS.copy()
     weights[4, 0] = np.nan
     found = _causes(_dense(weights), IMAGES, targets=0)
-    assert found == [("non_finite_map", (0, 1, 2), ("gradient",))]
+    assert found == [
+        ("non_finite_output", (0, 1, 2), ()),
+        ("non_finite_map", (0, 1, 2), ("gradient",)),
+    ]
     weights[4, 0] = np.inf
     assert _causes(_dense(weights), IMAGES, targets=0) == found
 
@@ -93,21 +99,25 @@ def test_raise_and_ignore():
     with pytest.raises(
         tfs.MeaninglessMapError, match="zero_map.*images 0, 1 and 2.*Check the model"
     ):
-        tfs.saliency_map(model, IMAGES, on_problem="raise")
+        tfs.saliency_map(model, IMAGES, on_problem="raise", score="logit")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert tfs.saliency_map(model, IMAGES, on_problem="ignore").problems
+        assert tfs.saliency_map(model, IMAGES, on_problem="ignore", score="logit").problems
     with pytest.raises(tfs.OptionError, match="Did you mean 'raise'"):
         tfs.saliency_map(model, IMAGES, on_problem="raises")
 
 
 def test_problems_are_saved_and_joined(tmp_path):
-    from tfsaliency.saliency_maps import concatenate
+    from tfsaliency.saliency_maps import join_files
 
-    maps = tfs.saliency_map(_dense(WEIGHTS * 0), IMAGES, on_problem="ignore")
+    maps = tfs.saliency_map(_dense(WEIGHTS * 0), IMAGES, score="logit", on_problem="ignore")
+    maps = replace(maps, names=("a", "b", "c"))
     maps.save(tmp_path / "maps.npz")
     assert tfs.SaliencyMaps.load(tmp_path / "maps.npz").problems == maps.problems
-    joined = concatenate([maps, maps])
+    join_files([tmp_path / "maps.npz"] * 2, tmp_path / "joined.npz")
+    joined = tfs.SaliencyMaps.load(tmp_path / "joined.npz")
+    assert joined.names == ("a", "b", "c") * 2
+    np.testing.assert_array_equal(joined.images, np.concatenate([IMAGES, IMAGES]))
     assert [problem.images for problem in joined.problems] == [(0, 1, 2), (3, 4, 5)]
 
 
@@ -182,7 +192,7 @@ def test_the_range_that_a_model_was_trained_on(name):
     model = _stem(name)
     extremes = np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), 255.0)]).astype("float32")
     done = np.asarray(preprocess(extremes.copy()))
-    np.testing.assert_allclose(find_trained_range(model), [done.min(), done.max()], rtol=1e-3)
+    np.testing.assert_allclose(find_trained_range(model)[:2], [done.min(), done.max()], rtol=1e-3)
     photo = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype("float32")
     assert _causes(model, photo, preprocess=lambda x: preprocess(x.copy())) == []
     raw = done.min() == 0
@@ -203,7 +213,8 @@ def test_a_model_that_hands_its_input_on_is_known_too():
     scaled = keras.Model(i, layers.Dense(3)(backbone(layers.Rescaling(2.0)(x))))
     assert find_trained_range(direct) == find_trained_range(backbone) is not None
     assert find_trained_range(keras.Sequential([backbone, layers.Dense(1)])) is not None
-    assert find_trained_range(scaled) is None
+    halved = np.array(find_trained_range(backbone)) / 2
+    np.testing.assert_allclose(find_trained_range(scaled), halved, rtol=1e-6)
     j = keras.Input((4, 4, 3))
     two = keras.Model([j, i], layers.Add()([layers.Flatten()(j)[:, :2], backbone(i)]))
     assert find_trained_range(two, 0) is None and find_trained_range(two, 1) is not None
@@ -224,7 +235,7 @@ def test_channels_that_come_first_are_said():
     assert _causes(model, images) == [("channels_first", (0, 1), ())]
     # What the warning says helps, does.
     last = np.moveaxis(images, 1, -1)
-    moved = tfs.prepare(lambda x: model(tf.transpose(x, (0, 3, 1, 2))))
+    moved = tfs.prepare(lambda x: model(tf.transpose(x, (0, 3, 1, 2))), score="logit")
     assert _causes(moved, last) == []
     signed = tfs.attributions(model, images, on_problem="ignore")["gradient"]
     ours = tfs.attributions(moved, last)["gradient"]
@@ -232,8 +243,8 @@ def test_channels_that_come_first_are_said():
 
 
 def test_problems_print_a_line_each():
-    assert str(tfs.saliency_map(_dense(WEIGHTS), IMAGES).problems) == "no problems"
-    maps = tfs.saliency_map(_dense(WEIGHTS * 0), IMAGES, on_problem="ignore")
+    assert str(tfs.saliency_map(_dense(WEIGHTS), IMAGES, score="logit").problems) == "no problems"
+    maps = tfs.saliency_map(_dense(WEIGHTS * 0), IMAGES, on_problem="ignore", score="logit")
     assert str(maps.problems).startswith("zero_map (gradient, images 0, 1 and 2): a map is zero")
 
 

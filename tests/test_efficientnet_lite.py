@@ -145,7 +145,7 @@ def test_preprocess_input_by_hand():
 def test_its_range_is_known():
     model = tfs.models.EfficientNetLite0(weights=None)
     least, most = preprocess_input(np.array([[0.0, 255.0, 0.0]]))[0, :2]
-    assert find_trained_range(model) == (least, most)
+    assert find_trained_range(model)[:2] == (least, most)
     photo = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3))
     with pytest.warns(tfs.SaliencyWarning, match="unusual_range"):
         tfs.saliency_map(model, photo)

@@ -12,7 +12,8 @@ from tfsaliency.engine.fingerprint import Fingerprint
 
 
 class _Thing:
-    pass
+    def __init__(self, inner=None):
+        self.inner = inner
 
 
 def _model():
@@ -20,6 +21,8 @@ def _model():
     layer = model.layers[0]
     layer.factor, layer.function, layer.thing = 1.5, abs, _Thing()
     layer.pair, layer.table = (1, (2, "a")), {"of": [1, 2], "in": _Thing()}
+    layer.numbers, layer.nested = np.arange(6.0).reshape(2, 3), _Thing(_Thing([1, {"a": 2.0}]))
+    layer.chosen = {1, 2}
     return model, layer
 
 
@@ -35,6 +38,12 @@ CHANGES = {
     "in a dict": lambda layer: layer.table.update({"of": [1, 3]}),
     "in a list in a dict": lambda layer: layer.table["of"].append(3),
     "an object in a dict": lambda layer: layer.table.update({"in": _Thing()}),
+    "an array in place": lambda layer: layer.numbers.__setitem__((1, 2), 7.0),
+    "an array of another shape": lambda layer: setattr(layer.numbers, "shape", (3, 2)),
+    "an attribute of an object": lambda layer: setattr(layer.thing, "inner", 3),
+    "a new attribute of an object": lambda layer: setattr(layer.thing, "other", 3),
+    "deep inside objects": lambda layer: layer.nested.inner.inner[1].update(a=3.0),
+    "a set": lambda layer: layer.chosen.add(3),
     "one attribute more": _set("other", 1),
     "one less": lambda layer: delattr(layer, "factor"),
     "one for another": lambda layer: (delattr(layer, "factor"), setattr(layer, "other", 1.5)),
@@ -61,7 +70,8 @@ def test_a_change_is_seen(change):
 def test_what_takes_the_place_of_something_that_is_gone_is_seen(make):
     """The replacement may have the same id."""
     model, layer = _model()
-    del layer.table  # a layer without containers is compared by ids alone
+    del layer.table, layer.numbers, layer.nested, layer.chosen, layer.thing
+    # A layer without containers is compared by ids alone.
     for i in range(300, 320):
         vars(layer)["factor"] = make(i)
         structure, place = Fingerprint(model), id(vars(layer)["factor"])

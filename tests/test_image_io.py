@@ -65,7 +65,7 @@ def test_files_that_are_no_photos(tmp_path, stripes):
     Image.fromarray(np.full((4, 4), 40000, "uint16")).save(wide)
     for path, message in [
         (truncated, "cannot be read to the end"),
-        (text, "not an image that Pillow can read.*8 bytes"),
+        (text, "not an image that Pillow can read"),
         (empty, "not an image"),
         (tmp_path, "is a folder"),
         (tmp_path / "none.jpg", "no such file"),

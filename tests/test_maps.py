@@ -89,7 +89,7 @@ def test_every_form_of_the_same_images(model):
         ([np.zeros((7, 7, 3)), np.zeros((8, 7, 3))], "one shape"),
         (keras.KerasTensor((1, 7, 7, 3)), "NumPy array, tf.Tensor or PIL"),
         (Image.new("I;16", (7, 7)), "8 bits"),
-        (None, "dtype object"),
+        (None, "Received: None"),
     ],
 )
 def test_images_that_the_model_cannot_take(model, images, message):
@@ -191,15 +191,16 @@ def traced(monkeypatch):
 
 def test_what_was_traced_is_kept(model, x, traced):
     from tfsaliency import prepared
+    from tfsaliency.engine import kept_traces
 
     fresh = zoo.SPELLINGS["ReLU layer"].build("float32")
     for images in (x, x[:2], x[0]):
         tfs.saliency_map(fresh, images, ALL, targets=len(traced))
     assert len(traced) == 1
-    for height in range(prepared._KEPT_TRACES + 2):  # a model of any size
-        large = zoo.images()[:, :1].repeat(7 + height, axis=1)
-        tfs.saliency_map(_any_size(), large)
-    assert all(len(kept.traces) <= prepared._KEPT_TRACES for kept in prepared._kept.values())
+    rules = [tfs.rect_grad_at(k) for k in range(kept_traces._KEPT + 2)]
+    for rule in rules:
+        tfs.saliency_map(fresh, x, tfs.Method("rect", rule), targets=0)
+    assert all(len(kept.traces) <= kept_traces._KEPT for kept in prepared._kept.values())
 
 
 def test_traces_of_all_methods_are_kept(x, traced):
@@ -294,10 +295,10 @@ def test_the_images_of_a_result_are_a_copy(model, x):
 
 def test_models_that_cannot_be_explained(x):
     with pytest.raises(tfs.ModelError, match="not built"):
-        tfs.saliency_map(keras.Sequential([layers.Dense(2)]), x)
-    flat = keras.Sequential([keras.Input((784,)), layers.Dense(2)])
-    with pytest.raises(tfs.ModelError, match=r"channels last: \(h, w, c\).*Reshape\(\(784,\)\)"):
-        tfs.saliency_map(flat, np.zeros((1, 784)))
+        tfs.saliency_map(keras.Sequential([layers.Dense(2, activation="softmax")]), x)
+    number = keras.Model(i := keras.Input(()), layers.Rescaling(2.0)(i))
+    with pytest.raises(tfs.ModelError, match=r"Expected an input of features \(f,\)"):
+        tfs.saliency_map(number, np.zeros(3))
     with pytest.raises(tfs.ModelError, match="of type module"):
         tfs.saliency_map(keras, x)
     with pytest.raises(tfs.ModelError, match="of type type"):

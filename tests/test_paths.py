@@ -22,7 +22,9 @@ def _network(shape=(SIZE, SIZE, 2), conv=layers.Conv2D, average=layers.GlobalAve
         i = keras.Input(shape, dtype="float64")
         x = conv(4, 3, activation="relu")(i)
         x = conv(5, 3, activation="relu")(x)
-        return zoo.random_weights(keras.Model(i, layers.Dense(3)(average()(x))), seed=2)
+        return zoo.random_weights(
+            keras.Model(i, layers.Dense(3, activation="softmax")(average()(x))), seed=2
+        )
 
 
 @pytest.fixture(scope="module")

@@ -255,7 +255,7 @@ def test_cells_without_one_place_are_refused(name):
 def test_an_unrolled_recurrent_layer_is_refused():
     i = keras.Input((8, 3))
     x = layers.LSTM(5, return_sequences=True, unroll=True, name="states")(i)
-    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(x)))
+    model = keras.Model(i, layers.Dense(2, activation="softmax")(layers.Flatten()(x)))
     with pytest.raises(tfs.GeometryError, match="'states': its cells cannot be placed"):
         tfs.saliency_map(model, np.ones((1, 8, 3)), "layer_cam", layer="states")
 
@@ -265,7 +265,7 @@ def test_morphological_operations():
     x = layers.Lambda(lambda x: tf.nn.erosion2d(
         x, tf.zeros((3, 3, 1)), (1, 1, 1, 1), "VALID", "NHWC", (1, 1, 1, 1)
     ), name="eroded")(i)  # fmt: skip
-    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(x)))
+    model = keras.Model(i, layers.Dense(2, activation="softmax")(layers.Flatten()(x)))
     image = RNG(0).normal(size=(1, 16, 16, 1)).astype(np.float32)
     maps = tfs.saliency_map(model, image, "layer_cam", layer="eroded", on_problem="ignore")
     (grid,) = maps.coverage["layer_cam"].grids
@@ -334,7 +334,7 @@ def test_states_of_a_recurrent_layer_are_cells(kind, backwards):
     x = layers.Conv1D(4, 3, strides=2, padding="valid")(i)
     make = getattr(layers, kind)
     x = make(5, return_sequences=True, go_backwards=backwards, name="states")(x)
-    model = keras.Model(i, layers.Dense(2)(make(3)(x)))
+    model = keras.Model(i, layers.Dense(2, activation="softmax")(make(3)(x)))
     series = RNG(0).normal(size=(2, 12, 3)).astype(np.float32)
     maps = tfs.saliency_map(model, series, "layer_cam", layer="states", on_problem="ignore")
     (grid,) = maps.coverage["layer_cam"].grids
@@ -352,7 +352,7 @@ def test_states_of_a_recurrent_layer_are_cells(kind, backwards):
 def test_frames_of_a_recurrent_convolution_are_cells():
     i = keras.Input((4, 16, 16, 1))
     x = layers.ConvLSTM2D(2, 3, strides=2, padding="same", return_sequences=True, name="states")(i)
-    model = keras.Model(i, layers.Dense(2)(layers.Flatten()(x)))
+    model = keras.Model(i, layers.Dense(2, activation="softmax")(layers.Flatten()(x)))
     video = RNG(0).normal(size=(2, 4, 16, 16, 1)).astype(np.float32)
     maps = tfs.saliency_map(model, video, "layer_cam", layer="states", on_problem="ignore")
     (grid,) = maps.coverage["layer_cam"].grids

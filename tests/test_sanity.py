@@ -138,7 +138,9 @@ def _model(seed=0, dtype="float64"):
     x = layers.Conv2D(6, 3, activation="relu", dtype=dtype, name="conv1")(i)
     x = layers.Conv2D(6, 3, activation="relu", dtype=dtype, name="conv2")(x)
     x = layers.Flatten(dtype=dtype)(x)
-    return zoo.random_weights(keras.Model(i, layers.Dense(4, dtype=dtype, name="top")(x)), seed)
+    return zoo.random_weights(
+        keras.Model(i, layers.Dense(4, activation="softmax", dtype=dtype, name="top")(x)), seed
+    )
 
 
 def _photos(n=4, seed=1):
@@ -290,7 +292,9 @@ def resnet():
 def test_an_untrained_network_may_have_nothing_to_change():
     i = keras.Input((16, 16, 3))
     x = layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3, name="conv")(i))
-    model = keras.Model(i, layers.Dense(3)(layers.Flatten()(layers.ReLU()(x))))
+    model = keras.Model(
+        i, layers.Dense(3, activation="softmax")(layers.Flatten()(layers.ReLU()(x)))
+    )
     result = tfs.sanity_check(model, _photos(), plan=["bn"], verbose=0, on_problem="ignore")
     verdict = result.verdicts["gradient"][0]
     assert verdict.verdict == "inconclusive" and "no weight changed" in verdict.reason
@@ -521,7 +525,12 @@ def test_variables_that_are_no_weights_of_layers_are_said_to_stay():
             return tf.matmul(tf.reshape(x, (-1, 16 * 16, 3)), self.k[None])
 
     model = keras.Sequential(
-        [keras.Input((16, 16, 3)), Hidden(), layers.Flatten(), layers.Dense(3, name="top")]
+        [
+            keras.Input((16, 16, 3)),
+            Hidden(),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax", name="top"),
+        ]
     )
     result = tfs.sanity_check(
         model, _photos().astype("float32"), plan="all", seeds=2, verbose=0, on_problem="ignore"

@@ -7,7 +7,7 @@ import zoo
 from keras import layers
 
 import tfsaliency as tfs
-from tfsaliency.engine.scores import resolve_targets
+from tfsaliency.engine.targets import resolve_targets
 
 SHAPE = (2, 2, 3)
 

@@ -24,7 +24,7 @@ def results():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [keras.Input((12, 12, 3)), layers.Conv2D(3, 3, activation="relu", name="conv"),
-         layers.Flatten(), layers.Dense(3, name="top")]
+         layers.Flatten(), layers.Dense(3, activation="softmax", name="top")]
     )  # fmt: skip
     photos = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
     methods = ["gradient", tfs.IntegratedGradients(steps=1, max_steps=1)]

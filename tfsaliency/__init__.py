@@ -2,99 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-import keras as _keras
-
-if _keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "tfsaliency needs Keras on the TensorFlow backend, but Keras runs on "
-        f"{_keras.backend.backend()!r}: set the environment variable KERAS_BACKEND=tensorflow "
-        "before keras is first imported."
-    )
-
-from . import evaluation as _evaluation
-from . import methods as _methods
-from . import models, synthetic
-from . import sanity as _sanity
-from . import visualization as _visualization
-from .diagnostics import Problem, SaliencyWarning
-from .engine.clone import AttributionReLU
-from .engine.coverage import Coverage
-from .engine.scores import SCORES
-from .errors import (
-    GeometryError,
-    ImageError,
-    MeaninglessMapError,
-    ModelError,
-    NoReluError,
-    OpaqueModelError,
-    OptionError,
-    ResultError,
-    TfSaliencyError,
-    UncoveredReluError,
-    WeightsError,
-)
-
-# The names of these packages are listed where they are defined, and nowhere else.
-from .evaluation import *  # noqa: F403
-from .image_io import load_images
-from .map_batches import saliency_map_batches
-from .maps import attributions, gradient_map, saliency_map
-from .methods import *  # noqa: F403
-from .prepared import Prepared, prepare
-from .saliency_maps import SaliencyMaps
-from .sanity import *  # noqa: F403
-from .similarity import SIMILARITIES, Similarity
-from .synthetic import GroundTruth
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .visualization import *  # noqa: F403
-
-__all__ = [
-    "AttributionReLU",
-    "Coverage",
-    "GeometryError",
-    "GroundTruth",
-    "ImageError",
-    "MeaninglessMapError",
-    "ModelError",
-    "NoReluError",
-    "OpaqueModelError",
-    "OptionError",
-    "Prepared",
-    "Problem",
-    "ResultError",
-    "SCORES",
-    "SIMILARITIES",
-    "SaliencyMaps",
-    "SaliencyWarning",
-    "Similarity",
-    "TfSaliencyError",
-    "UncoveredReluError",
-    "WeightsError",
-    "attributions",
-    "gradient_map",
-    "load_images",
-    "models",
-    "prepare",
-    "saliency_map",
-    "saliency_map_batches",
-    "synthetic",
-]
-__all__ += _evaluation.__all__
-__all__ += _methods.__all__
-__all__ += _sanity.__all__
-__all__ += _visualization.__all__
-__all__.sort()
+    from .public import *  # noqa: F403
 
 
+# TensorFlow takes seconds to import, so that the command line would take as long to print its help.
 def __getattr__(name: str) -> Any:
-    if name in _visualization.__all__:
-        return getattr(_visualization, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(".public", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__getattr__("__all__"), "__version__"])
+
+
+if "keras" in sys.modules:  # nothing to wait for; another backend is refused at once
+    importlib.import_module(".public", __name__)

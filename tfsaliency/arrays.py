@@ -6,15 +6,15 @@ Shapes are named by axis throughout: n images, h rows, w columns, c channels.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from .errors import ImageError, check_int, unknown_option
+from .errors import ImageError, OptionError, check_int, one_line, unknown_option
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -39,7 +39,6 @@ def _folded(
 
 _compiled = functools.partial(tf.function, autograph=False, reduce_retracing=True)
 
-ReductionName = Literal["sum_abs", "max_abs", "sum"]
 REDUCTIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "sum_abs": _compiled(lambda g: _folded(tf.abs(g), tf.add, tf.reduce_sum)),
     "max_abs": _compiled(lambda g: _folded(tf.abs(g), tf.maximum, tf.reduce_max)),
@@ -73,19 +72,23 @@ def check_batch(images: Any, shape: Shape, what: str = "images") -> tuple[Array,
     ImageError
         For a wrong rank, size, number of channels or dtype, an empty batch, NaN or infinity.
     """
+    _refuse_streams(images, what)
     batch = _to_array(images, shape, what)
     expected = f"one image {_text(shape)} or a batch (n, {_text(shape)[1:]}"
     received = batch.shape
     if batch.ndim == len(shape):
         batch = batch[np.newaxis]
     if batch.ndim != len(shape) + 1:
-        raise ImageError(f"Wrong rank of {what}. Expected {expected}. Received: shape {received}.")
+        raise ImageError(
+            f"Wrong rank of {what}. Expected {expected}. Received: shape {received}."
+            f"{_axis_remedy(shape, received)}"
+        )
     if len(batch) == 0:
         raise ImageError(f"Empty batch of {what}. Expected {expected}. Received: {received}.")
     if any(s is not None and s != b for s, b in zip(shape, batch.shape[1:], strict=True)):
         raise ImageError(
-            f"Wrong size of {what}. Expected {expected}. Received: shape {received}. "
-            f"{_size_remedy(shape, batch.shape[1:])}"
+            f"Wrong size of {what}. Expected {expected}. Received: shape {received}."
+            f"{_axis_remedy(shape, received) or _size_remedy(shape, batch.shape[1:])}"
         )
     empty = not batch.size
     limits = (0.0, 0.0) if empty else (float(batch.min()), float(batch.max()))  # NaN if one is
@@ -96,6 +99,77 @@ def check_batch(images: Any, shape: Shape, what: str = "images") -> tuple[Array,
             "Replace them, or leave those images out."
         )
     return batch, limits
+
+
+def cast_checked(batch: Array, limits: Limits, dtype: np.dtype[Any], what: str) -> Array:
+    """Return a batch of finite values in another dtype, in which they are finite too.
+
+    Parameters
+    ----------
+    batch, limits
+        The batch, and its least and largest value.
+    dtype
+        The dtype of the model's input.
+    what
+        The name of the batch in error messages.
+
+    Raises
+    ------
+    ImageError
+        If a value is too large for the dtype.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = batch.astype(dtype, copy=False)
+        ends = np.asarray(limits, np.float64).astype(dtype)
+    if tf.as_dtype(dtype).is_floating and not np.isfinite(ends.astype(np.float64)).all():
+        raise ImageError(
+            f"Expected {what} within the range of the model's {dtype}. Received: values from "
+            f"{limits[0]:.3g} to {limits[1]:.3g}. Scale them."
+        )
+    return cast
+
+
+def check_region(region: Any, n: int, axes: int) -> Array:
+    """Return the region of n images as weights (n, positions), float32.
+
+    Parameters
+    ----------
+    region
+        A mask for all images, such as (h, w), or one for each, (n, h, w); boolean, or weights of at
+        least 0.
+    n
+        The number of images.
+    axes
+        The number of axes of positions of the model's outputs.
+
+    Raises
+    ------
+    OptionError
+        If it is no such mask, or is empty for an image.
+
+    >>> check_region([True, False], n=1, axes=1)
+    array([[1., 0.]], dtype=float32)
+    """
+    weights: Array
+    try:
+        weights = np.asarray(region).astype(np.float32)
+    except (TypeError, ValueError, RuntimeError):
+        weights = np.zeros((), np.float32)
+    if weights.ndim == axes:
+        weights = np.repeat(weights[np.newaxis], n, axis=0)
+    if weights.ndim != axes + 1 or len(weights) != n or not (weights >= 0).all():
+        shape = getattr(region, "shape", type(region).__name__)
+        raise OptionError(
+            f"Expected region as a mask of {axes} axes for all images, or one for each of {n}, "
+            f"boolean or weights of at least 0. Received: {shape}."
+        )
+    empty = np.flatnonzero(~(weights.reshape(n, -1) > 0).any(axis=1))
+    if len(empty) or not np.isfinite(weights).all():
+        raise OptionError(
+            "Expected a region of at least one position, with finite weights. Received: none for "
+            f"image {empty[0] if len(empty) else 'any'}. Leave region out for all positions."
+        )
+    return weights
 
 
 def batches(n: int, batch_size: int) -> Iterator[slice]:
@@ -134,7 +208,10 @@ def to_storable(array: Array) -> Array:
 
 
 def pil_to_array(image: Image.Image, channels: int | None) -> Array:
-    """Convert a PIL image to an array (h, w, c) of 0..255 with the channels a model expects."""
+    """Convert a PIL image to an array (h, w, c) of 0..255 with the channels a model expects.
+
+    Transparent pixels are put on white, unless the model expects four channels.
+    """
     if image.mode in _PIL_WIDE_MODES:
         raise ImageError(
             f"Expected an image of 8 bits a channel. Received: mode {image.mode!r}. "
@@ -145,6 +222,9 @@ def pil_to_array(image: Image.Image, channels: int | None) -> Array:
         raise ImageError(
             f"Expected an array for a model of {channels} channels. Received: a photo."
         )
+    if mode != "RGBA" and image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), layer)
     pixels = np.asarray(image.convert(mode))
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
@@ -154,19 +234,57 @@ def _to_array(images: Any, shape: Shape, what: str) -> Array:
         return pil_to_array(images, shape[-1])
     if isinstance(images, (list, tuple)) and len(images) > 0:
         return _stack([_to_array(image, shape, what) for image in images], what)
+    if images is None:
+        raise ImageError(f"Expected {what} as an array. Received: None.")
+    if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):
+        raise ImageError(
+            f"Expected {what} without masked values. Received: {int(np.sum(images.mask))} masked. "
+            "Fill them with a value that the model knows: images.filled(value)."
+        )
     try:
         array = np.asarray(images)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # of the caller's class, such as a torch tensor with a gradient
         raise ImageError(
-            f"Expected {what} as a NumPy array, tf.Tensor or PIL image. Received: {images!r:.200}."
+            f"Expected {what} as a NumPy array, tf.Tensor or PIL image. Received: {images!r:.200} "
+            f"({one_line(error, 200)}). A torch tensor becomes one by "
+            "tensor.detach().cpu().numpy(), with channels moved to the last axis."
         ) from error
     # bfloat16 is of NumPy kind "V"; everything else that is a number is u, i or f.
     if array.dtype.kind not in "uif" and array.dtype.name != "bfloat16":
         raise ImageError(
-            f"Expected {what} of an integer or floating dtype. Received: dtype {array.dtype}."
-            f"{' Files are read by tfsaliency.load_images.' if array.dtype.kind == 'U' else ''}"
+            f"Expected {what} of an integer or floating dtype. Received: dtype {array.dtype}. "
+            f"{_DTYPE_REMEDIES.get(array.dtype.kind, 'Convert them with astype.')}"
         )
     return array
+
+
+_DTYPE_REMEDIES = {
+    "U": "Files are read by tfsaliency.load_images.",
+    "b": "Convert them with astype('float32').",
+    "O": "Resize images of several sizes; convert numbers with astype('float32').",
+    "c": "Explain their real or absolute values.",
+}
+
+
+def _refuse_streams(images: Any, what: str) -> None:
+    """Raise ImageError for batches, with or without labels, instead of one batch."""
+    arrays = hasattr(images, "shape") or hasattr(images, "__array__")
+    if isinstance(images, Iterable) and not isinstance(images, Sized) and not arrays:
+        raise ImageError(
+            f"Expected {what} as one batch. Received: {type(images).__name__}, which yields "
+            "batches. Use tfsaliency.saliency_map_batches."
+        )
+    if isinstance(images, tf.data.Dataset):
+        raise ImageError(
+            f"Expected {what} as one batch. Received: a tf.data.Dataset. Use "
+            "tfsaliency.saliency_map_batches."
+        )
+    pair = isinstance(images, tuple) and len(images) == 2
+    if pair and np.ndim(images[0]) > 2 and np.ndim(images[0]) != np.ndim(images[1]):
+        raise ImageError(
+            f"Expected {what} without labels. Received: a tuple (images, labels). Pass "
+            "images, targets=labels; tfsaliency.saliency_map_batches takes batches with labels."
+        )
 
 
 def _stack(arrays: Sequence[Array], what: str) -> Array:
@@ -179,15 +297,25 @@ def _stack(arrays: Sequence[Array], what: str) -> Array:
     return np.stack(arrays)
 
 
+def _axis_remedy(shape: Shape, received: tuple[int, ...]) -> str:
+    """Return the remedy for images without an axis of one channel; empty if that is not it."""
+    positions = shape[:-1]
+    own = received[-len(positions) :] if positions else ()
+    fits = all(s in (None, r) for s, r in zip(positions, own, strict=False))
+    if shape[-1] != 1 or len(received) not in (len(shape) - 1, len(shape)) or not fits:
+        return ""
+    return " Add the axis of channels: images[..., np.newaxis]."
+
+
 def _size_remedy(shape: Shape, received: tuple[int, ...]) -> str:
     if len(shape) != 3:
         return ""
     c = shape[-1]
     if received[0] == c and received[-1] != c:
-        return "Channels come last: np.moveaxis(images, -3, -1)."
+        return " Channels come last: np.moveaxis(images, -3, -1)."
     if received[-1] != c:
-        return f"Convert them to {c} channels, for a PIL image with image.convert()."
-    return "Resize them first; tfsaliency.load_images(paths, model) does it for files."
+        return f" Convert them to {c} channels, for a PIL image with image.convert()."
+    return " Resize them first; tfsaliency.load_images(paths, model) does it for files."
 
 
 def _text(shape: Shape) -> str:

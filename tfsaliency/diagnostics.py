@@ -45,7 +45,18 @@ CAUSES: dict[str, tuple[str, str]] = {
     ),
     "saturated_probability": (
         "the probability is so close to 0 or 1 that its derivative is rounded away",
-        "Use score='logit' or 'log_probability'.",
+        "Use score='logit' or 'log_probability', or on_logits(function) in place of a function of "
+        "the probabilities.",
+    ),
+    "non_finite_output": (
+        "the model's outputs or scores are NaN or infinite",
+        "Look for NaN in model.get_weights(), and check the preprocessing; a model of float16 may "
+        "overflow, load it in float32.",
+    ),
+    "random_model": (
+        "the model draws random numbers, so another call returns other outputs and maps",
+        "Remove the random operation, or call its layer with training=False; the mean of several "
+        "calls is less random.",
     ),
     "channels_first": (
         "the images look as if their channels came first, and a map sums over the last axis",
@@ -74,11 +85,9 @@ CAUSES: dict[str, tuple[str, str]] = {
 
 _FLAT = 1e-6  # of the largest value
 _SAMPLE = 100  # positions
-_SATURATED_EPSILONS = 10.0  # a rounding error of a tenth
-_VANISHED = 1e-30
 _AXES_OF_AN_IMAGE, _FEW_CHANNELS, _MANY_COLUMNS = 3, (1, 3), 4
 _ORDINARY = 0.5  # of the range trained on
-_FAR_OUTSIDE, _FAR_INSIDE = 0.1, 0.02  # of the range trained on
+_FAR_INSIDE = 0.02  # of the range trained on
 
 
 class SaliencyWarning(UserWarning):
@@ -154,8 +163,7 @@ class Problem:
 def map_problems(
     maps: Mapping[str, Array],
     channels: bool,
-    probabilities: Array | None,
-    epsilon: float,
+    saturated: Array,
     details: Mapping[str, Mapping[str, Array]],
 ) -> tuple[Problem, ...]:
     """Find problems of maps.
@@ -166,25 +174,46 @@ def map_problems(
         (n, h, w) by method, or (n, h, w, c) with channels.
     channels
         Whether the last axis holds channels.
-    probabilities
-        The differentiated probabilities (n,); None for another score.
-    epsilon
-        The distance from 1 to the next number in the dtype of the probabilities.
+    saturated
+        Whether the derivative of each image's score is rounded away, (n,).
     details
         The details of compositions, (n,) by method and name.
     """
-    saturated = _saturated(probabilities, epsilon)
-    found = [Problem("saturated_probability", saturated)] if saturated else []
+    found = []
     tables: dict[str, dict[str, tuple[int, ...]]] = {}
     for method, array in maps.items():
         negative = details.get(method, {}).get("negative", np.zeros(len(array)))
-        for cause, where in _degenerate(array, channels, saturated, negative > 0).items():
+        for cause, where in _degenerate(array, channels, _indices(saturated), negative > 0).items():
             tables.setdefault(cause, {})[method] = where
     for cause, by_method in tables.items():
         for where in dict.fromkeys(by_method.values()):
             methods = tuple(method for method, images in by_method.items() if images == where)
             found.append(Problem(cause, where, methods))
     return tuple(found)
+
+
+def run_problems(
+    outputs: Array, scores: Array, saturated: Array, random: bool
+) -> tuple[Problem, ...]:
+    """Find problems of a forward pass.
+
+    Parameters
+    ----------
+    outputs, scores
+        The outputs (n, ...) and scores (n,).
+    saturated
+        Whether the derivative of each image's score is rounded away, (n,).
+    random
+        Whether the model draws random numbers.
+    """
+    n = len(scores)
+    finite = np.isfinite(outputs.reshape(n, -1)).all(axis=1) & np.isfinite(scores)
+    found = {
+        "non_finite_output": _indices(~finite),
+        "saturated_probability": _indices(saturated),
+        "random_model": tuple(range(n)) if random else (),
+    }
+    return tuple(Problem(cause, where) for cause, where in found.items() if where)
 
 
 def layer_problems(reasons: Mapping[str, Sequence[str]], n: int) -> tuple[Problem, ...]:
@@ -216,7 +245,9 @@ def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Pr
     return tuple(found)
 
 
-def image_problems(inputs: Array, limits: Limits, trained: Limits | None) -> tuple[Problem, ...]:
+def image_problems(
+    inputs: Array, limits: Limits, trained: tuple[float, float, float] | None
+) -> tuple[Problem, ...]:
     """Find problems of the images that a model receives.
 
     Parameters
@@ -226,7 +257,8 @@ def image_problems(inputs: Array, limits: Limits, trained: Limits | None) -> tup
     limits
         Their minimum and maximum.
     trained
-        The minimum and maximum of the model's training images; None if unknown.
+        The least and the largest usual value, and the distance from them at which values are
+        unusual; None if unknown.
     """
     found = _check_range(inputs, limits, trained)
     n, *shape = inputs.shape
@@ -235,12 +267,13 @@ def image_problems(inputs: Array, limits: Limits, trained: Limits | None) -> tup
     return found
 
 
-def _check_range(inputs: Array, limits: Limits, trained: Limits | None) -> tuple[Problem, ...]:
+def _check_range(
+    inputs: Array, limits: Limits, trained: tuple[float, float, float] | None
+) -> tuple[Problem, ...]:
     if trained is None:
         return ()
-    low, high = trained
+    low, high, margin = trained
     span = high - low
-    margin = _FAR_OUTSIDE * span
     least_of_all, largest_of_all = limits
     inside = low - margin <= least_of_all and largest_of_all <= high + margin
     if inside and largest_of_all - least_of_all > _ORDINARY * span:
@@ -297,13 +330,6 @@ def report(problems: Sequence[Problem], on_problem: str, stacklevel: int) -> Non
 def shift_problems(problems: Iterable[Problem], by: int) -> tuple[Problem, ...]:
     """Return the problems with their image indices increased by `by`."""
     return tuple(replace(p, images=tuple(i + by for i in p.images)) for p in problems)
-
-
-def _saturated(probabilities: Array | None, epsilon: float) -> tuple[int, ...]:
-    if probabilities is None:
-        return ()
-    certain = 1 - probabilities < _SATURATED_EPSILONS * epsilon
-    return _indices(np.logical_or(certain, probabilities < _VANISHED))
 
 
 def _degenerate(

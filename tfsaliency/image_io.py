@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .arrays import Array, pil_to_array
-from .errors import ImageError, OptionError, unknown_option
+from .errors import ImageError, OptionError, one_line, unknown_option
+from .tables import Fit
 
-Fit = Literal["crop", "squash"]
-FITS = ("crop", "squash")
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 Photo = str | PathLike[str] | Image.Image
+
+MAX_PIXELS = 89_478_485  # above which Pillow warns by default: 256 MB in RGB
+_SPARE = 2.0  # a JPEG is decoded at least at twice the size needed
+_ORIENTATION = 0x0112  # the EXIF tag
+_SIDEWAYS = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_270,
+)
+# What makes an image of each orientation upright (Exif 3.0, table 6); 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def load_images(
@@ -27,6 +48,9 @@ def load_images(
     size: tuple[int, int] | None = None,
 ) -> Array:
     """Read photos at the input size of a model, upright, with values 0..255.
+
+    Transparent pixels are put on white. Of images of more than 89,478,485 pixels, which take
+    gigabytes, a JPEG is decoded at a fraction of its size, and others are refused.
 
     Parameters
     ----------
@@ -47,7 +71,8 @@ def load_images(
     Raises
     ------
     ImageError
-        If a file is missing, truncated, not an image, or has more than 8 bits a channel.
+        If a file is missing, damaged, not an image, has more than 8 bits a channel, or too many
+        pixels.
     OptionError
         If fit is unknown, or neither the model nor size gives a size.
 
@@ -60,11 +85,9 @@ def load_images(
     """
     if fit not in FITS:
         raise unknown_option("fit", fit, FITS)
-    h, w, c = _target_shape(model, size)
-    photos = [paths] if isinstance(paths, (str, PathLike, Image.Image)) else list(paths)
-    if not photos:
-        raise ImageError("Expected one photo or more. Received: none.")
-    return np.stack([_read(photo, h, w, c, fit) for photo in photos])
+    target = _target_shape(model, size)
+    photos = _listed(paths)
+    return np.stack([_read(photo, i, target, fit) for i, photo in enumerate(photos)])
 
 
 def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, int]:
@@ -74,18 +97,76 @@ def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, i
         raise OptionError(
             f"Expected a model of images (n, h, w, c). Received: input shape {shape}."
         )
-    h, w = shape[1:3] if size is None else size if isinstance(size, (tuple, list)) else (None, None)
+    if size is not None and not _is_size(size):
+        raise OptionError(f"Expected size=(h, w) in pixels, two ints. Received: {size!r:.100}.")
+    h, w = shape[1:3] if size is None else size
     if not h or not w:
         raise OptionError(
             "Expected a model of a fixed input size, or size=(h, w). "
             f"Received: input shape {shape}, size={size}."
         )
-    return h, w, shape[3] or 3
+    return int(h), int(w), shape[3] or 3
 
 
-def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
-    if isinstance(photo, Image.Image):
-        return _fitted(photo, h, w, c, fit)
+def _is_size(size: Any) -> bool:
+    def whole(side: Any) -> bool:
+        known = isinstance(side, (int, np.integer)) and not isinstance(side, bool)
+        return known and bool(side > 0)
+
+    return isinstance(size, (tuple, list)) and len(size) == 2 and all(map(whole, size))
+
+
+def _listed(paths: Any) -> list[Any]:
+    """Return one photo or several as a list, or raise ImageError."""
+    if isinstance(paths, (str, PathLike, Image.Image)):
+        return [paths]
+    try:
+        photos = list(paths)
+    except TypeError as error:
+        raise ImageError(
+            "Expected the path of a photo, a PIL image, or a list of these. "
+            f"Received: {type(paths).__name__}."
+        ) from error
+    if not photos:
+        raise ImageError("Expected one photo or more. Received: none.")
+    return photos
+
+
+def _read(photo: Photo, number: int, size: tuple[int, int, int], fit: str) -> Array:
+    """Read one photo; whatever its decoder raises becomes an ImageError that names it."""
+    name = str(photo) if isinstance(photo, (str, PathLike)) else f"image {number}"
+    try:
+        if isinstance(photo, Image.Image):
+            return _fitted(photo, size, fit)
+        path = _path(photo)
+        with warnings.catch_warnings():  # Pillow's, of many pixels: _fitted has a limit of its own
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _decode_smaller(image, size, fit)
+                return _fitted(image, size, fit)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name}: not an image that Pillow can read. Expected JPEG, PNG or another of its "
+            "formats. Received: something else, or a damaged file."
+        ) from error
+    except PermissionError as error:
+        raise ImageError(f"{name}: permission denied. Expected a readable file.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: has too many pixels ({one_line(error)}). Expected at most {MAX_PIXELS:,}. "
+            "Save a smaller copy."
+        ) from error
+    except Exception as error:  # decoders raise anything, RecursionError and MemoryError too
+        raise ImageError(
+            f"{name}: cannot be read to the end ({one_line(error) or type(error).__name__}). "
+            "Expected a complete image file; download or copy it again."
+        ) from error
+
+
+def _path(photo: Any) -> Path:
+    """Return the path of a photo, or raise ImageError if there is no such file."""
     try:
         path = Path(photo)
     except TypeError as error:
@@ -93,35 +174,57 @@ def _read(photo: Photo, h: int, w: int, c: int, fit: str) -> Array:
             f"Expected the path of a photo, or a PIL image. Received: {type(photo).__name__}. "
             "Pass arrays to saliency_map directly."
         ) from error
-    try:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "no such file"
-            raise ImageError(f"{what}. Expected the path of a photo.")
-        with Image.open(path) as image:
-            return _fitted(image, h, w, c, fit)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{path}: not an image that Pillow can read. Expected JPEG, PNG or another of its "
-            f"formats. Received: {path.stat().st_size} bytes of something else."
-        ) from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: permission denied. Expected a readable file.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(
-            f"{path}: cannot be read to the end ({error}). Expected a complete image file; "
-            "download or copy it again."
-        ) from error
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ImageError(f"{what}. Expected the path of a photo.")
+    return path
 
 
-def _fitted(image: Image.Image, h: int, w: int, c: int, fit: str) -> Array:
-    upright = ImageOps.exif_transpose(image)
+def _fitted(image: Image.Image, size: tuple[int, int, int], fit: str) -> Array:
+    h, w, c = size
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"has {image.width} x {image.height} pixels. Expected at most {MAX_PIXELS:,} in all. "
+            "Save a smaller copy."
+        )
     # Channels first, so that a palette is not interpolated.
-    array = pil_to_array(upright, c)
-    pixels = Image.fromarray(array[..., 0] if c == 1 else array)
+    array = pil_to_array(image, c)
+    upright = Image.fromarray(array[..., 0] if c == 1 else array)
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None:
+        upright = upright.transpose(turn)
     if fit == "crop":
-        sized = ImageOps.fit(pixels, (w, h), method=Image.Resampling.BICUBIC)
+        sized = ImageOps.fit(upright, (w, h), method=Image.Resampling.BICUBIC)
     else:
-        sized = pixels.resize((w, h), Image.Resampling.BICUBIC)
+        sized = upright.resize((w, h), Image.Resampling.BICUBIC)
     return np.asarray(sized, dtype=np.float32).reshape(h, w, c)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """Return the EXIF orientation of an image; None if it has none that can be read.
+
+    The other tags are left alone: ImageOps.exif_transpose writes all of them anew, and raises an
+    error for a tag of an odd type.
+    """
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:  # a damaged tag does not make the picture unreadable
+        return None
+
+
+def _decode_smaller(image: Image.Image, size: tuple[int, int, int], fit: str) -> None:
+    """Let the decoder of a huge JPEG leave out pixels that resizing would average away.
+
+    The rest is decoded completely, because the numbers of a network change otherwise: by .03 for
+    the probability of a photo's class.
+    """
+    if image.format not in ("JPEG", "MPO") or image.width * image.height <= MAX_PIXELS:
+        return
+    sideways = _TURNS.get(_orientation(image)) in _SIDEWAYS
+    w, h = size[:2] if sideways else size[1::-1]
+    across, down = w / image.width, h / image.height
+    scale = max(across, down)  # "squash" needs both sides, "crop" fills both
+    needed = (image.width * scale, image.height * scale) if fit == "crop" else (w, h)
+    across, down = (int(_SPARE * side) + 1 for side in needed)
+    image.draft(None, (across, down))

@@ -9,15 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from .arrays import Array, ReductionName
 from .diagnostics import OnProblem, check_on_problem
-from .engine.model_io import Batch, Model
-from .engine.scores import Score, ScoreName
+from .engine.functions import Model
+from .engine.model_io import Batch
+from .engine.scores import Score
 from .errors import OptionError
 from .maps import Options, explain, resolve_reductions
 from .methods.table import MethodsArgument, resolve_methods, with_layer
 from .prepared import Prepared, Preprocess, as_prepared
 from .saliency_maps import SaliencyMaps
+from .tables import ReductionName, ScoreName
 
 _FROM_BATCHES = "labels"  # targets of each batch
 _PARTS = 3  # of a batch for Keras: inputs, labels, weights
@@ -50,11 +51,12 @@ def saliency_map_batches(
     batches
         A tf.data.Dataset, a keras.utils.PyDataset, or another iterable. A batch is either images,
         as saliency_map takes them, or a tuple of images and labels (n,), as in keras.Model.fit.
-        Labels are used only if targets is "labels". For a model of several inputs, the first item
+        Labels are class indices (n,) or (n, 1), or one-hot codes (n, classes), and are used only
+        if targets is "labels". For a model of several inputs, the first item
         of the tuple is a dict or a tuple of inputs.
     targets
         The class to explain: None (each image's top class), an index or a name from class_names for
-        all images, or "labels" for the labels of the batches, which are class indices.
+        all images, or "labels" for the labels of the batches.
     batch_size
         The number of images of a batch to pass through the model at a time.
 
@@ -155,18 +157,13 @@ def _parts(element: Any) -> tuple[Any, Any]:
     return keras.utils.unpack_x_y_sample_weight(element)[:2]
 
 
-def _classes(labels: Any) -> Array:
-    """Return labels as class indices (n,)."""
+def _classes(labels: Any) -> list[Any]:
+    """Return the labels of a batch as targets, one for each image."""
     if labels is None:
         raise OptionError(
             "Expected batches of (images, labels) for targets='labels'. "
             "Received: images without labels."
         )
-    classes = np.asarray(labels)
-    if classes.dtype.kind not in "iu" or classes.size != max(classes.shape, default=0):
-        raise OptionError(
-            "Expected labels of batches as class indices (n,). Received: "
-            f"{classes.dtype} of shape {classes.shape}. One-hot labels become indices by "
-            "argmax(axis=-1)."
-        )
-    return classes.reshape(-1)
+    # As a list: an array of zeros and a one may be a one-hot code.
+    listed: list[Any] = np.atleast_1d(np.asarray(labels)).tolist()
+    return listed

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array, ReductionName, batches, resolve_reduction, to_storable
+from .arrays import Array, batches, resolve_reduction, to_storable
 from .diagnostics import (
     OnProblem,
     Problems,
@@ -19,23 +19,21 @@ from .diagnostics import (
     map_problems,
     raise_problems,
     report,
+    run_problems,
 )
 from .engine.build import run
 from .engine.coverage import Coverage, Coverages
+from .engine.functions import Model
 from .engine.gradients import Trace
-from .engine.model_io import Batch, Model
-from .engine.scores import (
-    Score,
-    ScoreName,
-    check_class_names,
-    check_targets_in_range,
-    resolve_targets,
-)
+from .engine.model_io import Batch
+from .engine.scores import Score, require_score
+from .engine.targets import TOP_CLASS, check_class_names, resolve_targets
 from .methods.cell_grids import CellGrid
 from .methods.rules import gradient
 from .methods.table import Method, MethodsArgument, resolve_methods, with_layer
 from .prepared import Prepared, Preprocess, as_prepared
 from .saliency_maps import SaliencyMaps
+from .tables import ReductionName, ScoreName
 
 
 def attributions(
@@ -48,6 +46,7 @@ def attributions(
     score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
     layer: Any = None,
+    region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
 ) -> SaliencyMaps:
@@ -55,7 +54,8 @@ def attributions(
 
     Parameters
     ----------
-    model, images, methods, targets, class_names, score, preprocess, layer, batch_size, on_problem
+    model, images, methods, targets, class_names, score, preprocess, layer, region, batch_size, \
+on_problem
         As for saliency_map.
 
     Returns
@@ -85,7 +85,7 @@ def attributions(
     resolved = with_layer(resolve_methods(methods), layer)
     prepared = as_prepared(model, resolved, score, preprocess)
     options = Options(targets, class_names, batch_size, check_on_problem(on_problem))
-    return explain(prepared, prepared.check(images), resolved, None, options)
+    return explain(prepared, prepared.check(images, region), resolved, None, options)
 
 
 def saliency_map(
@@ -99,6 +99,7 @@ def saliency_map(
     preprocess: Preprocess | None = None,
     reduction: ReductionName | None = None,
     layer: Any = None,
+    region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
 ) -> SaliencyMaps:
@@ -132,6 +133,10 @@ def saliency_map(
     layer
         The layer of all class activation maps that name none: a name, a path, an index or a layer,
         see CAM.
+    region
+        The positions to explain of outputs (n, h, w, classes), as of a segmentation: a mask (h, w)
+        of the outputs' size for all images, or (n, h, w), boolean or weights. A named score is the
+        mean over it; None is all positions.
     batch_size
         The number of images to pass through the model at a time.
     on_problem
@@ -180,7 +185,7 @@ def saliency_map(
     prepared = as_prepared(model, resolved, score, preprocess)
     reduce = resolve_reductions(resolved, reduction)
     options = Options(targets, class_names, batch_size, check_on_problem(on_problem))
-    return explain(prepared, prepared.check(images), resolved, reduce, options)
+    return explain(prepared, prepared.check(images, region), resolved, reduce, options)
 
 
 # The MATLAB original's name of the same function.
@@ -219,41 +224,58 @@ def explain(
     raise_problems(batch.problems, options.on_problem)
     trace = prepared.trace(methods, batch)
     check_class_names(options.class_names, trace.classes)
-    targets = resolve_targets(options.targets, len(batch.images), options.class_names)
-    check_targets_in_range(targets, trace.classes)
+    names, n = options.class_names, len(batch.images)
+    targets = resolve_targets(options.targets, n, names, trace.classes)
+    if prepared.score is None:
+        require_score(trace.meaning, trace.classes, bool((targets != TOP_CLASS).all()))
     parts = []
     size, keep = options.batch_size, [tf.identity] * len(methods)
+    features = batch.preprocessed.ndim == 2  # (n, f): a feature is a position without channels
     for part in batches(len(batch.images), batch.inputs.batch or size):
         result = run(trace, batch, part, targets[part], batch_size=size)
-        maps = [one(g) for one, g in zip(reduce or keep, result.gradients, strict=True)]
-        kept = (result.targets, result.scores, result.outputs, result.details, *maps)
+        gradients = [g[..., tf.newaxis] if features and reduce else g for g in result.gradients]
+        maps = [one(g) for one, g in zip(reduce or keep, gradients, strict=True)]
+        kept = (result._replace(gradients=(), layer=()), maps)
         parts.append(tf.nest.map_structure(np.asarray, kept))  # copied when they are joined
-    joined = tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
-    chosen, scores, outputs, all_details, *arrays = joined
+    facts, arrays = tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
+    chosen, outputs = facts.targets, to_storable(facts.outputs)
     details = {
         method.name: each
-        for method, own in zip(methods, all_details, strict=False)
+        for method, own in zip(methods, facts.details, strict=False)
         if (each := {**own, **_cell_details(_grids(method, trace), len(chosen))})
     }
     by_method = {method.name: array for method, array in zip(methods, arrays, strict=True)}
-    probabilities = scores if prepared.score == "probability" else None
-    found = map_problems(by_method, reduce is None, probabilities, trace.epsilon, details)
-    uncertain = layer_problems(
-        {name: [c.why for c in choices] for name, choices in trace.choices.items()}, len(chosen)
+    uncertain = {name: [c.why for c in choices] for name, choices in trace.choices.items()}
+    problems = Problems(
+        (
+            *batch.problems,
+            *run_problems(outputs, facts.scores, facts.saturated, trace.random),
+            *layer_problems(uncertain, len(chosen)),
+            *map_problems(by_method, reduce is None and not features, facts.saturated, details),
+            *convergence_problems(details),
+        )
     )
-    problems = Problems((*batch.problems, *uncertain, *found, *convergence_problems(details)))
     report(problems, options.on_problem, stacklevel=3)
     return SaliencyMaps(
         by_method,
         np.array(batch.images),  # the caller's own array may change
         chosen,
-        scores,
-        trace.score,
-        to_storable(outputs),
+        facts.scores,
+        _score_in_words(prepared, trace, chosen),
+        outputs,
         Coverages({method.name: _coverage(method, trace) for method in methods}),
         problems=problems,
         details=details,
+        meaning=trace.meaning,
     )
+
+
+def _score_in_words(prepared: Prepared, trace: Trace, targets: Array) -> str:
+    """Return the score in words, with the number of an output that is not known to be a class."""
+    numbers = set(targets.tolist())
+    if prepared.score is None and trace.meaning == "outputs" and len(numbers) == 1:
+        return trace.score.replace("output", f"output {numbers.pop()}", 1)
+    return trace.score
 
 
 def _coverage(method: Method, trace: Trace) -> Coverage:

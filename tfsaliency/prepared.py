@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +10,14 @@ from weakref import WeakKeyDictionary
 import keras
 import tensorflow as tf
 
-from .arrays import Array, as_batch, check_batch
+from .arrays import Array, as_batch, cast_checked, check_batch, check_region
 from .diagnostics import image_problems
-from .engine.build import build_trace
-from .engine.fingerprint import Fingerprint
+from .engine.functions import Model
 from .engine.gradients import Trace
+from .engine.heads import find_loss
+from .engine.kept_traces import KeptTraces, tracing
 from .engine.model_io import (
     Batch,
-    Model,
     check_others,
     choose,
     declares_inputs,
@@ -29,29 +27,17 @@ from .engine.model_io import (
     symbolic_ends,
 )
 from .engine.precision import PRECISIONS, Precision
-from .engine.scores import Score, ScoreName, check_score
+from .engine.scores import Score, check_score
 from .engine.subject import Subject
 from .errors import ImageError, ModelError, OptionError, unknown_option
 from .methods.table import Method, identify
 from .models.ranges import find_trained_range
+from .tables import ScoreName
 from .version import __version__
 
 Preprocess = Callable[[Array], Any]
-_KEPT_TRACES = 24  # per model, some 20 MB each: enough for all rows of METHODS
-
-
-@dataclass(eq=False)
-class _Kept:
-    """The traces of a model and its fingerprint when they were made, without the model."""
-
-    fingerprint: Fingerprint | None = None
-    traces: OrderedDict[Any, Trace] = field(default_factory=OrderedDict)
-
-
 # The traces of models that the caller did not prepare.
-_kept: WeakKeyDictionary[keras.Model, _Kept] = WeakKeyDictionary()
-# One thread at a time makes traces; any thread runs them.
-_tracing = threading.RLock()
+_kept: WeakKeyDictionary[keras.Model, KeptTraces] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +48,8 @@ class Prepared:
     ----------
     model : keras.Model or callable
         The caller's model, never changed.
-    score : str or callable
-        The score to differentiate.
+    score : str, callable or None
+        The score to differentiate; None for the logit, where the outputs are classes.
     preprocess : callable or None
         Preprocessing applied to a copy of the images.
     input, output : str, int or None
@@ -83,13 +69,13 @@ class Prepared:
     """
 
     model: Model
-    score: ScoreName | Score = "logit"
+    score: ScoreName | Score | None = None
     preprocess: Preprocess | None = None
     input: str | int | None = None
     output: str | int | None = None
     precision: str | None = None
     jit_compile: bool = False
-    _kept: _Kept = field(default_factory=_Kept, repr=False)
+    _kept: KeptTraces = field(default_factory=KeptTraces, repr=False)
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -97,8 +83,8 @@ class Prepared:
         inputs = describe_inputs(self.model, self.input)
         return (None, *inputs.shapes[inputs.explained])
 
-    def check(self, images: Any) -> Batch:
-        """Check and preprocess images (n, h, w, c) and the model's other inputs.
+    def check(self, images: Any, region: Any = None) -> Batch:
+        """Check and preprocess images (n, h, w, c), the model's other inputs, and a region.
 
         Preprocessing is called once, with all images.
 
@@ -113,12 +99,12 @@ class Prepared:
         arrays = check_others(inputs, flatten_inputs(inputs, images))
         if self.preprocess is None:
             batch, limits = check_batch(arrays[index], shape)
-            arrays[index] = batch.astype(dtype, copy=False)
+            arrays[index] = cast_checked(batch, limits, dtype, "images")
         else:
             batch = as_batch(arrays[index], (None,) * (len(shape) - 1) + shape[-1:])
             output = self.preprocess(batch.astype(dtype, copy=True))
             array, limits = check_batch(output, shape, "preprocessed images")
-            arrays[index] = array.astype(dtype, copy=False)
+            arrays[index] = cast_checked(array, limits, dtype, "preprocessed images")
             if len(arrays[index]) != len(batch):
                 raise OptionError(
                     f"Expected preprocess to return a batch of {len(batch)} images. "
@@ -132,6 +118,9 @@ class Prepared:
                 )
         trained = find_trained_range(self.model, index)
         problems = image_problems(arrays[index], limits, trained)
+        if region is not None:
+            axes = self._position_axes() or max(batch.ndim - 2, 1)
+            arrays.append(check_region(region, len(batch), axes))
         return Batch(batch, tuple(arrays), inputs, problems)
 
     def trace(self, methods: Sequence[Method], batch: Batch) -> Trace:
@@ -142,20 +131,10 @@ class Prepared:
         OpaqueModelError, NoReluError, UncoveredReluError, ModelError
         """
         # A callable score belongs to this Prepared alone: as_prepared shares no traces of it.
-        score = self.score if isinstance(self.score, str) else None
+        score = "a callable" if callable(self.score) else self.score
         identities = tuple(identify(method) or method for method in methods)
-        key = (identities, score, self.input, self.output, *batch.signature)
-        with _tracing:
-            traces, fingerprint = self._kept.traces, self._kept.fingerprint
-            if fingerprint is None or not fingerprint.matches(self.model):
-                traces.clear()
-            if key not in traces:
-                traces[key] = build_trace(self._subject(methods, batch), methods, batch)
-                if len(traces) > _KEPT_TRACES:
-                    traces.popitem(last=False)
-                self._kept.fingerprint = Fingerprint(self.model)
-            traces.move_to_end(key)
-            return traces[key]
+        key = (identities, score, self.input, self.output)
+        return self._kept.find(key, methods, batch, lambda b: self._subject(methods, b))
 
     def describe(self, score: str, counts: Mapping[str, str]) -> dict[str, str]:
         """Return the settings of a result: the model, the score in words, and the versions."""
@@ -170,6 +149,21 @@ class Prepared:
             f"Keras {keras.__version__}",
         }
 
+    def _position_axes(self) -> int:
+        """Return the number of axes of positions of the scored output; 0 if unknown."""
+        if not declares_inputs(self.model):
+            return 0
+        outputs = symbolic_ends(self.model)[1]
+        chosen = choose("output", output_names(self.model, outputs), self.output)
+        return max(len(keras.tree.flatten(outputs)[chosen].shape) - 2, 0)
+
+    def _loss(self) -> Any:
+        """Return the loss on which the scored output was trained, if known."""
+        names: tuple[str, ...] = ()
+        if declares_inputs(self.model):
+            names = output_names(self.model, symbolic_ends(self.model)[1])
+        return find_loss(self.model, self.output, names)
+
     def _subject(self, methods: Sequence[Method], batch: Batch) -> Subject:
         return Subject(
             self.model,
@@ -178,6 +172,7 @@ class Prepared:
             {method.name: method.backward_rule for method in methods},
             self.score,
             self.output,
+            self._loss(),
             precision=self.precision,
             jit_compile=self.jit_compile,
         )
@@ -186,7 +181,7 @@ class Prepared:
 def prepare(
     model: Model,
     *,
-    score: ScoreName | Score = "logit",
+    score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
     input: str | int | None = None,
     output: str | int | None = None,
@@ -208,7 +203,11 @@ def prepare(
     score
         "logit" (the value before a final softmax or sigmoid, if there is one), "probability",
         "log_probability", "margin" (the logit minus the largest other one), or a callable
-        (outputs, targets (n,)) -> (n,) of the model's outputs.
+        (outputs, targets (n,)) -> (n,) of the model's outputs, such as on_logits or similarity_to
+        return. None is the logit, if the outputs are probabilities or the model was compiled with a
+        loss of logits; else "output k" for targets=k. A single sigmoid output has two classes: the
+        logit of class 0 is minus that of class 1. Of outputs with positions (n, h, w, classes), a
+        named score is the mean over the positions of a region, see saliency_map.
     preprocess
         A function of a batch (n, h, w, c), such as preprocess_input of keras.applications. It
         receives a copy in the model's dtype; gradients are with respect to its result.
@@ -266,6 +265,38 @@ def prepare(
     )
 
 
+def clear_traces(model: Model | Prepared) -> None:
+    """Forget the compiled functions of a model, so that the next call compiles them anew.
+
+    Changes of weights and of attributes of layers are noticed by themselves. Call this after a
+    change that Python does not show as an attribute: of a global that a Lambda or a custom layer
+    reads, or of an object in a closure.
+
+    Parameters
+    ----------
+    model
+        A model, prepared or not. One without compiled functions is left alone.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> factor = {"value": 1.0}
+    >>> model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(),
+    ...                           keras.layers.Lambda(lambda h: h * factor["value"])])
+    >>> image = np.ones((2, 2, 1))
+    >>> tfs.saliency_map(model, image, targets=0, score="logit")["gradient"].max()
+    np.float32(1.0)
+    >>> factor["value"] = 3.0
+    >>> tfs.clear_traces(model)
+    >>> tfs.saliency_map(model, image, targets=0, score="logit")["gradient"].max()
+    np.float32(3.0)
+    """
+    if isinstance(model, Prepared):
+        model._kept.clear()
+    elif isinstance(model, keras.Model) and model in _kept:
+        _kept[model].clear()
+
+
 def as_prepared(
     model: Model | Prepared,
     methods: Iterable[Method],
@@ -286,12 +317,11 @@ def as_prepared(
             )
         return model
     _checked_model(model)
-    score = "logit" if score is None else score
     check_score(score)
-    known = isinstance(score, str) and all(identify(m) is not None for m in methods)
-    kept = _Kept()
+    known = not callable(score) and all(identify(m) is not None for m in methods)
+    kept = KeptTraces()
     if known and isinstance(model, keras.Model):
-        with _tracing:
+        with tracing:
             kept = _kept.setdefault(model, kept)
     return Prepared(model, score, _checked_callable(preprocess), _kept=kept)
 

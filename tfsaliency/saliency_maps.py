@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -13,6 +13,7 @@ from . import storage
 from .arrays import Array, rescale
 from .diagnostics import Problems, read_problems, shift_problems
 from .engine.coverage import Coverage, Coverages
+from .engine.heads import Meaning
 from .errors import ResultError
 
 _MAP, _DETAIL = "map:", "detail:"  # prefixes of the names of arrays in a file
@@ -25,8 +26,9 @@ class SaliencyMaps(Mapping[str, Array]):
     Parameters
     ----------
     maps : dict
-        Maps (n, h, w) by method, in units of the score per unit of the model's input; (n, h, w, c)
-        from attributions; (n, rows, columns) of cells from CAM(resize=False).
+        Maps (n, h, w) by method, or (n, f) of features, in units of the score per unit of the
+        model's input; (n, h, w, c) from attributions; (n, rows, columns) of cells from
+        CAM(resize=False).
     images : array
         The images before preprocessing, (n, h, w, c).
     targets : array
@@ -48,6 +50,9 @@ class SaliencyMaps(Mapping[str, Array]):
         completeness "gap", the number of "steps", and "unconverged" (1 or 0). Class activation maps
         have the "layer", the number of cells, the center of the first and the step between them, in
         pixels, and "negative" (1 if all evidence is).
+    meaning : str
+        The meaning of the outputs: "classes", "labels" (each may be right), "binary" (a single
+        sigmoid, the classes 0 and 1), "outputs" (unknown) or "vector" (an embedding).
 
     Examples
     --------
@@ -72,6 +77,7 @@ class SaliencyMaps(Mapping[str, Array]):
     names: tuple[str, ...] = ()
     problems: Problems = field(default_factory=Problems)
     details: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    meaning: Meaning = "outputs"
 
     # Compared by identity: comparing arrays gives no single truth value.
     __eq__ = object.__eq__
@@ -89,7 +95,7 @@ class SaliencyMaps(Mapping[str, Array]):
         return len(self.maps)
 
     def __repr__(self) -> str:
-        size = " x ".join(map(str, self.images.shape[1:-1]))
+        size = " x ".join(map(str, _positions(self.images)))
         plural = "" if len(self.images) == 1 else "s"
         return (
             f"SaliencyMaps({list(self.maps)}, {len(self.images)} image{plural} of {size}, "
@@ -99,6 +105,19 @@ class SaliencyMaps(Mapping[str, Array]):
     def rescaled(self, method: str) -> Array:
         """Return the maps of a method, each rescaled to [0, 1]; a constant map becomes NaN."""
         return rescale(self[method])
+
+    def class_values(self, image: int) -> Array:
+        """Return the outputs of an image for each class, (classes,).
+
+        They are means over positions, if there are any; of a single sigmoid, the probabilities of
+        the classes 0 and 1.
+        """
+        outputs = self.outputs[image]
+        values = outputs.reshape(-1, outputs.shape[-1]).mean(axis=0) if outputs.ndim else outputs
+        if self.meaning != "binary":
+            return np.atleast_1d(values)
+        one = np.ravel(values)[0]
+        return np.array([1 - one, one] if 0 <= one <= 1 else [-one, one])
 
     def save(self, path: str | PathLike[str]) -> None:
         """Save to a NumPy .npz file.
@@ -127,6 +146,7 @@ class SaliencyMaps(Mapping[str, Array]):
             "coverage": storage.to_plain(self.coverage),
             "names": list(self.names),
             "problems": storage.to_plain(self.problems),
+            "meaning": self.meaning,
         }
         storage.save(path, "SaliencyMaps", arrays, header)
 
@@ -144,13 +164,18 @@ class SaliencyMaps(Mapping[str, Array]):
         return storage.load(path, "SaliencyMaps", _from_file)
 
 
+def _positions(images: Array) -> tuple[int, ...]:
+    """Return the axes of a map of images (n, ..., c), or of features (n, f)."""
+    return images.shape[1:-1] or images.shape[1:]
+
+
 def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SaliencyMaps:
     """Build maps from the arrays and the header of a file, or raise ResultError."""
     methods = storage.from_plain(tuple[str, ...], header["methods"])
     names = storage.from_plain(tuple[str, ...], header["names"])
     coverage = storage.from_plain(Mapping[str, Coverage], header["coverage"])
     images = storage.read_array(arrays, "images", "buif")
-    n, spatial = len(images), images.shape[1:-1]
+    n, spatial = len(images), _positions(images)
     maps = {name: storage.read_array(arrays, _MAP + name, "f") for name in methods}
     details: dict[str, dict[str, Array]] = {}
     for key in arrays:
@@ -181,30 +206,34 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Salien
         names,
         read_problems(header["problems"], n),
         details,
+        storage.from_plain(Meaning, header.get("meaning", "outputs")),
     )
 
 
-def concatenate(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:
-    """Join maps of the same model and methods along the images."""
-    starts = np.cumsum([0, *(len(part.images) for part in parts)])
-    return replace(
-        parts[0],
-        maps={name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
-        images=np.concatenate([part.images for part in parts]),
-        targets=np.concatenate([part.targets for part in parts]),
-        scores=np.concatenate([part.scores for part in parts]),
-        outputs=np.concatenate([part.outputs for part in parts]),
-        names=tuple(name for part in parts for name in part.names),
-        problems=Problems(
-            p
-            for part, start in zip(parts, starts, strict=False)
-            for p in shift_problems(part.problems, int(start))
-        ),
-        details={
-            method: {
-                name: np.concatenate([part.details[method][name] for part in parts])
-                for name in details
-            }
-            for method, details in parts[0].details.items()
-        },
-    )
+def join_files(paths: Sequence[str | PathLike[str]], path: str | PathLike[str]) -> Coverages:
+    """Join files of maps of the same model and methods along the images.
+
+    No more than one array of one file is in memory.
+
+    Returns
+    -------
+    The number of ReLUs that each method's rule governs.
+    """
+    headers = [storage.read_header(each) for each in paths]
+    starts = np.cumsum([0, *(len(header["names"]) for header in headers)])
+    problems = [
+        problem
+        for header, start in zip(headers, starts, strict=False)
+        for problem in shift_problems(
+            read_problems(header["problems"], len(header["names"])), int(start)
+        )
+    ]
+    scores = {header["score"] for header in headers}
+    joined = {
+        **headers[0],
+        "names": [name for header in headers for name in header["names"]],
+        "problems": storage.to_plain(problems),
+        "score": scores.pop() if len(scores) == 1 else "output",  # of several outputs
+    }
+    storage.join(paths, path, "SaliencyMaps", joined)
+    return Coverages(storage.from_plain(Mapping[str, Coverage], headers[0]["coverage"]))

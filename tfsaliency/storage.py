@@ -6,27 +6,30 @@ each array with its shape, and the header with the types of the record.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import types
 import typing
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from .arrays import Array
 from .errors import ResultError
 from .version import __version__
 
+if TYPE_CHECKING:  # at runtime, TensorFlow would be imported
+    from .arrays import Array
+
 T = TypeVar("T")
-Arrays: TypeAlias = Mapping[str, Array]
+Arrays: TypeAlias = "Mapping[str, Array]"
 Header: TypeAlias = Mapping[str, Any]
 
 FORMAT = 1  # of the file; later versions of the library may add another
@@ -50,17 +53,70 @@ def save(
     header
         Values that JSON can express; see to_plain.
     """
+    with _writing(path, kind, header) as open_member:
+        for name, array in arrays.items():
+            with open_member(name) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def join(
+    paths: Sequence[str | PathLike[str]], path: str | PathLike[str], kind: str, header: Header
+) -> None:
+    """Join the arrays of files along their first axes, with one array of one file in memory.
+
+    Parameters
+    ----------
+    paths
+        Files of the same arrays, but for the first axes.
+    path, kind
+        As for save.
+    header
+        The header of the new file.
+    """
+    specs = [_read_specs(each) for each in paths]
+    with _writing(path, kind, header) as open_member:
+        for name in (name for name in specs[0] if name != _HEADER):
+            shapes, dtypes = zip(*(spec[name] for spec in specs), strict=True)
+            dtype = np.result_type(*dtypes)
+            about = {
+                "descr": np.lib.format.dtype_to_descr(dtype),
+                "fortran_order": False,
+                "shape": (sum(shape[0] for shape in shapes), *shapes[0][1:]),
+            }
+            with open_member(name) as member:
+                np.lib.format.write_array_header_1_0(member, about)
+                for each in paths:
+                    with zipfile.ZipFile(each) as archive, archive.open(f"{name}.npy") as part:
+                        array = np.lib.format.read_array(part, allow_pickle=False)
+                    member.write(np.ascontiguousarray(array, dtype).data.cast("B"))
+
+
+@contextmanager
+def _writing(
+    path: str | PathLike[str], kind: str, header: Header
+) -> Iterator[Callable[[str], IO[bytes]]]:
+    """Write a header, and yield a function that opens the member of each array in turn."""
     about = {"kind": kind, "format": FORMAT, "version": __version__, **header}
     text = json.dumps(about, allow_nan=False)
-    every = {_HEADER: np.array(text), **arrays}
     # Older versions of np.savez_compressed leave a broken archive open when they fail.
     with (
         replacing(path, "wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        for name, array in every.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+        def open_member(name: str) -> IO[bytes]:
+            return archive.open(f"{name}.npy", "w", force_zip64=True)
+
+        with open_member(_HEADER) as member:
+            np.lib.format.write_array(member, np.array(text), allow_pickle=False)
+        yield open_member
+
+
+def read_header(path: str | PathLike[str]) -> dict[str, Any]:
+    """Return the header of a file that save wrote a moment ago."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{_HEADER}.npy") as member:
+        header = json.loads(str(np.lib.format.read_array(member, allow_pickle=False)[()]))
+    return dict(header)
 
 
 def load(path: str | PathLike[str], kind: str, read: Callable[[Arrays, Header], T]) -> T:
@@ -122,6 +178,8 @@ def replacing(
     """
     target = Path(os.path.realpath(path))
     encoding = None if "b" in mode else "utf-8"
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder; make it first", str(target.parent))
     if target.exists() and not target.is_file():
         with open(target, mode, encoding=encoding, newline=newline) as file:
             yield file
@@ -257,6 +315,16 @@ def _read_arrays(path: str | PathLike[str]) -> dict[str, Array]:
                 if member.read():  # zipfile compares the checksum at the end
                     raise ResultError(f"more than {name!r} holds")
     return arrays
+
+
+def _read_specs(path: str | PathLike[str]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return the shape and dtype of each array of a file."""
+    with zipfile.ZipFile(path) as archive:
+        specs = {}
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                specs[info.filename.removesuffix(".npy")] = _read_shape(member)
+    return specs
 
 
 def _read_shape(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

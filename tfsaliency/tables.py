@@ -1,15 +1,60 @@
-"""Read-only tables of named options, such as METHODS, and tables of text."""
+"""Read-only tables of named options, such as METHODS, the names of options, and tables of text.
+
+Names are literal types, so that an editor completes them, and are here so that the command line
+knows them without TensorFlow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from .errors import unknown_option
 
 T = TypeVar("T")
+
+MethodName = Literal[
+    "gradient",
+    "guided_backprop",
+    "zeiler_fergus",
+    "rect_grad",
+    "input_x_gradient",
+    "smooth_grad",
+    "smooth_grad_squared",
+    "var_grad",
+    "integrated_gradients",
+    "expected_gradients",
+    "blur_ig",
+    "guided_ig",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "layer_cam",
+    "hires_cam",
+    "xgrad_cam",
+    "guided_grad_cam",
+]
+ScoreName = Literal["logit", "probability", "log_probability", "margin"]
+ReductionName = Literal["sum_abs", "max_abs", "sum"]
+RandomizerName = Literal[
+    "normal", "truncated_normal", "initializer", "permutation", "matched", "he"
+]
+SimilarityName = Literal[
+    "spearman",
+    "spearman_signed",
+    "pearson",
+    "ssim",
+    "ssim_adebayo",
+    "hog",
+    "top_k_overlap",
+    "emprt",
+]
+PlanName = Literal["cascade", "bottom_up", "independent", "all"]
+Fit = Literal["crop", "squash"]
+PreprocessMode = Literal["none", "unit", "caffe", "tf", "torch"]
+
+DEFAULT_METHODS: tuple[MethodName, ...] = ("gradient", "guided_backprop", "zeiler_fergus")
 
 
 class Table(Mapping[str, T]):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
+import importlib
+import os
+import sys
+import tempfile
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from ..errors import TfSaliencyError, unknown_option
-from ..version import __version__
-from . import check, demo, map
-from .options import complain
+from ..errors import TfSaliencyError
+from .output import complain, escape_unprintable, forget_broken_pipe, say
+from .parser import parse
+
+INTERRUPTED = 130  # the exit code of Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,35 +26,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    0, or 2 if an option or a photo is invalid, with one line on standard error. Valid photos are
-    processed in any case.
+    0; 2 if an option or a photo is invalid, or a file cannot be written, with one line on standard
+    error; 130 after Ctrl-C. Valid photos are processed in any case, and what is done is kept.
     """
-    arguments = make_parser().parse_args(argv)
+    escape_unprintable()
     try:
-        return int(arguments.run(arguments))
+        arguments = parse(argv)
+        command = _import_command(arguments.command)
+        return int(command.run(arguments))
+    except KeyboardInterrupt as error:
+        say(f"interrupted; {error}" if str(error) else "interrupted; nothing was written")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of the output has left
+        forget_broken_pipe()
+        return 0
     except (TfSaliencyError, ImportError) as error:
         return complain(error)
     except OSError as error:
-        return complain(f"Cannot write to {arguments.out}: {error.strerror or error}.")
+        where = f" {error.filename}" if error.filename else ""
+        return complain(f"Cannot write to {arguments.out}:{where} {error.strerror or error}.")
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser with one-line errors, which suggest the nearest name for an unknown one."""
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            kind = str(action.metavar or action.dest).lower()
-            raise argparse.ArgumentError(action, str(unknown_option(kind, value, action.choices)))
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message.rstrip('.')}; see {self.prog} --help\n")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    parser = _Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command in (demo, map, check):
-        command.add_command(commands)
-    return parser
+def _import_command(name: str) -> Any:
+    """Import a command, and TensorFlow with it, without TensorFlow's log."""
+    if "tensorflow" in sys.modules:
+        return importlib.import_module(f".{name}", __package__)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # On by default only for some processors, and on others faster by a half.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # Some lines come before TensorFlow reads its log level.
+    with tempfile.TemporaryFile() as log:
+        saved = os.dup(2)
+        try:
+            sys.stderr.flush()
+            os.dup2(log.fileno(), 2)
+            return importlib.import_module(f".{name}", __package__)
+        except BaseException:
+            log.seek(0)
+            os.write(saved, log.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

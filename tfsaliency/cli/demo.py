@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..evaluation import Evaluation, evaluate
 from ..evaluation.result import CHANCE
 from ..maps import saliency_map
-from ..methods.table import DEFAULT_METHODS
 from ..saliency_maps import SaliencyMaps
 from ..sanity import SanityResult, data_randomization_check, sanity_check
 from ..synthetic import CLASSES, GroundTruth, make_shapes, permuted_label_models, shapes_model
-from ..tables import align
+from ..tables import DEFAULT_METHODS, align
 from ..visualization.evaluation_figures import plot_evaluation, tile_ground_truth
 from ..visualization.sanity_figures import plot_similarities, tile_cascade
-from .options import PNG_DPI
-from .photos import check_out
+from .output import claimed_folder, tell, write_figure, write_text
 
 _SEED = 3  # training and test used others
 _PICTURES, _CHECKED, _SHOWN = 500, 8, 4
@@ -47,31 +45,21 @@ A map can explain the network's decision only if it depends on the network. A ma
 depend on it may still find the object."""
 
 
-def add_command(commands: Any) -> None:
-    """Add the command to a parser's subparsers."""
-    parser = commands.add_parser(
-        "demo",
-        help="show all features on generated pictures, offline",
-        description="Explain generated pictures with known relevant pixels, check whether the maps "
-        "depend on the network's weights and labels, measure them against the true masks, and "
-        "write pictures, tables and numbers to a folder. Takes less than a minute.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="output folder"
-    )
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    out = arguments.out
-    check_out(out, [])
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
     stdout = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # progress bars
-        demonstrate(
-            out, lambda text: print(text, file=stdout, flush=True), int(sys.stderr.isatty())
-        )
-    print(f"Wrote report.txt, 4 pictures and the numbers to {out}")
+
+    def say(text: str) -> None:
+        with contextlib.redirect_stdout(stdout):
+            tell(text)
+
+    files = re.findall(r"\w+\.(?:txt|png|csv|npz)", _FILES)
+    with (
+        claimed_folder(arguments, files) as out,
+        contextlib.redirect_stdout(sys.stderr),  # progress bars
+    ):
+        demonstrate(out, say, int(sys.stderr.isatty()))
+    tell(f"Wrote report.txt, 4 pictures and the numbers to {arguments.out}")
     return 0
 
 
@@ -90,7 +78,7 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     parts: list[str] = []
 
-    def tell(title: str, text: object) -> None:
+    def add(title: str, text: object) -> None:
         part = f"{title}\n{'=' * len(title)}\n{text}\n"
         parts.append(part)
         say(part)
@@ -100,31 +88,31 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
 
     maps = saliency_map(model, shown.images, methods, targets=shown.labels)
     maps.save(out / "maps.npz")
-    tell("The network's answers", _draw_pictures(out, shown, maps))
+    add("The network's answers", _draw_pictures(out, shown, maps))
 
     cascade = sanity_check(model, few.images, methods, targets=few.labels, verbose=verbose)
     cascade.save(out / "cascade.npz")
-    tile_cascade(cascade).savefig(out / "cascade.png", dpi=PNG_DPI)
-    plot_similarities(cascade).savefig(out / "similarities.png", dpi=PNG_DPI)
-    tell("Do the maps depend on the network's weights?", cascade)
+    write_figure(tile_cascade(cascade), out / "cascade.png")
+    write_figure(plot_similarities(cascade), out / "similarities.png")
+    add("Do the maps depend on the network's weights?", cascade)
 
     others = permuted_label_models()
     permuted = data_randomization_check(
         model, few.images, methods, permuted=others, targets=few.labels, verbose=verbose
     )
     permuted.save(out / "permuted.npz")
-    tell("Do they depend on the labels that it learned?", permuted)
+    add("Do they depend on the labels that it learned?", permuted)
 
     evaluation = evaluate(model, data, methods)
     evaluation.save(out / "metrics.npz")
     evaluation.to_csv(out / "metrics.csv")
-    plot_evaluation(evaluation).savefig(out / "metrics.png", dpi=PNG_DPI)
-    tell("Do they find the relevant pixels?", f"{_METRICS}\n\n{evaluation}")
+    write_figure(plot_evaluation(evaluation), out / "metrics.png")
+    add("Do they find the relevant pixels?", f"{_METRICS}\n\n{evaluation}")
 
     title = "Summary: do the maps depend on the network, and find the relevant pixels?"
-    tell(title, f"{_summary(cascade, permuted, evaluation)}\n\n{_MIND}")
-    tell("The files", _FILES)
-    (out / "report.txt").write_text("\n".join(parts), encoding="utf-8")
+    add(title, f"{_summary(cascade, permuted, evaluation)}\n\n{_MIND}")
+    add("The files", _FILES)
+    write_text(out / "report.txt", "\n".join(parts))
 
 
 def _first(data: GroundTruth, n: int) -> GroundTruth:
@@ -139,7 +127,7 @@ def _draw_pictures(out: Path, shown: GroundTruth, maps: SaliencyMaps) -> str:
     ]
     title = "Pictures, the network's answers, and its maps; blue: outline of the relevant pixels"
     figure = tile_ground_truth(shown, maps, captions, title)
-    figure.savefig(out / "pictures.png", dpi=PNG_DPI)
+    write_figure(figure, out / "pictures.png")
     rows = [["picture", "class", "network's answer"]]
     rows += [[str(i), CLASSES[k], captions[i]] for i, k in enumerate(shown.labels)]
     return f"{_table(rows)}\n\n{maps.coverage}"

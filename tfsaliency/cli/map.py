@@ -6,43 +6,36 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from ..arrays import REDUCTIONS, Array, batches
+from ..arrays import Array, batches
+from ..diagnostics import Problem, shift_problems
 from ..errors import TfSaliencyError
-from ..image_io import Fit
 from ..maps import saliency_map
 from ..methods.table import Method
 from ..prepared import Prepared
-from ..saliency_maps import SaliencyMaps, concatenate
+from ..saliency_maps import SaliencyMaps, join_files
+from ..tables import Fit
 from ..visualization.tiles import tile_input_and_maps
-from .options import (
-    PNG_DPI,
-    add_photo_options,
-    choose_methods,
-    complain,
-    load,
-    load_class_names,
-    number,
-    parse_target,
-    say,
-)
-from .photos import Photo, check_out, name_images, picture_names, read_photos
+from .options import choose_methods, load, load_class_names, parse_target
+from .output import claimed_folder, complain, say, tell, write_figure
+from .photos import Photo, check_pictures, name_images, picture_names, read_photos
 
 _BATCH = 8
+_MAPS = "maps.npz"
 _SIGNS = {"sum": "; red raises it, blue lowers it"}
 _ONE_PERCENT = 0.005  # the smallest probability that rounds to 1 %
 _ROUNDING = 1e-3  # tolerance of the sum of probabilities
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Job:
-    """The options that all batches of photos share."""
+    """The options that all batches of photos share, and what is done."""
 
     prepared: Prepared
     class_names: list[str] | None
@@ -52,68 +45,92 @@ class _Job:
     fit: Fit
     top: int
     out: Path
+    finished: bool = False
+    parts: list[Path] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    errors: list[TfSaliencyError] = field(default_factory=list)
 
 
-def add_command(commands: Any) -> None:
-    """Add the command to a parser's subparsers."""
-    parser = commands.add_parser(
-        "map",
-        help="draw the saliency maps of photos",
-        description="Classify photos, compute their saliency maps, and write a picture of each "
-        "photo and all the maps as numbers (maps.npz) to a folder.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_photo_options(parser)
-    parser.add_argument(
-        "--reduction",
-        choices=REDUCTIONS,
-        help="reduction of channels; by default, each method's own",
-    )
-    parser.add_argument("--top", type=number, default=1, metavar="N", help="classes to print")
-    parser.set_defaults(run=_run)
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command, and return its exit code.
 
-
-def _run(arguments: argparse.Namespace) -> int:
-    loaded, prepared = load(arguments)
-    job = _Job(
-        prepared,
-        load_class_names(arguments, loaded),
-        choose_methods(arguments),
-        parse_target(arguments),
-        arguments.reduction,
-        arguments.fit,
-        arguments.top,
-        arguments.out,
-    )
+    The maps of each batch are written when it is done, and joined at the end or after Ctrl-C.
+    """
     photos = list(picture_names(arguments.photos).items())
-    check_out(job.out, photos)
-    job.out.mkdir(parents=True, exist_ok=True)
-    done: list[SaliencyMaps] = []
-    lines: list[str] = []
-    problems: list[TfSaliencyError] = []
+    names = [name for _, name in photos]
+    check_pictures(arguments.out, [path for path, _ in photos], names)
+    parts = [_part_name(part.start) for part in batches(len(photos), _BATCH)]
+    with claimed_folder(arguments, [*(f"{name}.png" for name in names), _MAPS, *parts]) as out:
+        loaded, prepared = load(arguments)
+        job = _Job(
+            prepared,
+            load_class_names(arguments, loaded),
+            choose_methods(arguments),
+            parse_target(arguments),
+            arguments.reduction,
+            arguments.fit,
+            arguments.top,
+            out,
+        )
+        try:
+            _explain_all(job, photos)
+            _finish(job, len(photos), arguments.out)
+        except KeyboardInterrupt as interrupt:
+            _finish(job, len(photos), arguments.out)
+            kept = f"{len(job.names)} of {len(photos)} photos are done, in {arguments.out}"
+            raise KeyboardInterrupt(kept) from interrupt
+        except BaseException:
+            if job.parts and not job.finished:
+                files = ", ".join(part.name for part in job.parts)
+                say(f"The maps of {len(job.names)} photos are in {arguments.out}: {files}.")
+            raise
+    return max([complain(problem) for problem in job.errors], default=0)
+
+
+def _explain_all(job: _Job, photos: list[tuple[str, str]]) -> None:
     # Lines are printed at the end, so that they do not interrupt the progress bar.
     with _progress(len(photos)) as advance:
         for part in batches(len(photos), _BATCH):
-            read = read_photos(photos[part], job.prepared, job.fit, problems)
+            read = read_photos(photos[part], job.prepared, job.fit, job.errors)
             if read:
-                maps, found = _explain(job, read)
-                done.append(maps)
-                lines += found
+                _explain(job, read, job.out / _part_name(part.start))
             advance(part.stop)
-    if done:
-        joined = concatenate(done)
-        joined.save(job.out / "maps.npz")
-        lines.append(str(joined.coverage))
-        lines.append(
-            f"Wrote {len(joined.names)} of {len(photos)} pictures, and maps.npz, to {job.out}"
-        )
-        for problem in joined.problems:
-            say(f"warning: {problem.describe(name_images(problem, joined.names))}")
-    print("\n".join(lines), end="\n" if lines else "")
-    return max([complain(problem) for problem in problems], default=0)
 
 
-def _explain(job: _Job, photos: list[Photo]) -> tuple[SaliencyMaps, list[str]]:
+def _part_name(start: int) -> str:
+    return f"maps-{start // _BATCH + 1:04d}.npz"
+
+
+def _finish(job: _Job, photos: int, out: Path) -> None:
+    """Join the maps that are done, and print what was found; once."""
+    if job.finished:
+        return
+    if job.parts:
+        coverage = join_files(job.parts, job.out / _MAPS)
+        job.finished = True
+        for part in job.parts:
+            part.unlink()
+        job.lines.append(str(coverage))
+        job.lines.append(f"Wrote {len(job.names)} of {photos} pictures, and {_MAPS}, to {out}")
+    for problem in _merged(job.problems):
+        say(f"warning: {problem.describe(name_images(problem, job.names))}")
+    if job.lines:
+        tell("\n".join(job.lines))
+
+
+def _merged(problems: Sequence[Problem]) -> list[Problem]:
+    """Join problems of the same cause, methods and detail in several batches."""
+    images: dict[tuple[Any, ...], tuple[int, ...]] = {}
+    for each in problems:
+        key = each.cause, each.methods, each.detail
+        images[key] = images.get(key, ()) + each.images
+    return [Problem(cause, found, *rest) for (cause, *rest), found in images.items()]
+
+
+def _explain(job: _Job, photos: list[Photo], part: Path) -> None:
+    """Explain a batch of photos, and write its maps and pictures."""
     images = np.concatenate([photo.pixels for photo in photos])
     maps = replace(
         saliency_map(
@@ -128,29 +145,40 @@ def _explain(job: _Job, photos: list[Photo]) -> tuple[SaliencyMaps, list[str]]:
         ),
         names=tuple(photo.path for photo in photos),
     )
-    lines, signs = [], _SIGNS.get(job.reduction or "", "")
+    maps.save(part)
+    job.parts.append(part)
+    job.problems += shift_problems(maps.problems, len(job.names))
+    job.names += maps.names
+    signs = _SIGNS.get(job.reduction or "", "")
     for i, photo in enumerate(photos):
-        outputs = maps.outputs[i]
-        ranked = np.argsort(outputs)[::-1][: job.top]
-        captions = (_caption(job.class_names, outputs, k) for k in ranked)
-        lines.append(f"{photo.path}: {', '.join(captions)}")
+        job.lines.append(f"{photo.path}: {_answers(job, maps, i)}")
         figure = tile_input_and_maps(
             images[i],
             [maps[method][i] for method in maps],
-            [_caption(job.class_names, outputs, maps.targets[i]), *maps],
+            [_caption(job.class_names, maps, i, maps.targets[i]), *maps],
             title=f"Gradient attribution maps of the {maps.score}{signs}",
         )
-        figure.savefig(job.out / f"{photo.name}.png", dpi=PNG_DPI, bbox_inches="tight")
-    return maps, lines
+        write_figure(figure, job.out / f"{photo.name}.png", bbox_inches="tight")
 
 
-def _caption(class_names: Sequence[str] | None, outputs: Array, index: int) -> str:
+def _answers(job: _Job, maps: SaliencyMaps, i: int) -> str:
+    """Name the top classes of an image, and the explained one if it was chosen."""
+    values = maps.class_values(i)
+    captions = [_caption(job.class_names, maps, i, k) for k in np.argsort(values)[::-1][: job.top]]
+    chosen = _caption(job.class_names, maps, i, maps.targets[i])
+    return ", ".join(captions) + ("" if job.target is None else f"; explained: {chosen}")
+
+
+def _caption(class_names: Sequence[str] | None, maps: SaliencyMaps, i: int, index: int) -> str:
     """Name a class with its confidence, as in the original: "English setter (64%)"."""
+    values: Array = maps.class_values(i)
+    value = float(values[index])
     name = class_names[index] if class_names else f"class {index}"
-    value = float(outputs[index])
-    if len(outputs) == 1:  # a single output is not a class
-        return f"output {value:.4g}"
-    if outputs.min() < 0 or abs(float(outputs.sum()) - 1) > _ROUNDING:  # not a softmax
+    if maps.meaning == "outputs" and not class_names:
+        return f"output {value:.4g}" if len(values) == 1 else f"output {index} ({value:.4g})"
+    several = maps.meaning == "labels"
+    whole = several or abs(float(values.sum()) - 1) <= _ROUNDING
+    if values.min() < 0 or values.max() > 1 or not whole:  # not probabilities
         return f"{name} ({value:.4g})"
     return f"{name} (<1%)" if value < _ONE_PERCENT else f"{name} ({value:.0%})"
 

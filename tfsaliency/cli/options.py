@@ -1,60 +1,17 @@
-"""Options that several commands share, and messages of the command line."""
+"""The model, methods, target and class names that the options of the command line choose."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from ..engine.scores import SCORES
 from ..errors import OptionError, WeightsError
-from ..image_io import FITS
-from ..methods.table import DEFAULT_METHODS, METHODS, Method, resolve_methods, with_layer
+from ..methods.table import METHODS, Method, resolve_methods, with_layer
 from ..models.imagenet import imagenet_class_names
-from ..models.loading import PREPROCESS_MODES, LoadedModel, load_model, preprocess_mode
+from ..models.loading import LoadedModel, load_model, preprocess_mode
 from ..prepared import Prepared, prepare
-
-ALL = "all"  # of METHODS
-PNG_DPI = 150
-
-
-def add_photo_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of commands on photos."""
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image files")
-    parser.add_argument(
-        "--model",
-        default="squeezenet",
-        help="squeezenet, efficientnetlite0, the name of a keras.applications model, or a .keras "
-        "or .h5 file",
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="weights file of a model by name; by default, ImageNet weights",
-    )
-    parser.add_argument(
-        "--preprocess",
-        choices=PREPROCESS_MODES,
-        help="preprocessing; by default, the model's own, and none for a file",
-    )
-    parser.add_argument(
-        "--methods", nargs="+", choices=[*METHODS, ALL], default=DEFAULT_METHODS,
-        metavar="METHOD", help=f"by default, {', '.join(DEFAULT_METHODS)}; any of "
-        f"{', '.join(METHODS)}, or {ALL}; put the photos before this option",
-    )  # fmt: skip
-    parser.add_argument(
-        "--layer", help="layer of class activation maps, a name or a path; by default, the best"
-    )
-    parser.add_argument("--score", choices=SCORES, default="logit", help="score to differentiate")
-    parser.add_argument(
-        "--class-names", type=Path, metavar="FILE",
-        help="names of the classes, one per line; by default, ImageNet's",
-    )  # fmt: skip
-    parser.add_argument("--target", help="class index or name; by default, each photo's top class")
-    parser.add_argument(
-        "--fit", choices=FITS, default="crop", help="way to resize photos to the model's input"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+from .output import complain
+from .parser import ALL
 
 
 def choose_methods(arguments: argparse.Namespace) -> tuple[Method, ...]:
@@ -86,7 +43,7 @@ def load_class_names(arguments: argparse.Namespace, loaded: LoadedModel) -> list
     path: Path | None = arguments.class_names
     if path is not None:
         try:
-            return path.read_text(encoding="utf-8").splitlines()
+            return path.read_text(encoding="utf-8").rstrip().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise OptionError(
                 f"Cannot read --class-names {path}: expected one name per line."
@@ -98,21 +55,3 @@ def load_class_names(arguments: argparse.Namespace, loaded: LoadedModel) -> list
     except WeightsError as error:
         complain(f"{error}. Classes are printed as numbers.")
         return None
-
-
-def number(text: str) -> int:
-    """Parse an integer of at least 1; argparse shows the name of this function."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, received {text}")
-    return int(text)
-
-
-def complain(problem: object) -> int:
-    """Print a problem as one line on standard error, and return the exit code 2."""
-    say(problem)
-    return 2
-
-
-def say(message: object) -> None:
-    """Print a message as one line on standard error."""
-    print("tfsaliency:", " ".join(str(message).split()), file=sys.stderr)

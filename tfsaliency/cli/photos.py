@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 from ..arrays import Array
 from ..diagnostics import Problem
 from ..errors import OptionError, TfSaliencyError
-from ..image_io import Fit, load_images
+from ..image_io import load_images
 from ..prepared import Prepared
+from ..tables import Fit
 
 _NAMED = 3  # the largest number of photos to name in a warning
+_LONGEST = 200  # bytes in the name of a picture; file systems allow 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,26 +43,28 @@ def read_photos(
 def picture_names(photos: Sequence[str]) -> dict[str, str]:
     """Name each photo's picture like the photo, with a number if two names are equal.
 
+    Long names are cut.
+
     >>> picture_names(["a/dog.jpg", "b/dog.jpg", "cat.png"])
     {'a/dog.jpg': 'dog', 'b/dog.jpg': 'dog-2', 'cat.png': 'cat'}
     """
     names: dict[str, str] = {}
-    for photo in photos:
-        stem, number = Path(photo).stem, 1
+    taken = set()
+    for photo in dict.fromkeys(photos):
+        stem, number = os.fsdecode(os.fsencode(Path(photo).stem)[:_LONGEST]), 1
         name = stem
-        while name in names.values():
+        while name.casefold() in taken:  # some file systems ignore case
             number += 1
             name = f"{stem}-{number}"
-        names.setdefault(photo, name)
+        taken.add(name.casefold())
+        names[photo] = name
     return names
 
 
-def check_out(out: Path, photos: list[tuple[str, str]]) -> None:
-    """Raise OptionError if out is a file, or a picture would replace a photo."""
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"Expected a folder as --out. Received: the file {out}.")
-    given = {Path(photo).resolve() for photo, _ in photos}
-    for _, name in photos:
+def check_pictures(out: Path, photos: Sequence[str], names: Sequence[str]) -> None:
+    """Raise OptionError if a picture (names, without suffix) would replace a photo."""
+    given = {Path(photo).resolve() for photo in photos}
+    for name in names:
         if (out / f"{name}.png").resolve() in given:
             raise OptionError(
                 f"The picture {out / name}.png would replace the photo of that name. "

@@ -16,16 +16,23 @@ import numpy as np
 import tensorflow as tf
 
 from ..arrays import Array, batches
-from ..errors import GeometryError, ModelError, OpaqueModelError, UncoveredReluError
+from ..errors import (
+    GeometryError,
+    ModelError,
+    OpaqueModelError,
+    OptionError,
+    UncoveredReluError,
+)
 from ..methods.rules import Rule, gradient
 from ..methods.table import Method
 from .clone import inject
 from .compose import compose, distinct_rules
 from .coverage import EngineName
+from .functions import Model
 from .gradients import Gradients, Trace, trace_gradients
 from .graph_rewrite import retrace
 from .layer_outputs import LayerForward
-from .model_io import Batch, Forward, Model, has_visible_layers, make_forward, pad
+from .model_io import Batch, Forward, has_visible_layers, make_forward, pad
 from .precision import lower_precision
 from .subject import LayerRequest, Subject
 
@@ -52,9 +59,11 @@ def build_trace(subject: Subject, methods: Sequence[Method], batch: Batch) -> Tr
     ------
     OpaqueModelError, NoReluError, UncoveredReluError, ModelError
     """
+    if any(method.composition is not None for method in methods):
+        subject = replace(subject, rules=distinct_rules(methods))
+    trace = _with_meaning(subject, _trace_by_first_engine(subject, batch), batch)
     if all(method.composition is None for method in methods):
-        return _trace_by_first_engine(subject, batch)
-    subject = replace(subject, rules=distinct_rules(methods))
+        return trace
 
     def trace_at_layer(request: LayerRequest, rule: Rule, name: str) -> Trace:
         at_layer = replace(subject, rules={name: rule}, layer=request)
@@ -62,7 +71,24 @@ def build_trace(subject: Subject, methods: Sequence[Method], batch: Batch) -> Tr
         _check_batch_axis(trace, batch)
         return trace
 
-    return compose(_trace_by_first_engine(subject, batch), methods, subject, trace_at_layer)
+    return compose(trace, methods, subject, trace_at_layer)
+
+
+def _with_meaning(subject: Subject, trace: Trace, batch: Batch) -> Trace:
+    """Return a trace with the meaning of its outputs, if their values tell: see Meaning.
+
+    A callable score is run too, so that a wrong number of scores is found.
+    """
+    if not callable(subject.score) and (trace.meaning != "outputs" or trace.classes in (None, 1)):
+        return trace
+    outputs = _of_samples(trace, _samples(batch), lambda result: result.outputs)
+    near = functools.partial(np.allclose, atol=_SAME)
+    if trace.meaning != "outputs" or trace.classes in (None, 1):
+        return trace
+    if outputs.min() >= 0 and near(outputs.sum(axis=-1), 1):
+        return trace._replace(meaning="classes")
+    unit = outputs.ndim == 2 and near(np.linalg.norm(outputs, axis=-1), 1)
+    return trace._replace(meaning="vector") if unit else trace
 
 
 def _trace_by_first_engine(subject: Subject, batch: Batch) -> Trace:
@@ -129,7 +155,23 @@ def run(
             result = call(*given, tf.constant(scale), *sizes)
             if not trace.half or all(_is_finite(g) for g in result.gradients):
                 break
+        if len(result.scores) != len(targets):
+            raise OptionError(
+                "Expected a score callable (outputs, targets) -> one float per image, (n,). "
+                f"Received: {len(result.scores)} values for {len(targets)} images."
+            )
         return tf.nest.map_structure(lambda t: t[:n], result) if len(targets) > n else result
+
+
+def serves(trace: Trace, subject: Subject, batch: Batch) -> bool:
+    """Return whether a trace for images of any size computes what the model does for these."""
+    if trace.random:
+        return False
+    first = batch.with_images(batch.preprocessed[:1])
+    ours = _of_samples(trace, first, lambda result: result.outputs)
+    forward = make_forward(subject.model, subject.model, subject.inputs, subject.output)
+    theirs = _run_eagerly(forward, first)
+    return _difference(ours, theirs) <= (_SAME_HALF if trace.low else _SAME)
 
 
 def outputs_differ(

@@ -1,12 +1,18 @@
 """Fingerprints of a model's attributes, to detect when a cached trace is stale.
 
 A trace reads weights at every call, but everything else about a layer is constant in it: an
-activation, a slope, a statistic. The attributes of a Functional model itself are ignored: they
-change when it is compiled or fitted, and do not affect its graph.
+activation, a slope, a statistic, an array. Arrays are compared by a digest of their bytes, and
+objects of the caller's own classes by their attributes, to a bounded depth. What Python does not
+show as an attribute is not seen: globals, closures, and objects inside those. The attributes of a
+Functional model itself are ignored: they change when it is compiled or fitted, and do not affect
+its graph.
 """
 
 from __future__ import annotations
 
+import hashlib
+import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from operator import itemgetter
@@ -15,10 +21,20 @@ from weakref import ref
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from .model_io import Model, has_visible_layers
+from .functions import Model
+from .model_io import has_visible_layers
 
 _PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None)))
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_DEPTH = 4  # of containers and objects inside each other
+# Compared by identity: their attributes do not affect a trace, or are read at each call.
+_OPAQUE = (
+    type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
+    keras.Operation, keras.Variable, tf.Module, tf.Variable,
+)  # fmt: skip
+_OPAQUE_PACKAGES = ("keras", "tensorflow", "threading", "builtins", "functools")
 
 
 def _names_of_keras() -> frozenset[str]:
@@ -44,7 +60,7 @@ class _Attributes(NamedTuple):
     ids
         Their ids.
     fixed
-        Whether equal ids mean equal values: no value is a list or a dict.
+        Whether equal ids mean equal values: no value can change in place.
     described
         Descriptions that distinguish the values.
     """
@@ -82,7 +98,7 @@ class Fingerprint:
             values = itemgetter(*names, *names[-1:])  # at least two, so that it returns a tuple
             present = values(attributes)
             described, objects = _describe(attributes)
-            fixed = all(_is_fixed(value) or _is_object(value) for value in present)
+            fixed = all(_is_fixed(value) or _is_opaque(value) for value in present)
             ids = tuple(map(id, present))
             self._layers.append(_Attributes(len(attributes), values, ids, fixed, described))
             self._kept.extend(value for value in present if _is_fixed(value))
@@ -115,8 +131,13 @@ def _is_fixed(value: Any) -> bool:
     return type(value) in _PLAIN
 
 
-def _is_object(value: Any) -> bool:
-    return not isinstance(value, (dict, list, tuple))
+def _is_opaque(value: Any) -> bool:
+    """Return whether a value is compared by its identity alone."""
+    if isinstance(value, (np.ndarray, *_CONTAINERS)):
+        return False
+    package = type(value).__module__.partition(".")[0]
+    own = hasattr(value, "__dict__") and package not in _OPAQUE_PACKAGES
+    return not own or isinstance(value, _OPAQUE)
 
 
 def _describe(attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -129,14 +150,27 @@ def _describe(attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
     return found, objects
 
 
-def _append(found: list[Any], objects: list[Any], value: Any, depth: int = 2) -> None:
-    """Append the description of a value: a number, a string, a container's items, or an id."""
+def _append(found: list[Any], objects: list[Any], value: Any, depth: int = _DEPTH) -> None:
+    """Append the description of a value: a number, a string, a digest, its items, or an id."""
     if type(value) in _PLAIN:
         found.append(value)
-    elif depth and not _is_object(value):
+    elif isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            _append(found, objects, value.tolist(), depth)
+        digest = hashlib.sha1(value.tobytes(), usedforsecurity=False)
+        found.append((value.dtype.str, value.shape, digest.digest()))
+    elif depth and isinstance(value, (set, frozenset)):
+        found.append(sorted(map(repr, value)))
+    elif type(value) is tuple or (depth and isinstance(value, _CONTAINERS)):
         found.append(len(value))
         for item in value.items() if isinstance(value, dict) else value:
             _append(found, objects, item, depth if type(value) is tuple else depth - 1)
+    elif depth and not _is_opaque(value):
+        found.append(id(value))
+        objects.append(value)
+        for name, item in list(vars(value).items()):
+            found.append(name)
+            _append(found, objects, item, depth - 1)
     else:
         found.append(id(value))
         objects.append(value)

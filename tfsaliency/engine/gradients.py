@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ..arrays import Array
@@ -23,13 +24,15 @@ from .clone import backward_rule, forget_custom_gradients
 from .coverage import Census, EngineName, check_coverage, check_passed, find_relus
 from .graph_nodes import find_captured
 from .graph_rewrite import differentiate_marked
+from .heads import Head, Meaning, find_head, find_saturated, widen_head
 from .layer_outputs import LayerForward
 from .model_io import Forward, list_weights
-from .scores import Head, choose_targets, describe_score, find_head, score_values, widen_head
+from .randomness import draws_random_numbers
+from .scores import choose_targets, describe_score, score_head, score_values
 from .subject import Subject
 
-# The distance from 1 to the next number.
-_EPSILONS = {tf.float16: 2**-10, tf.bfloat16: 2**-7, tf.float32: 2**-23, tf.float64: 2**-52}
+# Scores whose derivative may be rounded away by the final softmax or sigmoid.
+_FLAT_SCORES = ("probability",)
 
 
 class Gradients(NamedTuple):
@@ -46,6 +49,8 @@ class Gradients(NamedTuple):
     gradients
         The gradient with respect to the images for each rule, (n, h, w, c); for a composed trace,
         the attributions of each method.
+    saturated
+        Whether the final softmax or sigmoid is so flat that the derivative is noise, (n,).
     details
         For a composed trace, the details of each method: (n,) by name.
     layer
@@ -58,6 +63,7 @@ class Gradients(NamedTuple):
     scores: tf.Tensor
     outputs: tf.Tensor
     gradients: tuple[tf.Tensor, ...]
+    saturated: tf.Tensor
     details: tuple[Mapping[str, tf.Tensor], ...] = ()
     layer: tf.Tensor | tuple[()] = ()
 
@@ -82,15 +88,17 @@ class Trace(NamedTuple):
         "model", "clone" or "graph".
     score
         The score in words.
+    meaning
+        The meaning of the outputs.
     classes
-        The number of outputs; None if they are not (n, classes).
+        The number of classes or outputs, 2 for a single sigmoid; None if unknown.
+    random
+        Whether the forward pass draws random numbers.
     half
         Whether anything is computed in float16. Then backward passes are multiplied by the scalar
         `scale`, and their results divided by it; otherwise `scale` is not used.
     low
         Whether anything is computed in float16 or bfloat16.
-    epsilon
-        The distance from 1 to the next number in the dtype of the outputs.
     composed
         Whether it computes attributions of compositions. Then run and run_with take another
         argument: the number of points to evaluate at a time, a scalar.
@@ -107,10 +115,11 @@ class Trace(NamedTuple):
     census: Census
     engine: EngineName
     score: str
+    meaning: Meaning
     classes: int | None
+    random: bool
     half: bool
     low: bool
-    epsilon: float
     composed: bool = False
     choice: LayerChoice | None = None
     choices: Mapping[str, tuple[LayerChoice, ...]] = MappingProxyType({})
@@ -147,13 +156,16 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
             tape.watch(images)
             returned = forward(inputs)
             outputs, sources = (returned, (images,)) if subject.layer is None else returned
-            head = find_head(outputs)
+            head = find_head(outputs, subject.loss)
             head = head if subject.precision is None else widen_head(head)
-            targets = choose_targets(head, targets)
-            scores = score_values(subject.score, head, targets)
+            own = score_head(subject.score, head)
+            region = subject.region_of(inputs, head)
+            targets = choose_targets(own, targets, region)
+            scores = score_values(subject.score, own, targets, region)
         census = find_relus(sources, scores, marks)
         check_coverage(census, [name for name, rule in rules.items() if rule is not gradient])
-        facts.update(_facts(subject, census, head, scores))
+        facts.update(_facts(subject, census, own, scores))
+        facts["score"] = describe_score(subject.score, own, region)
         upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if facts["half"] else 1)
         gradients = []
         for name, rule in rules.items():
@@ -167,16 +179,28 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
                 check_passed(census, passed, name)
             gradients.append(wide / tf.cast(scale, wide.dtype) if facts["half"] else wide)
         values = () if subject.layer is None else _wide(_joined(sources))
-        return Gradients(targets, _wide(scores), head.outputs, tuple(gradients), layer=values)
+        flat = callable(subject.score) or subject.score in _FLAT_SCORES
+        saturated = find_saturated(scores, own if flat else own._replace(ends=()))
+        return Gradients(
+            targets, _wide(scores), head.outputs, tuple(gradients), saturated, layer=values
+        )
 
     # Without autograph, as in Keras, errors are raised unchanged.
     function = tf.function(run, autograph=False, jit_compile=subject.jit_compile or None)
+    state = _numpy_state()
     compiled = function.get_concrete_function(
         list(subject.specs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
     )
+    facts["random"] |= _numpy_state() != state
     forget_custom_gradients(compiled.graph)
     run_with = with_other_weights(compiled, list_weights(subject.model))
     return Trace(compiled, run_with, engine=engine, **facts)
+
+
+def _numpy_state() -> int:
+    """Return a hash of NumPy's random state: it changes if a model draws while it is traced."""
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    return hash((np.asarray(keys).tobytes(), position))
 
 
 def _differentiate(
@@ -210,11 +234,11 @@ def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> d
         "used": used,
         "others": len(captured) - len(used),
         "census": census,
-        "score": describe_score(subject.score, head),
-        "classes": head.outputs.shape[-1] if head.outputs.shape.rank == 2 else None,
+        "meaning": head.meaning,
+        "classes": head.classes,
+        "random": draws_random_numbers(scores),
         "half": half,
         "low": half or tf.bfloat16.as_datatype_enum in dtypes,
-        "epsilon": _EPSILONS.get(head.outputs.dtype, 0.0),
     }
 
 

@@ -10,10 +10,11 @@ import tensorflow as tf
 from ..errors import ModelError
 from .cells import LayerChoice
 from .clone import forget_custom_gradients
+from .functions import Model
 from .layer_calls import watched
 from .layer_choice import choose_layer
 from .layer_names import named_layers, path_of
-from .model_io import Forward, Model
+from .model_io import Forward
 from .subject import LayerRequest, Subject
 
 # The batch size in the graph that is searched: a prime, so that no other axis is taken for it.

@@ -14,14 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..arrays import Array, Shape, as_batch
+from ..arrays import Array, Shape, cast_checked, check_batch
 from ..diagnostics import Problem
-from ..errors import ImageError, ModelError, OptionError, one_line, unknown_option
+from ..errors import ImageError, ModelError, OptionError, unknown_option
+from .functions import Model, call_function, find_rank, find_signature
 
-Model: TypeAlias = keras.Model | Callable[..., Any]
 # Flat inputs -> outputs.
 Forward: TypeAlias = Callable[[Sequence[tf.Tensor]], tf.Tensor]
-_RANK_OF_AN_IMAGE = 3
 
 
 class Inputs(NamedTuple):
@@ -41,6 +40,8 @@ class Inputs(NamedTuple):
         The index of the explained input.
     batch
         The batch size, if the model fixes it.
+    declared
+        Whether the model declares its inputs itself.
     """
 
     structure: Any
@@ -49,6 +50,7 @@ class Inputs(NamedTuple):
     dtypes: tuple[np.dtype[Any], ...]
     explained: int
     batch: int | None = None
+    declared: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +67,31 @@ class Batch:
         The inputs that the model expects.
     problems
         The problems of the images, such as an unusual range.
+    declared
+        The shapes for which to trace, with None for axes of any size; empty for those of arrays.
     """
 
     images: Array
     arrays: tuple[Array, ...]
     inputs: Inputs
     problems: tuple[Problem, ...] = ()
+    declared: tuple[Shape, ...] = ()
 
     @property
     def preprocessed(self) -> Array:
         """The images as the model receives them."""
         return self.arrays[self.inputs.explained]
+
+    def of_any_size(self) -> Batch | None:
+        """Return the batch with the sizes that the model declares; None if all are fixed."""
+        declared = list(self.inputs.shapes)
+        known = [a.shape[1:] for a in self.arrays]
+        if not self.inputs.declared or all(None not in shape for shape in declared):
+            return None
+        declared += [(None,) * (array.ndim - 1) for array in self.arrays[len(declared) :]]
+        if tuple(declared) == tuple(known):
+            return None
+        return replace(self, declared=tuple(declared))
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -85,7 +101,9 @@ class Batch:
     @property
     def specs(self) -> tuple[tf.TensorSpec, ...]:
         """The shape (with n = None) and the dtype of each input."""
-        return tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in self.arrays)
+        shapes = self.declared or tuple(array.shape[1:] for array in self.arrays)
+        pairs = zip(shapes, self.arrays, strict=True)
+        return tuple(tf.TensorSpec((None, *shape), array.dtype) for shape, array in pairs)
 
     def with_images(self, images: Array) -> Batch:
         """Return a batch of other preprocessed images, each with the other inputs of image 0."""
@@ -115,6 +133,17 @@ def has_visible_layers(model: Any) -> bool:
         return False
     owner = next(c for c in type(model).__mro__ if "call" in vars(c))
     return owner.__module__.startswith("keras.") and owner.__name__ in ("Functional", "Sequential")
+
+
+def has_standard_layers(model: Any) -> bool:
+    """Return whether all layers of a model are Keras's own, and none runs the caller's code."""
+    if not isinstance(model, keras.Model):
+        return False
+    return all(
+        type(layer).__module__.partition(".")[0] == "keras"
+        and not isinstance(layer, keras.layers.Lambda)
+        for layer in model._flatten_layers()
+    )
 
 
 def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
@@ -162,21 +191,12 @@ def describe_inputs(model: Model, wanted: str | int | None = None, images: Any =
             "there is no derivative with respect to integers. Explain the part of the model "
             "after the cast or the embedding, keras.Model(layer.output, model.output)."
         )
-    if len(shape) < 2:
+    if not shape:
         raise ModelError(
-            "Expected an input of positions with channels last: (h, w, c), (t, c) or (d, h, w, "
-            f"c). Received: {name!r} of shape {shape}. {_reshaped(inputs)}"
+            "Expected an input of features (f,), or of positions with channels last: (h, w, c), "
+            f"(t, c) or (d, h, w, c). Received: {name!r} of one number for each sample."
         )
     return inputs
-
-
-def _reshaped(inputs: Inputs) -> str:
-    if len(inputs.names) > 1:
-        return "Explain another input."
-    return (
-        "Wrap the model in one that reshapes, keras.Sequential([keras.Input((h, w, c)), "
-        f"keras.layers.Reshape({inputs.shapes[0]}), model])."
-    )
 
 
 def _declared_inputs(model: keras.Model, wanted: str | int | None) -> Inputs:
@@ -191,6 +211,7 @@ def _declared_inputs(model: keras.Model, wanted: str | int | None) -> Inputs:
         tuple(np.dtype(tf.as_dtype(tensor.dtype).as_numpy_dtype) for tensor in flat),
         choose("input", names, wanted),
         batches.pop() if batches else None,
+        True,
     )
 
 
@@ -201,7 +222,13 @@ def _like(model: Model, wanted: str | int | None, images: Any) -> Inputs:
     )
     if not isinstance(images, (Mapping, tuple)):
         explained = choose("input", ["images"], wanted)
-        return Inputs(None, ("images",), ((None,) * _rank(model),), (floating,), explained)
+        spec = find_signature(model)
+        if spec is None:
+            shape: Shape = (None,) * find_rank(model, images)
+            return Inputs(None, ("images",), (shape,), (floating,), explained)
+        dtype = np.dtype(spec.dtype.as_numpy_dtype)
+        shape = tuple(spec.shape[1:])
+        return Inputs(None, ("images",), (shape,), (dtype,), explained, spec.shape[0])
     arrays = [np.asarray(array) for array in keras.tree.flatten(images)]
     names = _names(images, [f"input {i}" for i in range(len(arrays))])
     explained = choose("input", names, wanted)
@@ -244,8 +271,8 @@ def check_others(inputs: Inputs, flat: Sequence[Any]) -> list[Array]:
     checked = list(flat)
     for i, name in enumerate(inputs.names):
         if i != inputs.explained:
-            batch = as_batch(flat[i], inputs.shapes[i], f"input {name!r}")
-            checked[i] = batch.astype(inputs.dtypes[i], copy=False)
+            batch, limits = check_batch(flat[i], inputs.shapes[i], f"input {name!r}")
+            checked[i] = cast_checked(batch, limits, inputs.dtypes[i], f"input {name!r}")
     return checked
 
 
@@ -301,7 +328,9 @@ def make_forward(
     inputs: Inputs,
     output: str | int | None,
 ) -> Forward:
-    """Return the function from flat inputs to the chosen output; an output (n,) becomes (n, 1).
+    """Return the function from flat inputs to the chosen output.
+
+    Arrays after the inputs, such as a region, are ignored.
 
     Parameters
     ----------
@@ -317,34 +346,18 @@ def make_forward(
     known = isinstance(callee, keras.Model)
 
     def forward(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+        arrays = arrays[: len(inputs.names)]
         single = inputs.structure is None
         packed = arrays[0] if single else keras.tree.pack_sequence_as(inputs.structure, [*arrays])
         # The model's state is neither updated nor replaced: a tf.function inside the model would
         # keep the replacement for the caller's own next call.
         with keras.StatelessScope(initialize_variables=False):
-            outputs = callee(packed, training=False) if known else _call(callee, packed)
+            outputs = callee(packed, training=False) if known else call_function(callee, packed)
         flat = keras.tree.flatten(outputs)
         chosen = flat[choose("output", output_names(model, outputs), output)]
         return _as_outputs(chosen)
 
     return forward
-
-
-def _call(function: Callable[..., Any], packed: Any) -> Any:
-    """Call a function; signatures of a SavedModel take their inputs only by name."""
-    positional, named = getattr(function, "structured_input_signature", None) or ((None,), {})
-    by_name = packed if isinstance(packed, Mapping) else {min(named, default=""): packed}
-    try:
-        return function(packed) if positional or not named else function(**by_name)
-    except (TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
-        # Raised by NumPy, .numpy() and predict() for a symbolic tensor.
-        name = getattr(function, "__name__", type(function).__name__)
-        reason = one_line(error, 200)
-        raise ModelError(
-            f"Cannot trace {name}: {reason} Expected a function of TensorFlow operations from a "
-            "batch to outputs, without NumPy, .numpy() or predict(). Pass the Keras model itself, "
-            "or lambda x: model(x)."
-        ) from error
 
 
 def _as_outputs(chosen: Any) -> tf.Tensor:
@@ -358,7 +371,7 @@ def _as_outputs(chosen: Any) -> tf.Tensor:
             "Expected a model or a function that returns floating-point outputs (n, k) or (n,). "
             f"Received: {received}."
         )
-    return tf.expand_dims(tensor, -1) if tensor.shape.rank == 1 else tensor
+    return tensor
 
 
 def _names(structure: Any, otherwise: Sequence[str]) -> tuple[str, ...]:
@@ -366,10 +379,3 @@ def _names(structure: Any, otherwise: Sequence[str]) -> tuple[str, ...]:
     if isinstance(structure, Mapping) and len(structure) == len(otherwise):
         return tuple(keras.tree.flatten({key: key for key in structure}))
     return tuple(otherwise)
-
-
-def _rank(model: Model) -> int:
-    """Return the rank of the input of a model without symbolic inputs."""
-    shapes = getattr(model, "_build_shapes_dict", None) or {}
-    known = [s for s in shapes.values() if isinstance(s, tuple) and len(s) > 1]
-    return len(known[0]) - 1 if len(known) == 1 == len(shapes) else _RANK_OF_AN_IMAGE

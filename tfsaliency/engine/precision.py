@@ -15,8 +15,9 @@ import keras
 import tensorflow as tf
 
 from ..errors import ModelError, TfSaliencyError, one_line
+from .functions import Model
 from .layer_names import named_layers
-from .model_io import Forward, Model, has_visible_layers
+from .model_io import Forward, has_visible_layers
 
 Precision = Literal["bfloat16"]
 PRECISIONS = ("bfloat16",)

@@ -1,73 +1,137 @@
-"""Scores to differentiate, and the classes they score.
-
-The named scores use a Head, which knows the value before a final softmax or sigmoid. It is found in
-the traced graph, so it does not matter how the model is written: with a fused activation, a layer
-or a function call, in a nested or subclassed model.
-"""
+"""Scores to differentiate: one number for each image, of its class."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ..arrays import Array
-from ..errors import ModelError, OpaqueModelError, OptionError, unknown_option
+from ..errors import ModelError, OpaqueModelError, OptionError, TfSaliencyError, one_line
 from ..tables import Table
+from .heads import Head, Meaning
+from .targets import TOP_CLASS
 
 Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-TOP_CLASS = -1
-
-# Ops that may follow the final activation without changing a value.
-_TRANSPARENT_OPS = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")
-_CALL_OPS = ("PartitionedCall", "StatefulPartitionedCall")
+_EXPECTED = (
+    "Expected a score callable (outputs, targets) -> one float per image, (n,), of TensorFlow or "
+    "keras.ops operations on symbolic tensors"
+)
 
 
-class Head(NamedTuple):
-    """The end of a traced model.
+@dataclass(frozen=True, eq=False)
+class OnLogits:
+    """A score of the logits; made by on_logits."""
+
+    function: Score
+
+    def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Return the function's score of the logits."""
+        return self.function(logits, targets)
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityTo:
+    """The cosine similarity of outputs and vectors; made by similarity_to."""
+
+    vectors: Any
+
+    def values(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Return the similarity (n, k) of each image's output (n, d) to each vector (k, d)."""
+        if len(outputs.shape) != 2 or outputs.shape[-1] != self.vectors.shape[-1]:
+            raise OptionError(
+                f"Expected an embedding (n, {self.vectors.shape[-1]}), like the vectors of "
+                f"similarity_to. Received: outputs {outputs.shape}."
+            )
+        vectors = tf.constant(self.vectors, outputs.dtype)
+        unit = [tf.math.l2_normalize(each, axis=-1) for each in (outputs, vectors)]
+        return tf.matmul(unit[0], unit[1], transpose_b=True)
+
+    def __call__(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Return the similarity (n,) of each image's output to the vector of its target."""
+        return _take(self.values(outputs), targets)
+
+
+def on_logits(function: Score) -> Score:
+    """Return a score that gets the logits in place of the model's outputs.
 
     Parameters
     ----------
-    outputs
-        The outputs of the model, (n, k) for a classifier.
-    logits
-        The value before the final softmax or sigmoid; without one, the outputs.
-    activation
-        "softmax", "sigmoid", "none", or "hidden" if the outputs come from a function call that
-        cannot be inspected.
+    function
+        A callable (logits, targets (n,)) -> (n,). The logits are the values before a final softmax
+        or sigmoid, with the shape of the outputs; without one, the outputs.
+
+    Returns
+    -------
+    A score for saliency_map and prepare. Unlike a score of probabilities, it is not rounded away
+    where the network is certain.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(3, activation="softmax")])
+    >>> first_over_second = tfs.on_logits(lambda logits, targets: logits[:, 0] - logits[:, 1])
+    >>> maps = tfs.saliency_map(model, np.ones((1, 4, 4, 3)), score=first_over_second)
+    >>> maps.score
+    'lambda (of the logits)'
     """
-
-    outputs: tf.Tensor
-    logits: tf.Tensor
-    activation: str
-
-
-_ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
-
-
-def widen_head(head: Head) -> Head:
-    """Return the head of a model that computes in 16 bits, with logits and outputs in 32 bits."""
-    logits = tf.cast(head.logits, tf.float32)
-    activation = _ACTIVATIONS.get(head.activation)
-    outputs = tf.cast(head.outputs, tf.float32) if activation is None else activation(logits)
-    return Head(outputs, logits, head.activation)
+    if not callable(function):
+        raise OptionError(
+            "Expected a function (logits, targets) -> (n,). "
+            f"Received: {function!r} (of type {type(function).__name__})."
+        )
+    return OnLogits(function)
 
 
-def find_head(outputs: tf.Tensor) -> Head:
-    """Find the final softmax or sigmoid of a traced model, and the value before it."""
-    op = outputs.op
-    while op.type in _TRANSPARENT_OPS and op.inputs[0].dtype.is_floating:
-        op = op.inputs[0].op
-    if op.type in _CALL_OPS:
-        return Head(outputs, outputs, "hidden")
-    if op.type not in ("Softmax", "Sigmoid") or op.inputs[0].shape[-1] != outputs.shape[-1]:
-        return Head(outputs, outputs, "none")
-    logits = tf.reshape(tf.cast(op.inputs[0], outputs.dtype), tf.shape(outputs))
-    return Head(outputs, tf.ensure_shape(logits, outputs.shape), op.type.lower())
+def similarity_to(vectors: Any) -> Score:
+    """Return the cosine similarity to vectors as a score, for networks that return embeddings.
+
+    Parameters
+    ----------
+    vectors
+        One vector (d,), or k vectors (k, d), such as the embeddings of k texts or photos. The
+        target of an image is the index of a vector; by default, the most similar one.
+
+    Returns
+    -------
+    A score for saliency_map and prepare.
+
+    Raises
+    ------
+    OptionError
+        If vectors are not finite numbers (d,) or (k, d), or one is zero.
+
+    References
+    ----------
+    Radford et al. 2021, arXiv:2103.00020 (CLIP).
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> embed = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
+    ...                           keras.layers.Dense(8), keras.layers.UnitNormalization()])
+    >>> photos = np.random.default_rng(0).uniform(size=(3, 4, 4, 3)).astype("float32")
+    >>> vectors = embed.predict(photos, verbose=0)
+    >>> maps = tfs.saliency_map(embed, photos, score=tfs.similarity_to(vectors))
+    >>> maps.targets
+    array([0, 1, 2], dtype=int32)
+    >>> maps.scores.round(3)
+    array([1., 1., 1.], dtype=float32)
+    """
+    try:
+        array = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
+    except (TypeError, ValueError, RuntimeError):
+        array = np.zeros((0, 0))
+    usable = array.ndim == 2 and array.size and np.isfinite(array).all()
+    if not usable or not np.abs(array).max(axis=-1).all():
+        raise OptionError(
+            "Expected vectors as finite numbers (d,) or (k, d), none of them zero. "
+            f"Received: {getattr(vectors, 'shape', type(vectors).__name__)}."
+        )
+    return SimilarityTo(array)
 
 
 def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
@@ -78,35 +142,40 @@ def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
             "tf.function. Expected layers that can be inspected. Pass a callable as score, for "
             "example lambda outputs, targets: tf.gather(outputs, targets, batch_dims=1)."
         )
-    return _take(head.logits, targets)
+    return _signed(head, head.logits, targets)
 
 
 def _probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
     """Return the output of the final softmax or sigmoid."""
     _require_probabilities(head, "probability")
-    return _take(head.outputs, targets)
+    if head.meaning != "binary":
+        return _take(head.outputs, targets)
+    one = head.outputs[..., 0]
+    return tf.where(_per_position(targets == 1, one), one, 1 - one)
 
 
 def _log_probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
     """Return the logarithm of the probability, computed from the logits."""
     _require_probabilities(head, "log_probability")
-    log = tf.nn.log_softmax if head.activation == "softmax" else tf.math.log_sigmoid
-    return _take(log(head.logits), targets)
+    if head.activation == "softmax":
+        return _take(tf.nn.log_softmax(head.logits), targets)
+    return tf.math.log_sigmoid(_signed(head, head.logits, targets))
 
 
 def _margin(head: Head, targets: tf.Tensor) -> tf.Tensor:
     """Return the logit minus the largest other logit."""
+    if head.meaning == "binary":  # of the two logits 0 and z
+        return _logit(head, targets)
     if head.logits.shape[-1] < 2:
         raise OptionError(
             "score='margin' is the logit minus the largest other logit. Expected a model of at "
             f"least 2 outputs. Received: {head.logits.shape[-1]}. Use score='logit'."
         )
     target = tf.one_hot(targets, head.logits.shape[-1], on_value=True, off_value=False)
-    others = tf.where(target, head.logits.dtype.min, head.logits)
+    others = tf.where(_per_position(target, head.logits), head.logits.dtype.min, head.logits)
     return _logit(head, targets) - tf.reduce_max(others, axis=-1)
 
 
-ScoreName = Literal["logit", "probability", "log_probability", "margin"]
 SCORES: Table[Callable[[Head, tf.Tensor], tf.Tensor]] = Table(
     "score",
     {
@@ -118,147 +187,169 @@ SCORES: Table[Callable[[Head, tf.Tensor], tf.Tensor]] = Table(
 )
 
 
-def check_score(score: str | Score) -> None:
-    """Raise OptionError unless score is a known name or a callable."""
-    if not callable(score):
+def check_score(score: str | Score | None) -> None:
+    """Raise OptionError unless score is None, a known name or a callable."""
+    if score is not None and not callable(score):
         SCORES.named(score)
 
 
-def score_values(score: str | Score, head: Head, targets: tf.Tensor) -> tf.Tensor:
+def score_head(score: str | Score | None, head: Head) -> Head:
+    """Return the head whose outputs a score is about: similarities in place of an embedding."""
+    if not isinstance(score, SimilarityTo):
+        return head
+    values = score.values(head.outputs)
+    return Head(head.returned, values, values, "none", "classes")
+
+
+def score_values(
+    score: str | Score | None, head: Head, targets: tf.Tensor, region: tf.Tensor | None = None
+) -> tf.Tensor:
     """Compute the score (n,) of each image's target.
 
     Parameters
     ----------
     score
-        A key of SCORES, or a callable (outputs, targets (n,)) -> (n,) of the model's outputs.
+        A key of SCORES, None for the logit, or a callable (outputs, targets (n,)) -> (n,) of the
+        outputs as the model returns them.
     head
         The head of the traced model.
     targets
         Class indices, (n,).
+    region
+        The weight of each position (n, positions), for outputs of positions; None for all.
     """
+    if isinstance(score, SimilarityTo):
+        return _take(head.logits, targets)
     if callable(score):
-        values = tf.convert_to_tensor(score(head.outputs, targets))
-        if values.shape.rank != 1 or not values.dtype.is_floating:
-            raise OptionError(
-                "Expected a score callable (outputs, targets) -> one float per image, (n,). "
-                f"Received: shape {values.shape}, dtype {values.dtype.name}."
-            )
-        return values
-    if head.outputs.shape.rank != 2 or head.outputs.shape[-1] is None:
+        return _call_score(score, head, targets)
+    if head.outputs.shape.rank is None or head.outputs.shape[-1] is None:
         raise ModelError(
-            f"score={score!r} needs outputs of shape (n, classes). Received: "
+            f"score={score or 'logit'!r} needs outputs of a known number of classes. Received: "
             f"{head.outputs.shape}. Pass a callable (outputs, targets) -> (n,) as score."
         )
-    return SCORES[score](head, targets)
+    return _pool(SCORES[score or "logit"](head, targets), region)
 
 
-def choose_targets(head: Head, targets: tf.Tensor) -> tf.Tensor:
-    """Replace TOP_CLASS by the model's top class, if the outputs are (n, classes)."""
-    if head.outputs.shape.rank != 2:
+def choose_targets(head: Head, targets: tf.Tensor, region: tf.Tensor | None) -> tf.Tensor:
+    """Replace TOP_CLASS by the model's top class; of several positions, by their mean output."""
+    if head.is_dense and head.meaning == "outputs":
         return targets
-    top = tf.argmax(head.outputs, axis=-1, output_type=targets.dtype)
+    if head.meaning == "binary":  # p above 1/2
+        top = tf.cast(_pool(head.logits[..., 0], region) > 0, targets.dtype)
+    else:
+        top = tf.argmax(_pool(head.outputs, region, 1), axis=-1, output_type=targets.dtype)
     return tf.stop_gradient(tf.where(targets == TOP_CLASS, top, targets))
 
 
-def describe_score(score: str | Score, head: Head) -> str:
+def describe_score(score: str | Score | None, head: Head, region: tf.Tensor | None) -> str:
     """Describe the differentiated score in words, for the result."""
+    if isinstance(score, SimilarityTo):
+        return "cosine similarity"
+    if isinstance(score, OnLogits):
+        name = getattr(score.function, "__name__", type(score.function).__name__)
+        return f"{name.strip('<>')} (of the logits)"
     if callable(score):
         return getattr(score, "__name__", type(score).__name__)
-    if score in ("logit", "margin") and head.activation in ("softmax", "sigmoid"):
-        return f"{score} (before the final {head.activation})"
-    return score
+    if score is None and head.meaning in ("outputs", "vector"):
+        words, notes = "output", []
+    else:
+        words = score or "logit"
+        ends = words in ("logit", "margin") and head.activation in ("softmax", "sigmoid")
+        notes = [f"before the final {head.activation}"] if ends else []
+        if head.meaning == "binary" and words != "probability":
+            notes += ["minus that for class 0"] if words != "log_probability" else []
+    if head.is_dense:
+        notes.append(f"mean of {'all positions' if region is None else 'the region'}")
+    return f"{words} ({'; '.join(notes)})" if notes else words
 
 
-def resolve_targets(targets: Any, n: int, class_names: Sequence[str] | None = None) -> Array:
-    """Return one class index per image, (n,) int32; TOP_CLASS for targets of None.
+def require_score(meaning: Meaning, classes: int | None, targets_given: bool) -> None:
+    """Raise OptionError if outputs are explained without a score, and nobody knows what they mean.
 
     Parameters
     ----------
-    targets
-        None (each image's top class), an int, a class name, or one of these per image.
-    n
-        The number of images.
-    class_names
-        The class names in the order of the model's outputs, required for targets by name. The
-        search ignores case, and takes spaces and underscores as equal.
-
-    Raises
-    ------
-    OptionError
-        If a name is unknown or ambiguous, or targets are not integers or of a wrong number.
+    meaning, classes
+        The meaning and number of the model's outputs.
+    targets_given
+        Whether the caller says which output to explain.
     """
-    if isinstance(targets, (list, tuple)):
-        listed = list(targets)
-    elif getattr(targets, "shape", ()) != ():
-        listed = list(np.asarray(targets).reshape(-1))
+    several = classes is None or classes > 1
+    if meaning == "vector":
+        found = f"outputs of unit length, as of an embedding, in {classes} dimensions"
+    elif meaning == "outputs" and several and not targets_given:
+        found = f"{classes or 'several'} outputs, neither probabilities nor logits of a known loss"
     else:
-        listed = [targets] * n
-    if len(listed) != n:
-        raise OptionError(
-            f"Expected one target, or one for each of {n} images. Received: {len(listed)}."
-        )
-    return np.array([_class_index(target, class_names) for target in listed], dtype=np.int32)
-
-
-def check_class_names(class_names: Sequence[str] | None, classes: int | None) -> None:
-    """Raise OptionError unless there is one class name for each output of the model."""
-    if class_names is None or classes is None:
         return
-    listed = [] if isinstance(class_names, (str, dict)) else list(class_names)
-    if len(listed) != classes or not all(isinstance(name, str) for name in listed):
-        raise OptionError(
-            f"Expected class_names as a list of {classes} names, one for each output of the model. "
-            f"Received: {type(class_names).__name__} of {len(class_names)}."
-        )
-
-
-def check_targets_in_range(targets: Array, classes: int | None) -> None:
-    """Raise OptionError if the model has no output for a target."""
-    bad = sorted({int(t) for t in targets if t != TOP_CLASS and t >= (classes or np.inf)})
-    if bad:
-        raise OptionError(
-            f"Target out of range. Expected a class index below {classes}, the number of the "
-            f"model's outputs. Received: {', '.join(map(str, bad))}."
-        )
-
-
-def _class_index(target: Any, class_names: Sequence[str] | None) -> int:
-    if target is None:
-        return TOP_CLASS
-    if isinstance(target, str):
-        return _index_of_name(target, class_names)
-    try:
-        index = -1 if isinstance(target, (bool, np.bool_)) else operator.index(target)
-    except TypeError:
-        index = -1
-    if 0 <= index <= np.iinfo(np.int32).max:
-        return index
     raise OptionError(
-        "Expected a target as None, a class index, a class name, or one of these per image. "
-        f"Received: {target!r} (of type {type(target).__name__})."
+        f"Expected score=, because the outputs of the model do not say what to explain. Received: "
+        f"{found}. If they are logits of classes, pass score='logit'; if one output is meant, its "
+        "index as targets= with score='logit'; for an embedding, "
+        "score=tfsaliency.similarity_to(vectors)."
     )
 
 
-def _index_of_name(name: str, class_names: Sequence[str] | None) -> int:
-    if class_names is None:
+def _call_score(score: Score, head: Head, targets: tf.Tensor) -> tf.Tensor:
+    name = getattr(score, "__name__", type(score).__name__)
+    if isinstance(score, OnLogits):
+        if head.activation == "hidden":
+            _logit(head, targets)  # raises
+        single = head.returned.shape.rank == 1
+        given = head.logits[:, 0] if single else head.logits
+    else:
+        given = head.returned
+    try:
+        returned = score(given, targets)
+    except TfSaliencyError:
+        raise
+    except Exception as error:  # of the caller's function
         raise OptionError(
-            f"The target {name!r} is a class name. Expected class_names=, the names in the order "
-            "of the model's outputs, or the class index as an int."
+            f"The score {name} raised {type(error).__name__}: {one_line(error, 200)} {_EXPECTED}, "
+            f"here outputs {given.shape} and targets {targets.shape}."
+        ) from error
+    try:
+        values = tf.convert_to_tensor(returned)
+    except (TypeError, ValueError):
+        values = None
+    if values is None:
+        raise OptionError(f"{_EXPECTED}. Received: {name} returned {returned!r:.100}.")
+    n, fixed = values.shape[:1].as_list() if values.shape.rank else [None], head.outputs.shape[0]
+    if values.shape.rank != 1 or not values.dtype.is_floating or n[0] != fixed is not n[0]:
+        raise OptionError(
+            f"{_EXPECTED}. Received: shape {values.shape}, dtype {values.dtype.name}."
         )
-    found = [index for index, each in enumerate(class_names) if _plain(each) == _plain(name)]
-    if not found:
-        raise unknown_option("class name", name, class_names)
-    if len(found) > 1:
-        raise OptionError(f"The class name {name!r} stands for classes {found}. Pass the index.")
-    return found[0]
+    return values
 
 
-def _plain(name: str) -> str:
-    return str(name).replace("_", " ").casefold()
+def _signed(head: Head, values: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Return the values of targets; of a single sigmoid, minus the value for class 0."""
+    if head.meaning != "binary":
+        return _take(values, targets)
+    one = values[..., 0]
+    return tf.where(_per_position(targets == 1, one), one, -one)
+
+
+def _per_position(of_image: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Give a tensor (n,) or (n, classes) axes of size 1 for the positions of values."""
+    for _ in range(len(values.shape) - len(of_image.shape)):
+        of_image = tf.expand_dims(of_image, 1)
+    return of_image
+
+
+def _pool(values: tf.Tensor, region: tf.Tensor | None, kept: int = 0) -> tf.Tensor:
+    """Return the mean of values (n, positions, ...) over a region, but for the last `kept` axes."""
+    axes = list(range(1, len(values.shape) - kept))
+    if not axes:
+        return values
+    if region is None:
+        return tf.reduce_mean(values, axes)
+    weights = tf.cast(region, values.dtype)
+    weights /= tf.reduce_sum(weights, axes, keepdims=True)
+    return tf.reduce_sum(values * (weights[..., tf.newaxis] if kept else weights), axes)
 
 
 def _take(values: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    return tf.gather(values, targets, batch_dims=1)
+    """Return the values (n, ...) of targets (n,), classes on the last axis."""
+    return tf.gather(values, targets, axis=-1, batch_dims=1)
 
 
 def _require_probabilities(head: Head, score: str) -> None:

@@ -5,6 +5,7 @@ They are the edges of the image, the image times noise, noise alone, and a cente
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..similarity import SIMILARITIES
+from ..similarity.protocol import as_pictures
 from ..statistics import nanmean
 from ..tables import Table
 
@@ -54,13 +56,25 @@ class ExplainedBy:
 
 
 def edge_map(images: Array) -> Array:
-    """Return the magnitude of the Sobel gradient of images (n, h, w, c), summed over channels."""
-    padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    rows = padded[:, 2:] - padded[:, :-2]
-    columns = padded[:, :, 2:] - padded[:, :, :-2]
-    down = rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
-    across = columns[:, :-2] + 2 * columns[:, 1:-1] + columns[:, 2:]
-    return np.hypot(down, across).sum(axis=-1)
+    """Return the magnitude of the Sobel gradient of images (n, ..., c), summed over channels."""
+    axes = range(1, images.ndim - 1)
+    margins = [(0, 0), *((1, 1) for _ in axes), (0, 0)]
+    padded = np.pad(images.astype(np.float64), margins, mode="reflect")
+    slopes = []
+    for axis in axes:
+        slope = _shifted(padded, axis, 1) - _shifted(padded, axis, -1)
+        for other in axes:
+            if other != axis:
+                before, here, after = (_shifted(slope, other, step) for step in (-1, 0, 1))
+                slope = before + 2 * here + after
+        slopes.append(slope)
+    return np.asarray(functools.reduce(np.hypot, slopes, np.zeros(()))).sum(axis=-1)
+
+
+def _shifted(array: Array, axis: int, step: int) -> Array:
+    """Return an array without both ends of an axis, moved by a step of -1, 0 or 1 along it."""
+    size = array.shape[axis]
+    return np.take(array, np.arange(1 + step, size - 1 + step), axis)
 
 
 def _times_noise(images: Array, rng: np.random.Generator) -> Array:
@@ -112,19 +126,22 @@ def compare_with_controls(
     Parameters
     ----------
     maps
-        Attributions of the trained network, (n, h, w, c), by method.
+        Attributions of the trained network, (n, h, w, c), by method; also of sequences, volumes
+        and features.
     images
-        The preprocessed images, (n, h, w, c).
+        The preprocessed images, likewise.
     spearman
         The mean correlation of trained and randomized maps, by method.
     """
     rng = np.random.default_rng(0)
+    images = images[..., np.newaxis] if images.ndim == 2 else images  # (n, f)
     first, second = (_times_noise(images, rng) for _ in range(2))
-    edges, noise, other = (_features(m) for m in (edge_map(images), first, second))
+    controls = edge_map(images)[..., np.newaxis], first, second
+    edges, noise, other = (_features(as_pictures(m)) for m in controls)
     between = _mean(noise, other)
     explained = {}
     for method, attributions in maps.items():
-        own = _features(attributions)
+        own = _features(as_pictures(attributions))
         alike = bool(abs(between - spearman[method]) <= _ALIKE)
         explained[method] = ExplainedBy(
             _mean(own, edges), _mean(own, noise), between, spearman[method], alike
@@ -133,8 +150,7 @@ def compare_with_controls(
 
 
 def _features(maps: Array) -> Array:
-    attributions = maps if maps.ndim == 4 else maps[..., np.newaxis]
-    return _SPEARMAN.features(_SPEARMAN.preparation(attributions), (None,))
+    return _SPEARMAN.features(_SPEARMAN.preparation(maps), (None,))
 
 
 def _mean(a: Array, b: Array) -> float:

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, ReductionName, batches
+from ..arrays import Array, batches
 from ..diagnostics import OnProblem, check_on_problem
-from ..engine.model_io import Model
-from ..engine.scores import Score, ScoreName
+from ..engine.functions import Model
+from ..engine.scores import Score
 from ..errors import ImageError, OptionError, check_int
 from ..maps import Options, explain, resolve_reductions
-from ..methods.table import DEFAULT_METHODS, MethodsArgument, resolve_methods
+from ..methods.table import MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
 from ..synthetic.shapes import GroundTruth
+from ..tables import DEFAULT_METHODS, ReductionName, ScoreName
 from .controls import CONTROLS, Control
 from .localization import METRICS, check_masks
 from .result import CHANCE, Evaluation

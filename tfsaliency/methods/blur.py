@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from ..errors import OptionError
+
 _NARROW = 0.01  # pixels; a narrower Gaussian does not blur
 _TAILS = 6.0  # standard deviations; what lies beyond is negligible
 
 
 def blurred(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-    """Return images (k, ..., c) convolved with a Gaussian of sigma pixels, zero-padded."""
+    """Return images (k, ..., c) convolved with a Gaussian of sigma pixels, zero-padded.
+
+    Raises
+    ------
+    OptionError
+        If there are no positions.
+    """
+    if images.shape.rank < 3:
+        raise OptionError(
+            "Expected images, sequences or volumes to blur. Received: features "
+            f"{images.shape[1:]}, which have no neighbors. Use another baseline or method."
+        )
     for axis in range(1, images.shape.rank - 1):
         wide = images.dtype if images.dtype.size > tf.float32.size else tf.float32
         weights = tf.cast(_gaussian(tf.shape(images)[axis], tf.cast(sigma, wide)), images.dtype)

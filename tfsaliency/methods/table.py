@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-from ..arrays import ReductionName, resolve_reduction
+from ..arrays import resolve_reduction
 from ..errors import OptionError
-from ..tables import Table, by_name, first_line
+from ..tables import MethodName, ReductionName, Table, by_name, first_line
 from .blur_ig import BlurIG
 from .cam import CAM, check_layer
 from .cell_grids import CellGrid
@@ -40,27 +40,6 @@ __all__ = [
     "Site",
     "SmoothGrad",
     "rect_grad_at",
-]
-
-MethodName = Literal[
-    "gradient",
-    "guided_backprop",
-    "zeiler_fergus",
-    "rect_grad",
-    "input_x_gradient",
-    "smooth_grad",
-    "smooth_grad_squared",
-    "var_grad",
-    "integrated_gradients",
-    "expected_gradients",
-    "blur_ig",
-    "guided_ig",
-    "grad_cam",
-    "grad_cam_plus_plus",
-    "layer_cam",
-    "hires_cam",
-    "xgrad_cam",
-    "guided_grad_cam",
 ]
 
 
@@ -184,7 +163,6 @@ METHODS: Table[Method] = Table(
 )
 
 # The default methods of evaluate and the command line; each takes one backward pass.
-DEFAULT_METHODS = ("gradient", "guided_backprop", "zeiler_fergus")
 
 
 def resolve_methods(methods: MethodsArgument) -> tuple[Method, ...]:
@@ -230,6 +208,19 @@ def with_layer(methods: Sequence[Method], layer: Any) -> tuple[Method, ...]:
             f"Received: layer={layer!r} with {', '.join(m.name for m in methods)}."
         )
     return tuple(replace(m, composition=_at_layer(m.composition, layer)) for m in methods)
+
+
+def uses_layer(method: Method) -> bool:
+    """Return whether a method is or contains a class activation map."""
+    return _contains_cam(method.composition)
+
+
+def _contains_cam(part: Any) -> bool:
+    if isinstance(part, CAM):
+        return True
+    if not is_dataclass(part) or isinstance(part, type):
+        return False
+    return any(_contains_cam(getattr(part, each.name)) for each in fields(part) if each.init)
 
 
 def _takes_layer(method: Method) -> bool:

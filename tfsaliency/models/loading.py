@@ -8,18 +8,19 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import keras
 import numpy as np
 
 from ..arrays import Array
 from ..errors import ModelError, WeightsError, one_line, unknown_option
+from ..tables import PreprocessMode
 from . import efficientnet_lite, squeezenet
 
 Preprocess = Callable[[Array], Any]
 
-PREPROCESS_MODES = ("none", "unit", "caffe", "tf", "torch")
+PREPROCESS_MODES: tuple[PreprocessMode, ...] = get_args(PreprocessMode)
 _FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
 _OWN = {
     "squeezenet": (squeezenet.SqueezeNet, squeezenet.preprocess_input),
@@ -119,7 +120,7 @@ def _read_model(path: Path, weights: str | None) -> keras.Model:
             f"{path}: is not a .keras file. Expected a file that model.save(path) wrote."
         )
     try:
-        return keras.saving.load_model(path, compile=False)
+        return _with_loss_if_known(path)
     except Exception as error:  # h5py, zipfile, json and layers raise various errors
         unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
         if unknown:
@@ -131,6 +132,16 @@ def _read_model(path: Path, weights: str | None) -> keras.Model:
             f"{path}: cannot be loaded as a Keras model ({one_line(error)}). "
             "Expected a file that model.save(path) wrote, without custom layers."
         ) from error
+
+
+def _with_loss_if_known(path: Path) -> keras.Model:
+    """Load a model with its loss, which tells what the outputs mean; without one it cannot load."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return keras.saving.load_model(path)
+        except Exception:  # a custom loss, metric or optimizer
+            return keras.saving.load_model(path, compile=False)
 
 
 def _of_copy(function: Preprocess) -> Preprocess:

@@ -1,13 +1,16 @@
-"""Input ranges of well-known networks, to detect wrong preprocessing."""
+"""Input ranges on which networks were trained, to detect wrong preprocessing."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
+
+from ..arrays import Array
 
 # The range of a photo's values after each preprocessing.
 _CAFFE = (-123.68, 255.0 - 103.939)
@@ -33,14 +36,66 @@ _RANGES: dict[str, tuple[float, float]] = {
     r"efficientnet_lite0": _LITE,
 }
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
+# Layers that keep the range of values.
+_KEEPING = (
+    keras.layers.InputLayer,
+    keras.layers.Identity,
+    keras.layers.CenterCrop,
+    keras.layers.Cropping2D,
+    keras.layers.Resizing,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Permute,
+    keras.layers.Reshape,
+    keras.layers.Dropout,
+    keras.layers.GaussianNoise,
+)
+_STANDARD = (_RAW, (0.0, 1.0), (-1.0, 1.0))
+_NEAR = 0.02  # of the range
+_MARGIN = 0.1  # of the range
+_DEVIATIONS, _REACH = 2.0, 8.0  # standard deviations of a Normalization: usual, and beyond
 
 
-def find_trained_range(model: Any, index: int = 0) -> tuple[float, float] | None:
+class TrainedRange(NamedTuple):
+    """The values on which a network was trained.
+
+    Parameters
+    ----------
+    low, high
+        The usual range.
+    margin
+        Distance from it at which values are unusual.
+    """
+
+    low: float
+    high: float
+    margin: float
+
+
+class _Affine(NamedTuple):
+    """The function scale * x + offset of the values of an image, for each channel or all."""
+
+    scale: Array
+    offset: Array
+
+    def then(self, scale: Any, offset: Any) -> _Affine:
+        """Return this function followed by another."""
+        return _Affine(self.scale * np.asarray(scale), self.offset * scale + np.asarray(offset))
+
+    def before(self, low: Any, high: Any, margin: Any) -> TrainedRange | None:
+        """Return the range of values before the function, for a range behind it."""
+        if not np.all(self.scale):
+            return None
+        ends = [(np.asarray(end) - self.offset) / self.scale for end in (low, high)]
+        width = np.max(np.abs(np.asarray(margin) / self.scale))
+        return TrainedRange(float(np.min(ends)), float(np.max(ends)), float(width))
+
+
+def find_trained_range(model: Any, index: int = 0) -> TrainedRange | None:
     """Return the range of values on which a model was trained; None if unknown.
 
-    It knows the networks of this package and of keras.applications, and models that pass their
-    input to one of these unchanged. Networks are identified by their names, so a network that was
-    retrained on another range is not detected.
+    It is known for the networks of this package and of keras.applications, and from the Rescaling
+    and Normalization layers at the start of a model, also in front of these networks. Networks are
+    identified by their names, so one that was retrained on another range is not detected.
 
     Parameters
     ----------
@@ -49,16 +104,49 @@ def find_trained_range(model: Any, index: int = 0) -> tuple[float, float] | None
     index
         The index of the input.
 
-    >>> find_trained_range(keras.applications.MobileNetV2(weights=None))
+    >>> find_trained_range(keras.applications.MobileNetV2(weights=None))[:2]
     (-1.0, 1.0)
+    >>> find_trained_range(keras.Sequential([keras.Input((8, 8, 3)),
+    ...                                      keras.layers.Rescaling(1 / 255)]))[:2]
+    (0.0, 255.0)
     """
-    for candidate in _candidates(model, index):
-        if not isinstance(candidate, keras.Model):
-            continue
-        values = _of_name(candidate.name.lower())
-        if values is not None:
-            scales = any(isinstance(layer, _SCALING) for layer in candidate.layers)
-            return values if scales or values != _RAW else None
+    applied = _Affine(np.ones(()), np.zeros(()))
+    for layer in _first_layers(model, index):
+        if isinstance(layer, keras.Model):
+            values = _of_name(layer.name.lower())
+            if values is None:
+                continue
+            scales = any(isinstance(inner, _SCALING) for inner in layer.layers)
+            known = scales or values != _RAW
+            return applied.before(*values, _MARGIN * (values[1] - values[0])) if known else None
+        if isinstance(layer, keras.layers.Rescaling):
+            applied = applied.then(layer.scale, layer.offset)
+        elif isinstance(layer, keras.layers.Normalization):
+            return _of_normalization(layer, applied)
+        elif not isinstance(layer, _KEEPING) and not type(layer).__name__.startswith("Random"):
+            break
+    return None if (applied.scale == 1).all() else _standard(applied)
+
+
+def _of_normalization(layer: Any, applied: _Affine) -> TrainedRange | None:
+    """Return the range of a few standard deviations around the mean of a Normalization."""
+    if layer.mean is None or layer.invert:
+        return None
+    mean, deviation = np.ravel(layer.mean), np.sqrt(np.ravel(layer.variance))
+    if not deviation.all():
+        return None
+    usual = _DEVIATIONS * deviation
+    return applied.before(mean - usual, mean + usual, _REACH * deviation)
+
+
+def _standard(applied: _Affine) -> TrainedRange | None:
+    """Return the usual range of images that a function takes to another usual range."""
+    for low, high in _STANDARD:
+        ends = applied.scale * low + applied.offset, applied.scale * high + applied.offset
+        for standard in _STANDARD:
+            near = _NEAR * (standard[1] - standard[0])
+            if all(np.abs(e - s).max() < near for e, s in zip(ends, standard, strict=True)):
+                return TrainedRange(low, high, _MARGIN * (high - low))
     return None
 
 
@@ -68,17 +156,30 @@ def _of_name(name: str) -> tuple[float, float] | None:
     return next(found, None)
 
 
-def _candidates(model: Any, index: int) -> Iterator[Any]:
+def _first_layers(model: Any, index: int) -> Iterator[Any]:
+    """Yield a model and the layers that change its input one after the other, also nested ones."""
+    if not isinstance(model, keras.Model):
+        return
     yield model
-    yield from _fed_directly(model, index)
+    for layer in _chain(model, index):
+        if isinstance(layer, keras.Model):
+            yield from _first_layers(layer, 0)
+        else:
+            yield layer
 
 
-def _fed_directly(model: Any, index: int) -> list[Any]:
-    """Return the nested models that receive one of the model's inputs unchanged."""
+def _chain(model: keras.Model, index: int) -> Iterator[Any]:
+    """Yield the layers through which an input goes, up to the first fork."""
     if isinstance(model, keras.Sequential):
-        return model.layers[:1]
-    inputs = (getattr(model, "inputs", None) or [])[index : index + 1]
+        yield from model.layers
+        return
+    tensors = (getattr(model, "inputs", None) or [])[index : index + 1]
     # The nodes of this model; a layer may also have nodes in others.
-    rows = getattr(model, "_nodes_by_depth", {}).values()
-    nodes = [node for row in rows for node in row]
-    return [n.operation for n in nodes if any(t is i for t in n.input_tensors for i in inputs)]
+    nodes = [node for row in getattr(model, "_nodes_by_depth", {}).values() for node in row]
+    while len(tensors) == 1:
+        users = [n for n in nodes if any(t is tensors[0] for t in n.input_tensors)]
+        if len(users) != 1:
+            yield from (user.operation for user in users if isinstance(user.operation, keras.Model))
+            return
+        yield users[0].operation
+        tensors = list(users[0].output_tensors)

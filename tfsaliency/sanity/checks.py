@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from ..diagnostics import OnProblem, report
-from ..engine.model_io import Model
-from ..engine.scores import Score, ScoreName
+from ..engine.functions import Model
+from ..engine.scores import Score
 from ..errors import ModelError
 from ..methods.table import MethodsArgument
 from ..prepared import Prepared, Preprocess
 from ..similarity import SimilaritiesArgument
+from ..tables import RandomizerName, ScoreName
 from .comparison import Variant
 from .plans import Plan
-from .randomizers import Randomizer, RandomizerName, resolve_randomizer
+from .randomizers import Randomizer, resolve_randomizer
 from .result import SanityResult, StepRecord
 from .run import (
     Settings,
@@ -37,13 +38,14 @@ def sanity_check(
     *,
     plan: Plan = "cascade",
     randomizer: RandomizerName | Randomizer = "initializer",
-    similarities: SimilaritiesArgument = ("spearman", "ssim"),
+    similarities: SimilaritiesArgument | None = None,
     seeds: int | Sequence[int] = 4,
     targets: Any = None,
     score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
     retarget: bool = False,
     baseline: float = 0.0,
+    region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
     verbose: int = 1,
@@ -56,8 +58,9 @@ def sanity_check(
     Parameters
     ----------
     images
-        Images (n, h, w, c) as for saliency_map: at least 8, of different things.
-    model, methods, targets, score, preprocess, batch_size, on_problem
+        Images (n, h, w, c), sequences, volumes or features as for saliency_map: at least 8, of
+        different things.
+    model, methods, targets, score, preprocess, region, batch_size, on_problem
         As for saliency_map.
     plan
         The layers that get new weights: "cascade" (at step k, the last k layers with weights),
@@ -65,13 +68,16 @@ def sanity_check(
         "all" (one step), or a list with one layer name, or a tuple of names, for each step. The
         name "outer/inner" is a layer inside another; "outer" stands for all layers inside.
     randomizer
-        Draws the new weights: a key of RANDOMIZERS or a Randomizer. Initializers reset the moving
+        Draws the new weights: a key of RANDOMIZERS or a Randomizer. A layer that cannot be rebuilt
+        from its config, so that its initializers are not known, is drawn by "matched" instead;
+        `settings` of the result names it. Initializers reset the moving
         statistics of batch normalizations, the other randomizers keep them; `settings` of the
         result records which.
     similarities
-        Keys of SIMILARITIES, or Similarity objects, to report beside the verdict. "spearman" is
-        always computed. For eMPRT (Hedstroem et al. 2023), use "emprt" with plan="all"; for sMPRT,
-        use methods=SmoothGrad(samples=50, noise=0.1) with plan="all".
+        Keys of SIMILARITIES, or Similarity objects, to report beside the verdict; by default,
+        "spearman", and "ssim" for images. "spearman" is always computed. For eMPRT (Hedstroem et
+        al. 2023), use "emprt" with plan="all"; for sMPRT, use methods=SmoothGrad(samples=50,
+        noise=0.1) with plan="all".
     seeds
         The number of random networks per step, or a list of seeds.
     retarget
@@ -111,7 +117,7 @@ def sanity_check(
     does not depend
     """
     inputs = check_inputs(
-        model, images, methods, targets, score, preprocess, batch_size, on_problem
+        model, images, methods, targets, score, preprocess, batch_size, on_problem, region
     )
     settings = Settings(similarities, baseline, verbose)
     drawn_by = resolve_randomizer(randomizer)
@@ -125,11 +131,12 @@ def random_logit_check(
     images: Any,
     methods: MethodsArgument = "gradient",
     *,
-    similarities: SimilaritiesArgument = ("spearman", "ssim"),
+    similarities: SimilaritiesArgument | None = None,
     seeds: int | Sequence[int] = 4,
     targets: Any = None,
     score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
+    region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
     verbose: int = 1,
@@ -143,7 +150,7 @@ def random_logit_check(
     ----------
     images
         Images (n, h, w, c) as for saliency_map.
-    model, methods, targets, score, preprocess, batch_size, on_problem
+    model, methods, targets, score, preprocess, region, batch_size, on_problem
         As for saliency_map.
     similarities, seeds, verbose
         As for sanity_check.
@@ -172,7 +179,7 @@ def random_logit_check(
     does not depend
     """
     inputs = check_inputs(
-        model, images, methods, targets, score, preprocess, batch_size, on_problem
+        model, images, methods, targets, score, preprocess, batch_size, on_problem, region
     )
     classes, own = inputs.trace.classes, inputs.trained.targets
     if classes is None or classes < 2:

@@ -24,7 +24,7 @@ from ..methods.table import Method
 from ..prepared import Prepared
 from ..saliency_maps import SaliencyMaps
 from ..similarity import RESERVED, Similarity
-from ..similarity.protocol import Mask, absolute
+from ..similarity.protocol import Mask, absolute, as_pictures
 from .verdict import compare_maps, normalize_maps
 
 COSINE, SIGNED = RESERVED
@@ -136,12 +136,12 @@ def compare(
     verbose
         Whether to show a progress bar.
     """
-    differs = np.any(inputs.batch.preprocessed != baseline, axis=-1)
+    differs = np.any(as_pictures(inputs.batch.preprocessed) != baseline, axis=-1)
     # If all pixels differ, both numbers are the same.
     masks: tuple[Mask, ...] = (None,) if differs.all() else (None, differs)
     plain = tuple(similarity.name for similarity in similarities)
     names = (COSINE, SIGNED, *plain, *(f"{name} (x != {baseline:g})" for name in plain))
-    trained = list(inputs.trained.maps.values())
+    trained = [as_pictures(maps) for maps in inputs.trained.maps.values()]
     meters = [_meter(maps, similarities, masks) for maps in trained]
     shape = (len(meters), steps, len(names), len(trained[0]), seeds)
     values, chance = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -178,7 +178,7 @@ def _run_variants(
     with ThreadPoolExecutor(1) as background:
         recording: Future[None] | None = None
         for done, variant in enumerate(variants, start=1):
-            every = inputs.attributions(variant.weights, variant.targets)
+            every = [*map(as_pictures, inputs.attributions(variant.weights, variant.targets))]
             if recording:
                 recording.result()
             recording = background.submit(record, variant, every)

@@ -17,11 +17,12 @@ from ..arrays import Array
 from ..diagnostics import OnProblem, check_on_problem, report
 from ..engine.build import outputs_differ
 from ..engine.gradients import Trace
-from ..engine.scores import Score, ScoreName
+from ..engine.scores import Score
 from ..errors import ModelError, OptionError, check_int
 from ..methods.table import METHODS, MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, prepare
 from ..similarity import SimilaritiesArgument, resolve_similarities
+from ..tables import ScoreName
 from .comparison import Inputs, Variant
 from .result import SanityResult, StepRecord
 from .run import (
@@ -171,7 +172,7 @@ def data_randomization_check(
     *,
     permuted: keras.Model | Sequence[keras.Model] | PermutedLabelModels | None = None,
     data: tuple[Any, Any] | None = None,
-    similarities: SimilaritiesArgument = ("spearman", "ssim"),
+    similarities: SimilaritiesArgument | None = None,
     targets: Any = None,
     score: ScoreName | Score | None = None,
     preprocess: Preprocess | None = None,
@@ -232,7 +233,8 @@ def data_randomization_check(
     depends on the labels
     """
     check_on_problem(on_problem)
-    methods, similarities = resolve_methods(methods), resolve_similarities(similarities)
+    methods = resolve_methods(methods)
+    similarities = None if similarities is None else resolve_similarities(similarities)
     _check_choice(model, permuted, data)
     words = {"check": "data randomization: networks that learned permuted labels"}
     if data is not None:

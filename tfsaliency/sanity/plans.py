@@ -8,18 +8,18 @@ and never assigned to.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import keras
 
 from ..arrays import Array
 from ..engine.model_io import has_visible_layers
 from ..errors import OptionError, unknown_option
+from ..tables import PlanName
 from .randomizers import Drawn
 from .units import Unit
 
-PlanName = Literal["cascade", "bottom_up", "independent", "all"]
-PLANS = ("cascade", "bottom_up", "independent", "all")
+PLANS: tuple[PlanName, ...] = get_args(PlanName)
 Plan = PlanName | str | Sequence[str | Sequence[str]]
 
 

@@ -10,7 +10,8 @@ import keras
 
 from ..engine.model_io import has_visible_layers
 from ..errors import ModelError, OptionError, unknown_option
-from .randomizers import Randomizer, RandomizerName, draw_weights, normal, resolve_randomizer
+from ..tables import RandomizerName
+from .randomizers import Randomizer, draw_weights, normal, resolve_randomizer
 from .rebuild import copy_layer
 from .units import Unit, list_units
 

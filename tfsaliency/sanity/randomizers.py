@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import OptionError
 from ..tables import Table
-from .rebuild import SEEDS, build_anew, reseed, run_isolated
+from .rebuild import SEEDS, RebuildError, build_anew, reseed, run_isolated
 from .units import Unit, own_weights
 
 
@@ -184,7 +184,7 @@ def _initializer(unit: Unit, rng: np.random.Generator) -> list[Array | None]:
     fresh = build_anew(unit.layer, seed)
     weights = [weight for kind in own_weights(fresh) for weight in kind]
     if [tuple(w.shape) for w in weights] != [tuple(w.shape) for w in unit.weights]:
-        raise OptionError(
+        raise RebuildError(
             f"The layer {unit.path!r}, rebuilt from its config, has other weights than before. "
             "Expected get_config to describe it, and get_build_config if build() takes more than "
             "a shape. Use randomizer='matched', which needs neither."
@@ -231,9 +231,6 @@ matched = _by_tensor("matched", _matched)
 initializer = Randomizer("initializer", _initializer)
 he = Randomizer("he", _he)
 
-RandomizerName = Literal[
-    "normal", "truncated_normal", "initializer", "permutation", "matched", "he"
-]
 _DESCRIPTIONS = {
     "normal": "N(0, 0.01^2), biases too, as in the MATLAB original",
     "truncated_normal": "N(0, 0.01^2), truncated at 2 standard deviations, as Adebayo et al.",

@@ -21,6 +21,10 @@ _CANNOT = (TypeError, ValueError, NotImplementedError, AttributeError)
 SEEDS = 2**31 - 1
 
 
+class RebuildError(OptionError):
+    """A layer cannot be rebuilt from its config, so its own initializers are not known."""
+
+
 def copy_layer(layer: Any) -> Any:
     """Copy a layer or model by Keras's saving format; a copied model is not compiled.
 
@@ -74,7 +78,7 @@ def build_anew(layer: keras.layers.Layer, seed: int) -> keras.layers.Layer:
     try:
         return run_isolated(built, seed)
     except _CANNOT as error:
-        raise OptionError(
+        raise RebuildError(
             f"Cannot rebuild the layer {layer.name!r} to use its own initializers "
             f"({_last_words(error)}). Expected a layer with get_config. Use "
             "randomizer='matched' or 'permutation', which need no config."

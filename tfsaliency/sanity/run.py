@@ -13,23 +13,29 @@ import numpy as np
 
 from ..arrays import Array, to_storable
 from ..diagnostics import Problem, Problems, check_on_problem, raise_problems
-from ..engine.model_io import Model
-from ..engine.scores import TOP_CLASS, Score, ScoreName
+from ..engine.functions import Model
+from ..engine.scores import Score
+from ..engine.targets import TOP_CLASS
 from ..errors import ModelError, OptionError
 from ..evaluation.controls import compare_with_controls
 from ..maps import Options, explain
 from ..methods.table import MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
-from ..similarity import SIMILARITIES, resolve_similarities
+from ..similarity import SIMILARITIES, Similarity, resolve_similarities
+from ..similarity.protocol import as_pictures
 from ..statistics import nanmean
+from ..tables import ScoreName
 from .comparison import COSINE, SIGNED, Comparison, Inputs, Variant, compare
 from .plans import Plan, Step, assemble_weights, order_by_use, plan_steps
-from .randomizers import Drawn, Randomizer, draw_weights
+from .randomizers import RANDOMIZERS, Drawn, Randomizer, draw_weights
+from .rebuild import RebuildError
 from .result import SanityResult, Shown, StepRecord
 from .units import Unit, list_units
 from .verdict import CHANCE_LIMIT, INCONCLUSIVE, PARAMETERS, Verdict, decide
 
 _IMAGE_AXES = 4
+_NAMED = 3  # layers
+_DEFAULT = ("spearman", "ssim")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +68,12 @@ def check_inputs(
     preprocess: Preprocess | None,
     batch_size: int,
     on_problem: str,
+    region: Any = None,
 ) -> Inputs:
     """Check the arguments of sanity_check, and compute the maps of the trained network."""
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
-    batch = prepared.check(images)
-    if batch.images.ndim != _IMAGE_AXES:
-        raise OptionError(
-            "Expected images (n, h, w, c), because similarities compare two-dimensional maps. "
-            f"Received: {batch.images.shape}."
-        )
+    batch = prepared.check(images, region)
     raise_problems(batch.problems, check_on_problem(on_problem))
     options = Options(
         targets, None, batch_size, "ignore"
@@ -113,6 +115,12 @@ def check_parameters(
         "moving statistics": _statistics(units, draws.last),
         "target": "each network's own top class" if retarget else "fixed on the trained network",
     }
+    if draws.fallbacks:
+        listed = list(draws.fallbacks)
+        names = ", ".join(listed[:_NAMED]) + (", ..." if len(listed) > _NAMED else "")
+        words["drawn by 'matched'"] = (
+            f"{len(listed)} layers that cannot be rebuilt from their config: {names}"
+        )
     others = inputs.trace.others
     if others:
         words["not randomized"] = f"{others} variables that are not weights of layers"
@@ -128,6 +136,7 @@ class _Draws:
     def __init__(self, model: keras.Model, units: Sequence[Unit], randomizer: Randomizer) -> None:
         self._model, self._units, self._randomizer = model, units, randomizer
         self.last: dict[int, Drawn] = {}  # by position, of the last seed
+        self.fallbacks: dict[str, None] = {}  # the paths of layers, as an ordered set
         self._digests: dict[int, set[bytes]] = {}
 
     def variants(
@@ -142,7 +151,7 @@ class _Draws:
                 for position in step.units:
                     if position not in drawn:
                         unit = units[position]
-                        drawn[position] = draw_weights(unit, self._randomizer, seed, position)
+                        drawn[position] = self._draw(unit, seed, position)
                 yield Variant(k, r, assemble_weights(units, step, drawn, model.weights), targets)
             self.last.update(drawn)
             for position, each in drawn.items():
@@ -152,6 +161,14 @@ class _Draws:
                 "The model's weights changed during the check. Do not train the model or set "
                 "its weights during a check."
             )
+
+    def _draw(self, unit: Unit, seed: int, position: int) -> Drawn:
+        """Draw the weights of a layer; by "matched" if it cannot be rebuilt from its config."""
+        try:
+            return draw_weights(unit, self._randomizer, seed, position)
+        except RebuildError:
+            self.fallbacks[unit.path] = None
+            return draw_weights(unit, RANDOMIZERS["matched"], seed, position)
 
     def are_repeated(self, step: Step, seeds: int) -> bool:
         """Return whether several seeds all gave the same network at a step."""
@@ -166,13 +183,29 @@ def compare_variants(
     settings: Settings,
 ) -> Comparison:
     """Compare variants by the requested similarities, and always by Spearman's correlation."""
-    wanted = resolve_similarities(settings.similarities)
+    wanted = _similarities(settings.similarities, inputs.batch.preprocessed)
     baseline = settings.baseline
     if isinstance(baseline, bool) or not isinstance(baseline, (int, float)):
         raise OptionError(f"Expected baseline as a number. Received: {baseline!r}.")
     if all(similarity.name != "spearman" for similarity in wanted):
         wanted = (SIMILARITIES["spearman"], *wanted)  # for the controls
     return compare(inputs, steps, len(seeds), variants, wanted, baseline, settings.verbose)
+
+
+def _similarities(similarities: Any, images: Array) -> tuple[Similarity, ...]:
+    """Return the similarities to report, by default those that make sense for the images."""
+    pictures = images.ndim == _IMAGE_AXES
+    if similarities is None:
+        similarities = [name for name in _DEFAULT if pictures or not SIMILARITIES[name].images_only]
+    wanted = resolve_similarities(similarities)
+    unfit = [similarity.name for similarity in wanted if similarity.images_only and not pictures]
+    if unfit:
+        others = ", ".join(name for name, each in SIMILARITIES.items() if not each.images_only)
+        raise OptionError(
+            f"Expected similarities for arrays of shape {images.shape[1:]}: {others}. Received: "
+            f"{', '.join(unfit)}, which compare rows and columns of images."
+        )
+    return wanted
 
 
 def make_result(
@@ -232,7 +265,7 @@ def make_result(
         trained.coverage,
         {**words, **inputs.prepared.describe(trained.score, counts)},
         _problems(inputs, {name: verdicts[name][at] for name in methods}),
-        Shown(to_storable(trained.images[0]), comparison.steps, comparison.maps),
+        Shown(to_storable(as_pictures(trained.images[:1])[0]), comparison.steps, comparison.maps),
     )
 
 

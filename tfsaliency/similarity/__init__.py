@@ -8,26 +8,16 @@ constant or not finite is NaN.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from ..errors import OptionError
-from ..tables import Table, by_name
+from ..tables import SimilarityName, Table, by_name
 from .entropy import emprt
 from .hog import hog
 from .protocol import Similarity
 from .rank import pearson, spearman, spearman_signed, top_k_overlap
 from .structure import ssim, ssim_adebayo
 
-SimilarityName = Literal[
-    "spearman",
-    "spearman_signed",
-    "pearson",
-    "ssim",
-    "ssim_adebayo",
-    "hog",
-    "top_k_overlap",
-    "emprt",
-]
 SIMILARITIES: Table[Similarity] = Table(
     "similarity",
     by_name(

@@ -57,4 +57,5 @@ hog = Similarity(
     _features,
     dot,
     "Correlation of histograms of oriented gradients (scikit-image)",
+    images_only=True,
 )

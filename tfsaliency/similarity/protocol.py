@@ -37,6 +37,8 @@ class Similarity:
         Function (features, features) -> (n, masks); NaN if a similarity is undefined.
     description
         One line about it.
+    images_only
+        Whether it compares neighborhoods in rows and columns, which sequences and volumes lack.
 
     Examples
     --------
@@ -51,6 +53,7 @@ class Similarity:
     features: Callable[[Array, Sequence[Mask]], Any]
     compare: Callable[[Any, Any], Array]
     description: str = ""
+    images_only: bool = False
 
     def __call__(self, a: Array, b: Array, mask: Mask = None) -> Array:
         """Return the similarity of each map of a to the corresponding map of b, (n,)."""
@@ -79,6 +82,22 @@ def as_attributions(maps: Array) -> Array:
             f"Expected maps (n, h, w) or attributions (n, h, w, c). Received: shape {array.shape}."
         )
     return array if array.ndim == 4 else array[..., np.newaxis]
+
+
+def as_pictures(arrays: Array) -> Array:
+    """Arrange images, sequences, volumes or features as (n, h, w, c), for similarities.
+
+    Sequences (n, t, c) become one row, slices of volumes (n, d, h, w, c) rows, features (n, f) a
+    row of one channel. Images stay as they are.
+
+    >>> as_pictures(np.zeros((2, 7, 3))).shape, as_pictures(np.zeros((2, 4, 5, 6, 1))).shape
+    ((2, 1, 7, 3), (2, 4, 30, 1))
+    """
+    if arrays.ndim == 2:
+        arrays = arrays[..., np.newaxis]
+    if arrays.ndim == 3:
+        return arrays[:, np.newaxis]
+    return arrays.reshape(*arrays.shape[:2], -1, arrays.shape[-1])
 
 
 def absolute(maps: Array) -> Array:

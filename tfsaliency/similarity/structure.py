@@ -103,7 +103,7 @@ def _similarity(
         places = a.counts.sum(axis=-1)
         return np.where(places > 0, total / np.maximum(places, 1), np.nan)
 
-    return Similarity(name, preparation, features, compare, description)
+    return Similarity(name, preparation, features, compare, description, images_only=True)
 
 
 def _gaussian(size: int, sigma: float) -> Array:

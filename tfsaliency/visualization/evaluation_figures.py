@@ -101,7 +101,7 @@ def tile_ground_truth(
         axis.set_title(name, fontsize=9)
     if title:
         figure.suptitle(textwrap.fill(title, int(size[0] * 12)), fontsize=11)
-    return figure
+    return figure.with_plain_text()
 
 
 def plot_evaluation(evaluation: Evaluation) -> Figure:
@@ -163,4 +163,4 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     title = f"Metrics against the true masks of {images} images, higher is better"
     title += "; 95 % intervals; dashed: chance"
     figure.suptitle(title, fontsize=11)
-    return figure
+    return figure.with_plain_text()

@@ -77,7 +77,8 @@ def tile_cascade(result: SanityResult) -> Figure:
             axes[row, column].set_facecolor("lightgray")
             axes[row, column].imshow(values, cmap=colors, vmin=low, vmax=high)
         axes[row, 1].set_ylabel(method, fontsize=9)
-    drawable = shown.image if shown.image.shape[-1] in (1, 3) else None
+    pixels = shown.image.shape[-1] in (1, 3) and len(shown.image) > 1 and shown.image.min() >= 0
+    drawable = shown.image if pixels else None
     if drawable is not None and drawable.min() >= 0 and drawable.max() <= 255:
         axes[0, 0].imshow(to_picture(drawable))
     else:  # preprocessed by the caller, not a picture
@@ -92,7 +93,7 @@ def tile_cascade(result: SanityResult) -> Figure:
         axis.set_title(title, fontsize=9)
     title = f"{_title(result)}; first photo and seed, each map on its own scale"
     figure.suptitle(_wrapped(title, size[0]), fontsize=11)
-    return figure
+    return figure.with_plain_text()
 
 
 def plot_similarities(result: SanityResult) -> Figure:
@@ -164,7 +165,7 @@ def plot_similarities(result: SanityResult) -> Figure:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
     counts = f"{len(result.images)} photos x {len(result.seeds)} seeds"
     figure.suptitle(_wrapped(f"{_title(result)}; {counts}", width), fontsize=10)
-    return figure
+    return figure.with_plain_text()
 
 
 def _draw_thresholds(axis: Any) -> None:

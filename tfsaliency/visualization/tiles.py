@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ..arrays import Array, as_batch
 from ..errors import ImageError, OptionError
@@ -33,6 +34,12 @@ class InlineFigure(Figure):
         file = io.BytesIO()
         self.savefig(file, format="png", bbox_inches="tight")
         return file.getvalue()
+
+    def with_plain_text(self) -> InlineFigure:
+        """Return the figure, with dollar signs in names as they are, instead of as mathematics."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        return self
 
 
 def tile_input_and_maps(
@@ -123,7 +130,7 @@ def tile_input_and_maps(
         axis.set_yticks([])
     if title:
         figure.suptitle(heading, fontsize=13)
-    return figure
+    return figure.with_plain_text()
 
 
 def overlay(

@@ -1,0 +1,166 @@
+"""Output of the command line: lines, and files in the folder of a run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError
+from ..storage import replacing
+
+PNG_DPI = 150
+RECORD = "run.json"  # the options of the runs that wrote to a folder
+_NAMED = 5  # files in an error
+# Options that do not change results.
+_OF_PLACE = ("out", "overwrite", "command")
+
+
+def escape_unprintable() -> None:
+    """Let streams escape what their encoding lacks, instead of raising an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def forget_broken_pipe() -> None:
+    """Let Python close standard output in peace after its reader has left."""
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tell(text: str) -> None:
+    """Print text on standard output; a reader that has left is no error of the run."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        forget_broken_pipe()
+
+
+def complain(problem: object) -> int:
+    """Print a problem as one line on standard error, and return the exit code 2."""
+    say(problem)
+    return 2
+
+
+def say(message: object) -> None:
+    """Print a message as one line on standard error."""
+    print("tfsaliency:", " ".join(str(message).split()), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def claimed_folder(arguments: argparse.Namespace, names: Sequence[str]) -> Iterator[Path]:
+    """Make the output folder, and record the options of the run in it.
+
+    If an error ends the run before it has written a file, the folder is left as it was.
+
+    Parameters
+    ----------
+    arguments
+        The options, with `out`, `overwrite` and `command`.
+    names
+        The files that the run will write. Those of an earlier run are replaced only if it had the
+        same options, or with --overwrite.
+
+    Yields
+    ------
+    The folder, an absolute path.
+
+    Raises
+    ------
+    OptionError
+        If the folder is a file, or a file in it may not be replaced.
+    OSError
+        If it cannot be written to.
+    """
+    out = Path(arguments.out).absolute()
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"Expected a folder as --out. Received: the file {arguments.out}.")
+    options = {
+        key: _plain(value) for key, value in sorted(vars(arguments).items()) if key not in _OF_PLACE
+    }
+    record = _read_record(out)
+    present = [name for name in names if os.path.lexists(out / name)]
+    links = [name for name in present if (out / name).is_symlink()]
+    if links:
+        raise OptionError(
+            f"Expected files or nothing at the names to write in {arguments.out}. Received: "
+            f"symbolic links {_listed(links)}. Remove them, or choose another folder as --out."
+        )
+    if present and record.get(arguments.command) != options and not arguments.overwrite:
+        raise OptionError(
+            f"{arguments.out} has files of a run with other options or photos, which this one "
+            f"would replace: {_listed(present)}. Choose another folder as --out, or pass "
+            "--overwrite."
+        )
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / RECORD, _as_text({**record, arguments.command: options}))
+    try:
+        yield out
+    except Exception:
+        if not any(os.path.lexists(out / name) for name in names):
+            with contextlib.suppress(OSError):
+                _restore(out, record, is_new)
+        raise
+
+
+def _restore(out: Path, record: Mapping[str, Any], is_new: bool) -> None:
+    if record:
+        write_text(out / RECORD, _as_text(record))
+    else:
+        (out / RECORD).unlink()
+    if is_new:
+        out.rmdir()
+
+
+def _as_text(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1) + "\n"
+
+
+def write_figure(figure: Any, path: Path, **options: Any) -> None:
+    """Write a figure as a PNG file, completely or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PNG_DPI, **options)
+    _refuse_link(path)
+    with replacing(path, "wb") as file:
+        file.write(buffer.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, completely or not at all."""
+    _refuse_link(path)
+    with replacing(path) as file:
+        file.write(text)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise OptionError(f"Expected a file or nothing at {path}. Received: a symbolic link.")
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _listed(names: list[str]) -> str:
+    more = f", ... ({len(names)})" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,0 +1,213 @@
+"""The parser of the command line; it knows the names of all options without TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from ..errors import unknown_option
+from ..tables import (
+    DEFAULT_METHODS,
+    Fit,
+    MethodName,
+    PlanName,
+    PreprocessMode,
+    RandomizerName,
+    ReductionName,
+    ScoreName,
+    SimilarityName,
+)
+from ..version import __version__
+
+ALL = "all"  # methods
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser with one-line errors, which suggest the nearest name for an unknown one."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind = str(action.metavar or action.dest).lower()
+            raise argparse.ArgumentError(action, str(unknown_option(kind, value, action.choices)))
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message.rstrip('.')}; see {self.prog} --help\n")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments of the command line, or exit with one line on standard error."""
+    parser, commands = _make_parsers()
+    arguments = parser.parse_args(argv)
+    if "photos" in arguments:
+        own = commands[arguments.command]
+        try:
+            _sort_methods_and_photos(arguments)
+        except argparse.ArgumentTypeError as error:
+            own.error(str(error))
+        if not arguments.photos:
+            own.error("the following arguments are required: PHOTO")
+    return arguments
+
+
+def _sort_methods_and_photos(arguments: argparse.Namespace) -> None:
+    """Split methods at commas, and take files behind --methods for photos."""
+    known = (*get_args(MethodName), ALL)
+    methods: list[str] = []
+    for word in arguments.methods:
+        parts = [part for part in word.split(",") if part]
+        if all(part in known for part in parts):
+            methods += parts
+        elif Path(word).suffix or os.sep in word or os.path.lexists(word):
+            arguments.photos.append(word)
+        else:
+            strange = next(part for part in parts if part not in known)
+            raise argparse.ArgumentTypeError(str(unknown_option("method", strange, known)))
+    arguments.methods = list(dict.fromkeys(methods)) or list(DEFAULT_METHODS)
+
+
+def _make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = _Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    adders = {"demo": _add_demo, "map": _add_map, "check": _add_check}
+    return parser, {name: add(commands) for name, add in adders.items()}
+
+
+def _add_demo(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "demo",
+        "show all features on generated pictures, offline",
+        "Explain generated pictures with known relevant pixels, check whether the maps depend on "
+        "the network's weights and labels, measure them against the true masks, and write "
+        "pictures, tables and numbers to a folder. Takes about a minute.",
+    )
+    parser.add_argument(
+        "--out", type=_folder, default=Path("demo"), metavar="DIR",
+        help="output folder; by default, demo",
+    )  # fmt: skip
+    return _with_overwrite(parser)
+
+
+def _add_map(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "map",
+        "draw the saliency maps of photos",
+        "Classify photos, compute their saliency maps, and write a picture of each photo and all "
+        "the maps as numbers (maps.npz) to a folder. What is done is written every few photos.",
+    )
+    _add_photo_options(parser)
+    parser.add_argument(
+        "--reduction",
+        choices=get_args(ReductionName),
+        help="reduction of channels; by default, each method's own",
+    )
+    parser.add_argument("--top", type=_number, default=1, metavar="N", help="classes to print")
+    return _with_overwrite(parser)
+
+
+def _add_check(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "check",
+        "check whether maps depend on the network's weights",
+        "Randomize the weights of a network layer by layer, compare the maps with those of the "
+        "trained network, print a verdict on each method, and write result.npz, result.json, "
+        "curves.png and maps.png to a folder. Give at least 8 photos of different things.",
+    )
+    _add_photo_options(parser)
+    parser.add_argument(
+        "--plan", nargs="+", default=["cascade"], metavar="PLAN",
+        help=f"{', '.join(get_args(PlanName))}, or names of layers, one per step; a+b for two in "
+        "one step; by default, cascade",
+    )  # fmt: skip
+    parser.add_argument(
+        "--randomizer", choices=get_args(RandomizerName), default="initializer",
+        help="distribution of the new weights; by default, initializer",
+    )  # fmt: skip
+    parser.add_argument(
+        "--similarities", nargs="+", choices=get_args(SimilarityName),
+        default=["spearman", "ssim"], metavar="SIMILARITY",
+        help="similarities to report with the verdict; by default, spearman and ssim; any of "
+        f"{', '.join(get_args(SimilarityName))}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=_number, default=4, metavar="N",
+        help="random networks per step; by default, 4",
+    )  # fmt: skip
+    return _with_overwrite(parser)
+
+
+def _add_command(commands: Any, name: str, brief: str, text: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(name, help=brief, description=text)
+    return added
+
+
+def _add_photo_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands on photos."""
+    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="image files")
+    parser.add_argument(
+        "--model",
+        default="squeezenet",
+        help="squeezenet (the default), efficientnetlite0, the name of a keras.applications model, "
+        "or a .keras or .h5 file",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights file of a model by name; by default, ImageNet weights",
+    )
+    parser.add_argument(
+        "--preprocess",
+        choices=get_args(PreprocessMode),
+        help="preprocessing; by default, the model's own, and none for a file",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="METHOD",
+        help=f"by default, {', '.join(DEFAULT_METHODS)}; any of "
+        f"{', '.join(get_args(MethodName))}, or {ALL}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--layer", help="layer of class activation maps, a name or a path; by default, the best"
+    )
+    parser.add_argument(
+        "--score", choices=get_args(ScoreName),
+        help="score to differentiate; by default, the logit, if the outputs are classes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class-names", type=Path, metavar="FILE",
+        help="names of the classes, one per line; by default, ImageNet's",
+    )  # fmt: skip
+    parser.add_argument("--target", help="class index or name; by default, each photo's top class")
+    parser.add_argument(
+        "--fit", choices=get_args(Fit), default="crop",
+        help="way to resize photos to the model's input; by default, crop",
+    )  # fmt: skip
+    parser.add_argument("--out", type=_folder, required=True, metavar="DIR", help="output folder")
+
+
+def _with_overwrite(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of an earlier run with other options",
+    )
+    return parser
+
+
+def _folder(text: str) -> Path:
+    """Parse the path of a folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a folder, received an empty name")
+    return Path(text)
+
+
+def _number(text: str) -> int:
+    """Parse an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, received {text}")
+    return int(text)
