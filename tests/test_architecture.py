@@ -98,7 +98,7 @@ def test_the_order_would_notice_an_import_that_goes_up(tmp_path):
 
 
 def test_few_modules_lie_at_the_top():
-    assert len(list(PACKAGE.glob("*.py"))) <= 14
+    assert len(list(PACKAGE.glob("*.py"))) <= 15
 
 
 @pytest.mark.parametrize(("folder", "most"), [(PACKAGE, 400), (ROOT / "tests", 600)])

@@ -1,4 +1,4 @@
-"""What the command line keeps when a run is stopped, repeated, or cannot write."""
+"""Runs of the command line that are stopped, repeated, or cannot write."""
 
 import errno
 import json
@@ -125,6 +125,17 @@ def test_joined_files_equal_one_run(photos, model_file, tmp_path, capsys, monkey
         np.testing.assert_array_equal(getattr(parts, name), getattr(one, name))
     assert parts.details["grad_cam"]["layer"].tolist() == one.details["grad_cam"]["layer"].tolist()
     assert str(parts.problems) == str(one.problems)
+
+
+def test_problems_name_the_photos_of_every_batch(photos, model_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(map_command, "_BATCH", 2)
+    model = keras.saving.load_model(model_file)
+    model.set_weights([w * 0 for w in model.get_weights()])
+    model.save(tmp_path / "dead.keras")
+    _, _, (error,) = _run(
+        capsys, "map", *photos[:3], "--model", tmp_path / "dead.keras", "--out", tmp_path / "o"
+    )
+    assert f"{photos[0]}, {photos[1]}, {photos[2]}): a map is zero" in error
 
 
 def test_another_run_does_not_replace_files_unasked(photos, model_file, tmp_path, capsys):

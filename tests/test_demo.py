@@ -81,7 +81,7 @@ def test_the_report_has_the_verdicts_and_the_table(run):
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     def short(out, say, verbose):
-        out.mkdir()
+        out.mkdir(exist_ok=True)
         say(f"verbose {verbose}")
         print("a progress bar")
 

@@ -237,7 +237,7 @@ def test_channels_that_come_first_are_said():
     last = np.moveaxis(images, 1, -1)
     moved = tfs.prepare(lambda x: model(tf.transpose(x, (0, 3, 1, 2))), score="logit")
     assert _causes(moved, last) == []
-    signed = tfs.attributions(model, images, on_problem="ignore")["gradient"]
+    signed = tfs.attributions(model, images, score="logit", on_problem="ignore")["gradient"]
     ours = tfs.attributions(moved, last)["gradient"]
     np.testing.assert_allclose(np.moveaxis(ours, -1, 1), signed, rtol=1e-5)
 

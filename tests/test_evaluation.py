@@ -9,7 +9,7 @@ import pytest
 
 import tfsaliency as tfs
 from tfsaliency import synthetic
-from tfsaliency.methods.table import DEFAULT_METHODS
+from tfsaliency.tables import DEFAULT_METHODS
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from setups import float64
 
 import tfsaliency as tfs
 from tfsaliency import synthetic
-from tfsaliency.methods.table import DEFAULT_METHODS
+from tfsaliency.tables import DEFAULT_METHODS
 
 SIZE = 9
 

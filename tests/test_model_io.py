@@ -130,11 +130,12 @@ def test_one_of_several_outputs(pack):
     with pytest.raises(tfs.ModelError, match=r"with 2: 'kind', 'quality'.*output='kind'"):
         tfs.saliency_map(model, PHOTO)
     for wanted, name in (("kind", "kind"), (0, "kind"), ("quality", "quality"), (1, "quality")):
-        maps = tfs.attributions(tfs.prepare(model, output=wanted), PHOTO, RULES, targets=0)
+        target = 1 if name == "quality" else 0  # of a single sigmoid, the class of its output
+        maps = tfs.attributions(tfs.prepare(model, output=wanted), PHOTO, RULES, targets=target)
         for rule in RULES:
             expected = _relu_dense(kernels[name][:, 0].reshape(4, 4, 3), PHOTO, rule)
             assert_close(maps[rule], expected)
-    assert maps.score == "logit (before the final sigmoid)"
+    assert maps.score == "logit (before the final sigmoid; minus that for class 0)"
     with pytest.raises(tfs.OptionError, match="Unknown output: 'size'"):
         tfs.prepare(model, output="size")
 
@@ -148,7 +149,7 @@ def test_regression_differentiates_the_output_itself(flat):
     maps = tfs.attributions(model, PHOTO, RULES)
     for rule in RULES:
         assert_close(maps[rule], _relu_dense(kernel, PHOTO, rule))
-    assert maps.targets.tolist() == [0, 0] and maps.score == "logit"
+    assert maps.targets.tolist() == [0, 0] and maps.score == "output 0"
     np.testing.assert_allclose(maps.scores, np.ravel(model(PHOTO)), rtol=1e-5)
 
 
@@ -159,7 +160,7 @@ def test_a_flat_sigmoid_has_a_logit():
     kernel = model.get_weights()[0][:, 0].reshape(4, 4, 3)
     p = model(PHOTO).numpy().reshape(2, 1, 1, 1)
     for score, slope in {"logit": 1.0, "probability": p * (1 - p)}.items():
-        maps = tfs.attributions(model, PHOTO, RULES, score=score)
+        maps = tfs.attributions(model, PHOTO, RULES, score=score, targets=1)
         for rule in RULES:
             assert_close(maps[rule], _relu_dense(slope * kernel, PHOTO, rule), 1e-4)
 
@@ -225,11 +226,9 @@ def test_a_single_sigmoid():
     p = model(PHOTO).numpy().reshape(2, 1, 1, 1)
     slopes = {"logit": 1.0, "probability": p * (1 - p), "log_probability": 1 - p}
     for score, slope in slopes.items():
-        maps = tfs.attributions(model, PHOTO, RULES, score=score)
+        maps = tfs.attributions(model, PHOTO, RULES, score=score, targets=1)
         for rule in RULES:
             assert_close(maps[rule], _relu_dense(slope * kernel, PHOTO, rule), 1e-4)
-    with pytest.raises(tfs.OptionError, match="at least 2 outputs"):
-        tfs.saliency_map(model, PHOTO, score="margin")
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (3, 4, 4, 2)], ids=["sequence", "volume"])

@@ -1,4 +1,4 @@
-"""What is explained where the outputs are not classes: positions, embeddings, regression, boxes."""
+"""Outputs that are no classes: positions, embeddings, regression; and scores of them."""
 
 import keras
 import numpy as np

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import tfsaliency as tfs
-from tfsaliency import arrays, diagnostics, image_io, similarity, synthetic
-from tfsaliency.engine import precision, scores
+from tfsaliency import arrays, diagnostics, image_io, synthetic, tables
+from tfsaliency.engine import precision
 from tfsaliency.evaluation import localization
-from tfsaliency.methods import rules, table
+from tfsaliency.methods import rules
 from tfsaliency.models.loading import load_model
-from tfsaliency.sanity import plans, randomizers
+from tfsaliency.sanity import plans
 from tfsaliency.synthetic import closed_form, shapes
 
 PUBLIC = [name for name in tfs.__all__ if name not in ("models", "synthetic")]
@@ -86,9 +86,11 @@ def test_a_function_documents_parameters_shapes_errors_and_source(name, function
         assert re.search(rf"^(.*, )?{parameter}(, .*)?( : .*)?$", parameters, re.MULTILINE), (
             parameter
         )
-    if not name.startswith("randomize_"):  # weights have any shape
+    if not name.startswith(("randomize_", "clear_")):  # weights have any shape
         assert re.search(r"\(n, |\(h, w|\(\.\.\., 3\)|of images \(", text), f"{name}: no shapes"
-    if name not in ("load_images", "overlay") and not name.startswith("models."):
+    if name not in ("load_images", "overlay", "clear_traces", "on_logits") and not name.startswith(
+        "models."
+    ):
         assert "References" in sections, f"{name}: no source"
 
 
@@ -135,18 +137,18 @@ def test_the_tests_keep_out_of_the_home_folder():
 
 
 TABLES = {
-    "METHODS": (tfs.METHODS, table.MethodName),
+    "METHODS": (tfs.METHODS, tables.MethodName),
     "RULES": (tfs.RULES, rules.RuleName),
-    "SCORES": (tfs.SCORES, scores.ScoreName),
-    "RANDOMIZERS": (tfs.RANDOMIZERS, randomizers.RandomizerName),
-    "SIMILARITIES": (tfs.SIMILARITIES, similarity.SimilarityName),
+    "SCORES": (tfs.SCORES, tables.ScoreName),
+    "RANDOMIZERS": (tfs.RANDOMIZERS, tables.RandomizerName),
+    "SIMILARITIES": (tfs.SIMILARITIES, tables.SimilarityName),
     "METRICS": (tfs.METRICS, localization.MetricName),
     "VARIANTS": (synthetic.VARIANTS, shapes.VariantName),
     "CLOSED_FORM": (synthetic.CLOSED_FORM, closed_form.ClosedFormName),
-    "REDUCTIONS": (arrays.REDUCTIONS, arrays.ReductionName),
-    "PLANS": (plans.PLANS, plans.PlanName),
+    "REDUCTIONS": (arrays.REDUCTIONS, tables.ReductionName),
+    "PLANS": (plans.PLANS, tables.PlanName),
     "ON_PROBLEM": (diagnostics.ON_PROBLEM, diagnostics.OnProblem),
-    "FITS": (image_io.FITS, image_io.Fit),
+    "FITS": (image_io.FITS, tables.Fit),
     "PRECISIONS": (precision.PRECISIONS, precision.Precision),
 }
 
@@ -157,7 +159,7 @@ def test_an_editor_completes_the_names_of_a_table(name):
     assert typing.get_args(literal) == tuple(known)
 
 
-@pytest.mark.parametrize("name", [n for n in TABLES if isinstance(TABLES[n][0], tfs.tables.Table)])
+@pytest.mark.parametrize("name", [n for n in TABLES if isinstance(TABLES[n][0], tables.Table)])
 def test_a_table_prints_a_line_for_each_name_and_cannot_be_changed(name):
     known = TABLES[name][0]
     lines = repr(known).splitlines()

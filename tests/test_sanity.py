@@ -326,12 +326,11 @@ def test_only_layers_before_the_chosen_output_are_steps():
     x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu", name="conv")(i))
     model = keras.Model(i, {"a": layers.Dense(3, name="a")(x), "b": layers.Dense(3, name="b")(x)})
     for output, other in (("a", "b"), ("b", "a")):
-        result = tfs.sanity_check(
-            tfs.prepare(model, output=output), _photos(), seeds=1, verbose=0, on_problem="ignore"
-        )
+        prepared = tfs.prepare(model, output=output, score="logit")
+        result = tfs.sanity_check(prepared, _photos(), seeds=1, verbose=0, on_problem="ignore")
         assert [step.name for step in result.steps] == [output, "conv"]
         with pytest.raises(tfs.OptionError, match="does not depend on the weights"):
-            tfs.sanity_check(tfs.prepare(model, output=output), _photos(), plan=[other], verbose=0)
+            tfs.sanity_check(prepared, _photos(), plan=[other], verbose=0)
 
 
 def test_a_model_of_hidden_relus_is_checked_by_the_graph_engine():
@@ -490,7 +489,9 @@ def test_controls_tell_edges_and_noise():
     x = _photos(8, 3)
     x[:, 5:] = 0.0
     x[:, 8:10, 8:12] = RNG(0).choice([0.9, 1.0, 1.1], (8, 2, 4, 3))
-    result = tfs.sanity_check(model, x, plan=["top"], randomizer="matched", verbose=0)
+    result = tfs.sanity_check(
+        model, x, plan=["top"], randomizer="matched", score="logit", verbose=0
+    )
     explained = result.explained_by["gradient"]
     assert explained.spearman == pytest.approx(explained.noise_to_noise, abs=0.02)
     assert explained.like_noise and explained.noise > 0.9

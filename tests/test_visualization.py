@@ -158,7 +158,7 @@ def checked():
                 keras.Input((16, 16, 3)),
                 keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
                 keras.layers.Flatten(),
-                keras.layers.Dense(3, name="top"),
+                keras.layers.Dense(3, activation="softmax", name="top"),
             ]
         )
     )

@@ -97,7 +97,7 @@ class SaliencyWarning(UserWarning):
     --------
     >>> import keras, numpy as np, warnings, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D(),
-    ...                           keras.layers.Dense(2)])
+    ...                           keras.layers.Dense(2, activation="softmax")])
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")
     ...     maps = tfs.saliency_map(model, np.ones((1, 4, 4, 3)))

@@ -57,7 +57,7 @@ class NoReluError(ModelError):
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
-    ...                           keras.layers.Dense(2)])
+    ...                           keras.layers.Dense(2, activation="softmax")])
     >>> try:
     ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), "guided_backprop")
     ... except tfs.NoReluError as error:
@@ -75,7 +75,7 @@ class UncoveredReluError(ModelError):
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.ReLU(),
     ...                           keras.layers.Lambda(lambda h: keras.ops.maximum(h, 0.0),
     ...                                               name="by_hand"),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(2)])
+    ...                           keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
     >>> try:
     ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), "guided_backprop")
     ... except tfs.UncoveredReluError as error:
@@ -102,7 +102,8 @@ class GeometryError(ModelError):
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(8, 2),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(2, name="top")])
+    ...                           keras.layers.Flatten(),
+    ...                           keras.layers.Dense(2, "softmax", name="top")])
     >>> try:
     ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), tfs.CAM(layer="top"))
     ... except tfs.GeometryError as error:
@@ -118,7 +119,7 @@ class MeaninglessMapError(TfSaliencyError):
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D(),
-    ...                           keras.layers.Dense(2)])
+    ...                           keras.layers.Dense(2, activation="softmax")])
     >>> try:
     ...     tfs.saliency_map(model, np.ones((1, 4, 4, 3)), on_problem="raise")
     ... except tfs.MeaninglessMapError as error:
@@ -134,7 +135,7 @@ class OptionError(TfSaliencyError):
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
-    ...                           keras.layers.Dense(2)])
+    ...                           keras.layers.Dense(2, activation="softmax")])
     >>> try:
     ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), "gradeint")
     ... except tfs.OptionError as error:
@@ -213,5 +214,5 @@ def one_line(error: Exception, most: int = 300) -> str:
 
 
 def _letters(name: str) -> str:
-    """Return a name in lower case, without hyphens, underscores and spaces."""
-    return re.sub(r"[-_ ]", "", name).casefold()
+    """Return a name in lower case, without hyphens, underscores and spaces, "+" spelled out."""
+    return re.sub(r"[-_ ]", "", name.replace("+", "plus")).casefold()

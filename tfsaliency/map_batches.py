@@ -78,7 +78,7 @@ def saliency_map_batches(
     --------
     >>> import keras, numpy as np, tensorflow as tf, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
-    ...                           keras.layers.Dense(2)])
+    ...                           keras.layers.Dense(2, activation="softmax")])
     >>> images, labels = np.random.default_rng(0).normal(size=(5, 4, 4, 3)), [0, 1, 1, 0, 1]
     >>> dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
     >>> for maps in tfs.saliency_map_batches(model, dataset, targets="labels"):

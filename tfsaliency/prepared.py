@@ -63,7 +63,7 @@ class Prepared:
     --------
     >>> import keras, tfsaliency as tfs
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
-    ...                           keras.layers.Dense(2)])
+    ...                           keras.layers.Dense(2, activation="softmax")])
     >>> tfs.prepare(model, score="margin").score
     'margin'
     """
@@ -277,6 +277,15 @@ def clear_traces(model: Model | Prepared) -> None:
     model
         A model, prepared or not. One without compiled functions is left alone.
 
+    Returns
+    -------
+    None
+
+    Raises
+    ------
+    OptionError
+        If it is no model.
+
     Examples
     --------
     >>> import keras, numpy as np, tfsaliency as tfs
@@ -295,6 +304,8 @@ def clear_traces(model: Model | Prepared) -> None:
         model._kept.clear()
     elif isinstance(model, keras.Model) and model in _kept:
         _kept[model].clear()
+    elif not callable(model):
+        raise OptionError(f"Expected a model, prepared or not. Received: {model!r:.100}.")
 
 
 def as_prepared(

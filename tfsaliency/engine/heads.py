@@ -58,7 +58,7 @@ class Head(NamedTuple):
 
     @property
     def is_dense(self) -> bool:
-        """Whether there are outputs for each of several positions."""
+        """True if there are outputs for each of several positions."""
         return len(self.outputs.shape) > 2
 
     @property

@@ -61,12 +61,18 @@ def on_logits(function: Score) -> Score:
     ----------
     function
         A callable (logits, targets (n,)) -> (n,). The logits are the values before a final softmax
-        or sigmoid, with the shape of the outputs; without one, the outputs.
+        or sigmoid, with the shape of the outputs, (n, classes) for a classifier; without one, the
+        outputs.
 
     Returns
     -------
     A score for saliency_map and prepare. Unlike a score of probabilities, it is not rounded away
     where the network is certain.
+
+    Raises
+    ------
+    OptionError
+        If it is no function.
 
     Examples
     --------
@@ -97,7 +103,7 @@ def similarity_to(vectors: Any) -> Score:
 
     Returns
     -------
-    A score for saliency_map and prepare.
+    A score for saliency_map and prepare, of networks whose outputs are (n, d).
 
     Raises
     ------

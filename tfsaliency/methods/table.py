@@ -74,7 +74,7 @@ class Method:
     >>> blocked = tfs.Method("blocked", lambda upstream, site: tf.zeros_like(upstream))
     >>> smooth = tfs.Method("smooth", "guided_backprop", tfs.SmoothGrad(samples=2))
     >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.ReLU(),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(2)])
+    ...                           keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
     >>> maps = tfs.saliency_map(model, np.ones((4, 4, 3)), ["gradient", blocked, smooth],
     ...                         on_problem="ignore")
     >>> [name for name in maps if maps[name].any()]

@@ -116,7 +116,8 @@ class SanityResult:
     >>> keras.utils.set_random_seed(0)
     >>> model = keras.Sequential([keras.Input((12, 12, 3)),
     ...                           keras.layers.Conv2D(4, 3, activation="relu"),
-    ...                           keras.layers.Flatten(), keras.layers.Dense(3, name="top")])
+    ...                           keras.layers.Flatten(),
+    ...                           keras.layers.Dense(3, "softmax", name="top")])
     >>> photos = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
     >>> result = tfs.sanity_check(model, photos, "gradient", randomizer="matched", verbose=0)
     >>> result.values.shape
