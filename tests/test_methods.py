@@ -110,9 +110,9 @@ def test_all_rows_together_are_the_rows_alone(model, images):
 def test_reduction_is_the_methods_unless_it_is_told(model, images):
     signed = tfs.Method("signed", "gradient", tfs.InputXGradient(), "sum")
     names = [signed, "input_x_gradient", "gradient"]
-    whole = tfs.attributions(model, images, names)
-    own = tfs.saliency_map(model, images, names)
-    told = tfs.saliency_map(model, images, names, reduction="max_abs")
+    whole = tfs.attributions(model, images, names, targets=1)
+    own = tfs.saliency_map(model, images, names, targets=1)
+    told = tfs.saliency_map(model, images, names, targets=1, reduction="max_abs")
     slow.near(own["signed"], whole["signed"].sum(axis=-1))
     slow.near(own["gradient"], _summed(whole["gradient"]))
     for name in whole:
