@@ -314,13 +314,13 @@ def test_similarity_to_vectors():
     cosine = unit @ to
     chosen = [2, 0, int(cosine[2].argmax())]
     assert maps.targets.tolist() == chosen and maps.score == "cosine similarity"
-    np.testing.assert_allclose(maps.scores, cosine[range(3), chosen], rtol=1e-5)
+    np.testing.assert_allclose(maps.scores, cosine[range(3), chosen], rtol=1e-5, atol=1e-6)
     for i, target in enumerate(chosen):
         v, u = to[:, target], unit[i]
         slope = kernel @ (v - (u @ v) * u) / np.linalg.norm(e[i])
         np.testing.assert_allclose(maps["gradient"][i].ravel(), slope, rtol=1e-4, atol=1e-6)
     one = tfs.saliency_map(model, IMAGES, score=tfs.similarity_to(vectors[1]))
-    np.testing.assert_allclose(one.scores, cosine[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(one.scores, cosine[:, 1], rtol=1e-5, atol=1e-6)
     with pytest.raises(tfs.OptionError, match=r"an embedding \(n, 3\).*\(None, 5"):
         tfs.saliency_map(model, IMAGES, score=tfs.similarity_to(np.ones(3)))
     for bad in (np.zeros(5), "cat", np.full(5, np.nan), np.ones((2, 2, 5)), []):

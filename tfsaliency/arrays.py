@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from .errors import ImageError, OptionError, check_int, one_line, unknown_option
+from .errors import ImageError, OptionError, check_choice, check_int, one_line
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -185,8 +185,7 @@ def batches(n: int, batch_size: int) -> Iterator[slice]:
 
 def resolve_reduction(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return the channel reduction of that name, a function (n, h, w, c) -> (n, h, w)."""
-    if not isinstance(name, str) or name not in REDUCTIONS:
-        raise unknown_option("reduction", name, REDUCTIONS)
+    check_choice("reduction", name, REDUCTIONS)
     return REDUCTIONS[name]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .arrays import Array, Limits
-from .errors import MeaninglessMapError, ResultError, unknown_option
+from .errors import MeaninglessMapError, ResultError, check_choice, unknown_option
 from .storage import from_plain
 
 OnProblem = Literal["warn", "raise", "ignore"]
@@ -300,8 +300,7 @@ def _hardly_vary(inputs: Array, least: float) -> bool:
 
 def check_on_problem(on_problem: str) -> str:
     """Return on_problem, or raise OptionError if it is not a known choice."""
-    if on_problem not in ON_PROBLEM:
-        raise unknown_option("on_problem", on_problem, ON_PROBLEM)
+    check_choice("on_problem", on_problem, ON_PROBLEM)
     return on_problem
 
 

@@ -186,6 +186,37 @@ def check_int(name: str, value: object, least: int) -> None:
         raise OptionError(f"Expected {name} as an int of at least {least}. Received: {value!r}.")
 
 
+def check_number(
+    name: str, value: object, least: float, most: float = np.inf, *, above: bool = False
+) -> None:
+    """Raise OptionError unless a value is a finite number from least (above it) to most.
+
+    >>> try:
+    ...     check_number("strength", 2, 0, 1)
+    ... except OptionError as error:
+    ...     print(error)
+    Expected strength as a number from 0 to 1. Received: 2.
+    """
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    real = float(value) if number and not np.iscomplexobj(value) else np.nan  # type: ignore[arg-type]
+    if not np.isfinite(real) or not least <= real <= most or (above and real == least):
+        limit = f"above {least:g}" if above else f"from {least:g}"
+        limit += f" to {most:g}" if np.isfinite(most) else ""
+        raise OptionError(f"Expected {name} as a number {limit}. Received: {value!r:.100}.")
+
+
+def check_choice(kind: str, value: object, known: Iterable[str]) -> None:
+    """Raise OptionError unless a value is one of the known names."""
+    if not isinstance(value, str) or value not in known:
+        raise unknown_option(kind, value, known)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise OptionError unless a value is a boolean."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise OptionError(f"Expected {name} as True or False. Received: {value!r:.100}.")
+
+
 def unknown_option(kind: str, received: object, known: Iterable[str]) -> OptionError:
     """Return an OptionError that suggests the nearest name and lists all known ones.
 

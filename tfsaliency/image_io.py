@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .arrays import Array, pil_to_array
-from .errors import ImageError, OptionError, one_line, unknown_option
+from .errors import ImageError, OptionError, check_choice, one_line
 from .tables import Fit
 
 FITS: tuple[Fit, ...] = get_args(Fit)
@@ -83,8 +83,7 @@ def load_images(
     >>> tfs.load_images(Image.new("RGB", (640, 480)), size=(32, 32)).shape
     (1, 32, 32, 3)
     """
-    if fit not in FITS:
-        raise unknown_option("fit", fit, FITS)
+    check_choice("fit", fit, FITS)
     target = _target_shape(model, size)
     photos = _listed(paths)
     return np.stack([_read(photo, i, target, fit) for i, photo in enumerate(photos)])

@@ -197,7 +197,10 @@ Reductions: TypeAlias = Sequence[Callable[[tf.Tensor], tf.Tensor]]
 
 def resolve_reductions(methods: Sequence[Method], reduction: str | None) -> Reductions:
     """Return the channel reduction of each method."""
-    return [resolve_reduction(reduction or method.channel_reduction) for method in methods]
+    return [
+        resolve_reduction(method.channel_reduction if reduction is None else reduction)
+        for method in methods
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from .engine.model_io import (
 from .engine.precision import PRECISIONS, Precision
 from .engine.scores import Score, check_score
 from .engine.subject import Subject
-from .errors import ImageError, ModelError, OptionError, unknown_option
+from .errors import ImageError, ModelError, OptionError, check_choice, check_flag
 from .methods.table import Method, identify
 from .models.ranges import find_trained_range
 from .tables import ScoreName
@@ -249,10 +249,9 @@ def prepare(
     >>> tfs.saliency_map(halved, np.ones((1, 4, 4, 3)))["gradient"].shape
     (1, 4, 4)
     """
-    if precision is not None and precision not in PRECISIONS:
-        raise unknown_option("precision", precision, PRECISIONS)
-    if not isinstance(jit_compile, bool):
-        raise OptionError(f"Expected jit_compile as True or False. Received: {jit_compile!r}.")
+    if precision is not None:
+        check_choice("precision", precision, PRECISIONS)
+    check_flag("jit_compile", jit_compile)
     check_score(score)
     return Prepared(
         _checked_model(model, input, output),

@@ -109,6 +109,11 @@ class Table(Mapping[str, T]):
         return self._rows[name]
 
 
+def is_iterable(value: Any) -> bool:
+    """Return whether a value has items; arrays without axes only look as if they had."""
+    return isinstance(value, Iterable) and getattr(value, "shape", None) != ()
+
+
 def by_name(rows: Iterable[T]) -> dict[str, T]:
     """Return a dictionary of records, keyed by their attribute `name`."""
     return {row.name: row for row in rows}  # type: ignore[attr-defined]

@@ -99,7 +99,8 @@ def similarity_to(vectors: Any) -> Score:
     ----------
     vectors
         One vector (d,), or k vectors (k, d), such as the embeddings of k texts or photos. The
-        target of an image is the index of a vector; by default, the most similar one.
+        target of an image is the index of a vector; by default, the most similar one. The
+        similarity of an image to itself has its maximum there, so its derivative is zero.
 
     Returns
     -------
@@ -119,13 +120,12 @@ def similarity_to(vectors: Any) -> Score:
     >>> import keras, numpy as np, tfsaliency as tfs
     >>> embed = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(),
     ...                           keras.layers.Dense(8), keras.layers.UnitNormalization()])
-    >>> photos = np.random.default_rng(0).uniform(size=(3, 4, 4, 3)).astype("float32")
-    >>> vectors = embed.predict(photos, verbose=0)
-    >>> maps = tfs.saliency_map(embed, photos, score=tfs.similarity_to(vectors))
-    >>> maps.targets
-    array([0, 1, 2], dtype=int32)
-    >>> maps.scores.round(3)
-    array([1., 1., 1.], dtype=float32)
+    >>> photos = np.random.default_rng(0).uniform(size=(5, 4, 4, 3)).astype("float32")
+    >>> vectors = embed.predict(photos[:2], verbose=0)
+    >>> maps = tfs.saliency_map(embed, photos[2:], targets=[0, 1, 1],
+    ...                         score=tfs.similarity_to(vectors))
+    >>> maps.score, bool(np.allclose(maps.scores[0], maps.outputs[0] @ vectors[0], rtol=1e-4))
+    ('cosine similarity', True)
     """
     try:
         array = np.atleast_2d(np.asarray(vectors, dtype=np.float64))

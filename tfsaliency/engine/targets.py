@@ -66,10 +66,13 @@ def check_class_names(class_names: Sequence[str] | None, classes: int | None) ->
     """Raise OptionError unless there is one class name for each class of the model."""
     if class_names is None:
         return
-    wrong = (str, bytes, Mapping, Set)
-    ordered = hasattr(class_names, "__len__") and not isinstance(class_names, wrong)
-    listed = list(class_names) if ordered else []
-    count = len(class_names) if hasattr(class_names, "__len__") else "unknown length"
+    try:
+        count: int | str = len(class_names)
+        unordered = isinstance(class_names, (str, bytes, Mapping, Set))
+        listed = [] if unordered else list(class_names)
+        ordered = not unordered
+    except TypeError:
+        count, listed, ordered = "unknown length", [], False
     if (
         not ordered
         or not all(isinstance(name, str) for name in listed)
@@ -94,7 +97,9 @@ def _listed(targets: Any, n: int, classes: int | None) -> list[Any]:
         array = np.asarray(targets)
     except ValueError:  # lists of several lengths
         array = np.array([None])
-    if array.ndim <= 1:
+    if array.ndim == 0:  # of a class without a shape
+        return [targets] * n
+    if array.ndim == 1:
         given = isinstance(targets, (list, tuple))
         _refuse_one_hot(array, n, classes, given)
         return list(targets) if given else list(array)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from ..errors import unknown_option
+from ..errors import check_choice, check_number
 from .blur import blurred
 from .completeness import (
     Integral,
@@ -17,7 +17,7 @@ from .completeness import (
     refine,
     score_endpoints,
 )
-from .protocol import AttributionFunction, Attributions, Composition, check_number, fold
+from .protocol import AttributionFunction, Attributions, Composition, fold
 
 GRIDS = ("quadratic", "linear")
 
@@ -71,8 +71,7 @@ class BlurIG:
     def __post_init__(self) -> None:
         check_steps(self.inner, self.tolerance, self.steps, self.max_steps)
         check_number("sigma", self.sigma, 0, above=True)
-        if self.grid not in GRIDS:
-            raise unknown_option("grid", self.grid, GRIDS)
+        check_choice("grid", self.grid, GRIDS)
 
     def __call__(
         self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from ..errors import OptionError, check_int, unknown_option
+from ..errors import OptionError, check_choice, check_flag, check_int
 from .protocol import AttributionFunction, Attributions
 from .rules import Rule, RuleName, resolve_rule
 
@@ -129,17 +129,13 @@ class CAM:
         return self.weights
 
     def __post_init__(self) -> None:
-        if self.weights not in CAM_WEIGHTS:
-            raise unknown_option("weights", self.weights, CAM_WEIGHTS)
+        check_choice("weights", self.weights, CAM_WEIGHTS)
         check_layer(self.layer)
         if self.rule is not None:
             resolve_rule(self.rule)
         check_int("prefix", self.prefix, 0)
-        for name in ("relu", "resize"):
-            if not isinstance(getattr(self, name), bool):
-                raise OptionError(
-                    f"Expected {name} as True or False. Received: {getattr(self, name)!r}."
-                )
+        check_flag("relu", self.relu)
+        check_flag("resize", self.resize)
         if self.grid is not None:
             if not isinstance(self.grid, (list, tuple)) or self.layer is None:
                 raise OptionError(

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ..errors import OptionError, check_int, unknown_option
+from ..errors import OptionError, check_int, check_number, unknown_option
 from .blur import blurred
-from .protocol import AttributionFunction, Attributions, check_inner, check_number
+from .protocol import AttributionFunction, Attributions, check_inner
 
 _NEGLIGIBLE = 1e-6  # difference of scores, as a fraction of the larger one
 _BLUR = 0.1  # of the smaller side of an image

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..errors import OptionError, check_int
+from ..errors import OptionError, check_int, check_number
 from .completeness import gap_details, resolve_baseline, score_endpoints
-from .protocol import AttributionFunction, Attributions, Composition, check_inner, check_number
+from .protocol import AttributionFunction, Attributions, Composition, check_inner
 
 
 @dataclass(frozen=True, eq=False)

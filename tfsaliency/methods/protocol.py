@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import tensorflow as tf
 
 from ..errors import OptionError
@@ -202,11 +201,3 @@ def fold(
 def largest(details: Sequence[Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
     """Return the maximum of each detail."""
     return {name: tf.reduce_max([each[name] for each in details], axis=0) for name in details[0]}
-
-
-def check_number(name: str, value: Any, least: float, above: bool = False) -> None:
-    """Raise OptionError unless the value is a finite number >= least (> least if `above`)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not least <= value < np.inf or (above and value == least):
-        limit = f"above {least:g}" if above else f"from {least:g}"
-        raise OptionError(f"Expected {name} as a number {limit}. Received: {value!r}.")

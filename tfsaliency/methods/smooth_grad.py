@@ -9,13 +9,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ..errors import check_int, unknown_option
+from ..errors import check_choice, check_int, check_number
 from .protocol import (
     AttributionFunction,
     Attributions,
     Composition,
     check_inner,
-    check_number,
     fold,
 )
 
@@ -75,8 +74,7 @@ class SmoothGrad:
         check_inner(self.inner, cells=True)
         check_int("samples", self.samples, 1)
         check_int("seed", self.seed, 0)
-        if self.statistic not in _STATISTICS:
-            raise unknown_option("statistic", self.statistic, _STATISTICS)
+        check_choice("statistic", self.statistic, _STATISTICS)
         check_number("noise", self.noise, 0)
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ..arrays import resolve_reduction
 from ..errors import OptionError
-from ..tables import MethodName, ReductionName, Table, by_name, first_line
+from ..tables import MethodName, ReductionName, Table, by_name, first_line, is_iterable
 from .blur_ig import BlurIG
 from .cam import CAM, check_layer
 from .cell_grids import CellGrid
@@ -178,7 +178,7 @@ def resolve_methods(methods: MethodsArgument) -> tuple[Method, ...]:
     OptionError
         If a name is unknown, there are no methods, or two have the same name.
     """
-    single = isinstance(methods, (str, bytes, Method)) or not isinstance(methods, Iterable)
+    single = isinstance(methods, (str, bytes, Method)) or not is_iterable(methods)
     listed: Iterable[Any] = [methods] if single else methods  # type: ignore[assignment]
     resolved = tuple(map(_resolve, listed))
     names = [method.name for method in resolved]

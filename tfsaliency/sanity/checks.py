@@ -10,7 +10,7 @@ import numpy as np
 from ..diagnostics import OnProblem, report
 from ..engine.functions import Model
 from ..engine.scores import Score
-from ..errors import ModelError
+from ..errors import ModelError, check_flag
 from ..methods.table import MethodsArgument
 from ..prepared import Prepared, Preprocess
 from ..similarity import SimilaritiesArgument
@@ -119,6 +119,7 @@ def sanity_check(
     inputs = check_inputs(
         model, images, methods, targets, score, preprocess, batch_size, on_problem, region
     )
+    check_flag("retarget", retarget)
     settings = Settings(similarities, baseline, verbose)
     drawn_by = resolve_randomizer(randomizer)
     result = check_parameters(inputs, plan, drawn_by, seeds, retarget, settings)

@@ -16,7 +16,7 @@ from ..diagnostics import Problem, Problems, check_on_problem, raise_problems
 from ..engine.functions import Model
 from ..engine.scores import Score
 from ..engine.targets import TOP_CLASS
-from ..errors import ModelError, OptionError
+from ..errors import ModelError, OptionError, check_int, check_number
 from ..evaluation.controls import compare_with_controls
 from ..maps import Options, explain
 from ..methods.table import MethodsArgument, resolve_methods
@@ -35,6 +35,7 @@ from .verdict import CHANCE_LIMIT, INCONCLUSIVE, PARAMETERS, Verdict, decide
 
 _IMAGE_AXES = 4
 _NAMED = 3  # layers
+_MOST_SEEDS = 100_000
 _DEFAULT = ("spearman", "ssim")
 
 
@@ -119,7 +120,7 @@ def check_parameters(
         listed = list(draws.fallbacks)
         names = ", ".join(listed[:_NAMED]) + (", ..." if len(listed) > _NAMED else "")
         words["drawn by 'matched'"] = (
-            f"{len(listed)} layers that cannot be rebuilt from their config: {names}"
+            f"{len(listed)} layer{'s' if len(listed) > 1 else ''} not rebuilt by config: {names}"
         )
     others = inputs.trace.others
     if others:
@@ -185,8 +186,8 @@ def compare_variants(
     """Compare variants by the requested similarities, and always by Spearman's correlation."""
     wanted = _similarities(settings.similarities, inputs.batch.preprocessed)
     baseline = settings.baseline
-    if isinstance(baseline, bool) or not isinstance(baseline, (int, float)):
-        raise OptionError(f"Expected baseline as a number. Received: {baseline!r}.")
+    check_number("baseline", baseline, -np.inf)
+    check_int("verbose", int(settings.verbose) if settings.verbose is True else settings.verbose, 0)
     if all(similarity.name != "spearman" for similarity in wanted):
         wanted = (SIMILARITIES["spearman"], *wanted)  # for the controls
     return compare(inputs, steps, len(seeds), variants, wanted, baseline, settings.verbose)
@@ -341,9 +342,11 @@ def resolve_seeds(seeds: Any) -> tuple[int, ...]:
     """Return the seeds, given as a list or as their number."""
     try:
         listed = seeds if isinstance(seeds, (list, tuple, range)) else range(operator.index(seeds))
-        numbers = tuple(map(operator.index, listed))
+        numbers = tuple(map(operator.index, listed[: _MOST_SEEDS + 1]))
     except TypeError:
         numbers = ()
+    if len(numbers) > _MOST_SEEDS:
+        raise OptionError(f"Expected at most {_MOST_SEEDS:,} seeds. Received: more.")
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers) or seeds is True:
         raise OptionError(
             "Expected seeds as a number of them, at least 1, or a list of different whole numbers "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from ..errors import OptionError
-from ..tables import SimilarityName, Table, by_name
+from ..tables import SimilarityName, Table, by_name, is_iterable
 from .entropy import emprt
 from .hog import hog
 from .protocol import Similarity
@@ -54,7 +54,7 @@ def resolve_similarities(similarities: SimilaritiesArgument) -> tuple[Similarity
     OptionError
         If a name is unknown or occurs twice.
     """
-    single = isinstance(similarities, (str, Similarity)) or not isinstance(similarities, Iterable)
+    single = isinstance(similarities, (str, Similarity)) or not is_iterable(similarities)
     listed: Iterable[Any] = [similarities] if single else similarities  # type: ignore[assignment]
     resolved = [
         each if isinstance(each, Similarity) else SIMILARITIES.named(each) for each in listed

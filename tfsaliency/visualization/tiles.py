@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ..arrays import Array, as_batch
-from ..errors import ImageError, OptionError
+from ..errors import ImageError, OptionError, check_number
+from ..tables import is_iterable
 
 RED = LinearSegmentedColormap.from_list("tfsaliency_red", ["white", "red"])
 _SIGNED = colormaps["RdBu_r"]
@@ -99,17 +100,25 @@ def tile_input_and_maps(
     ['photo', 'a map', 'a signed map']
     """
     picture = to_picture(image)
-    listed = maps.values() if isinstance(maps, Mapping) else maps
+    listed: Any = maps.values() if isinstance(maps, Mapping) else maps
+    if isinstance(listed, str) or not is_iterable(listed):
+        raise OptionError(
+            "Expected maps as a list of maps (h, w), or a mapping of names to maps. "
+            f"Received: {type(maps).__name__}."
+        )
     drawn = [_one_map(m, picture.shape[:2]) for m in listed]
-    if len(labels) != 1 + len(drawn):
+    names = [] if isinstance(labels, str) or not is_iterable(labels) else list(map(str, labels))
+    if len(names) != 1 + len(drawn):
         raise OptionError(
             f"Expected {1 + len(drawn)} labels: one for the image and one for each of "
-            f"{len(drawn)} maps. Received: {len(labels)}."
+            f"{len(drawn)} maps. Received: {len(names) or type(labels).__name__}."
         )
+    if not isinstance(title, str):
+        raise OptionError(f"Expected title as a string. Received: {title!r:.100}.")
     positive = _colormap(cmap)
     h, w = picture.shape[:2]
     width = _TILE_INCHES * min(2.0, max(0.5, w / h))
-    wrapped = [_wrapped(label, width / _LETTER_INCHES) for label in labels]
+    wrapped = [_wrapped(label, width / _LETTER_INCHES) for label in names]
     columns = min(_COLUMNS, 1 + len(drawn))
     rows = -(-(1 + len(drawn)) // columns)
     heading = _wrapped(title, width * columns / _TITLE_LETTER_INCHES)
@@ -171,8 +180,7 @@ def overlay(
     >>> tfs.overlay(np.full((2, 2, 3), 255), np.eye(2), strength=1.0)[0].tolist()
     [[255, 0, 0], [255, 255, 255]]
     """
-    if not 0.0 <= strength <= 1.0:
-        raise OptionError(f"Expected strength from 0 to 1. Received: {strength}.")
+    check_number("strength", strength, 0, 1)
     picture = to_picture(image)
     values = _one_map(saliency_map, picture.shape[:2])
     low, high, colors = scale_colors(values, _colormap(cmap), percentile)
@@ -193,8 +201,7 @@ def _wrapped(text: str, letters: float) -> str:
 
 def to_picture(image: Any) -> Array:
     """Return an image as (h, w, 3) with values 0..1."""
-    array = np.asarray(image)
-    channels = 1 if array.shape[-1:] == (1,) else 3
+    channels = 1 if tuple(getattr(image, "shape", ()))[-1:] == (1,) else 3
     batch = as_batch(image, (None, None, channels), "the image to draw")
     if len(batch) != 1:
         raise ImageError(f"Expected one image to draw. Received: a batch of {len(batch)}.")
@@ -209,7 +216,12 @@ def to_picture(image: Any) -> Array:
 
 
 def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
-    values = np.asarray(saliency_map, dtype=np.float64)
+    try:
+        values = np.asarray(saliency_map, dtype=np.float64)
+    except Exception as error:  # of a class that NumPy cannot convert
+        raise ImageError(
+            f"Expected a map as an array (h, w) of real numbers. Received: {saliency_map!r:.100}."
+        ) from error
     if values.ndim == 3 and len(values) == 1:
         values = values[0]
     if values.shape != size:
@@ -225,8 +237,7 @@ def scale_colors(
     values: Array, positive: Colormap, percentile: float
 ) -> tuple[float, float, Colormap]:
     """Return the values of the first and the last color, and the colormap."""
-    if not 0.0 < percentile <= 100.0:
-        raise OptionError(f"Expected a percentile above 0 and up to 100. Received: {percentile}.")
+    check_number("percentile", percentile, 0, 100, above=True)
     finite = values[np.isfinite(values)]
     if finite.size == 0 or finite.min() == finite.max():
         return 0.0, 1.0, _gray()
