@@ -187,6 +187,7 @@ ODD = [
     Exception("e"),
 ]  # fmt: skip
 SHAPES = synthetic.make_shapes(2, seed=0)
+ATTRIBUTIONS = np.random.default_rng(1).normal(size=(2, 5, 5, 3))
 FULL = {
     "saliency_map": (tfs.saliency_map, {"model": MODEL, "images": IMAGES}, {
         "methods", "targets", "class_names", "score", "preprocess", "reduction", "layer", "region",
@@ -232,6 +233,24 @@ FULL = {
     "IntegratedGradients": (tfs.IntegratedGradients, {}, {
         "baseline", "tolerance", "steps", "max_steps", "inner",
     }),
+    "make_shapes": (synthetic.make_shapes, {"n": 1, "seed": 0}, {"size", "variant"}),
+    "closed_form_model": (synthetic.closed_form_model, {"name": "xor"}, {"size", "seed"}),
+    "judge": (tfs.judge, {"trained": ATTRIBUTIONS, "randomized": ATTRIBUTIONS[None]}, set()),
+    "tile_ground_truth": (
+        tfs.tile_ground_truth, {"data": SHAPES, "maps": {"a": SHAPES.images.mean(-1)}},
+        {"labels", "title"},
+    ),
+    "tile_cascade": (tfs.tile_cascade, {"result": None}, set()),
+    "plot_similarities": (tfs.plot_similarities, {"result": None}, set()),
+    "plot_evaluation": (tfs.plot_evaluation, {"evaluation": None}, set()),
+    "randomize_model_parameters": (
+        tfs.randomize_model_parameters, {"model": MODEL, "start": 0},
+        {"count", "randomizer", "seed"},
+    ),
+    "saliency_map_batches": (
+        lambda **o: list(tfs.saliency_map_batches(**o)), {"model": MODEL, "batches": [IMAGES]},
+        {"targets", "batch_size", "region"},
+    ),
     "Method": (tfs.Method, {"name": "m"}, {"rule", "composition", "reduction"}),
 }  # fmt: skip
 

@@ -173,8 +173,8 @@ class ResultError(TfSaliencyError):
     """
 
 
-def check_int(name: str, value: object, least: int) -> None:
-    """Raise OptionError unless a value is an integer of at least `least`.
+def check_int(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise OptionError unless a value is an integer from least to most.
 
     >>> try:
     ...     check_int("seeds", 0, 1)
@@ -182,8 +182,10 @@ def check_int(name: str, value: object, least: int) -> None:
     ...     print(error)
     Expected seeds as an int of at least 1. Received: 0.
     """
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise OptionError(f"Expected {name} as an int of at least {least}. Received: {value!r}.")
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not least <= int(value) <= (np.inf if most is None else most):  # type: ignore[call-overload]
+        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise OptionError(f"Expected {name} as an int {limit}. Received: {value!r:.100}.")
 
 
 def check_number(

@@ -35,6 +35,7 @@ def saliency_map_batches(
     preprocess: Preprocess | None = None,
     reduction: ReductionName | None = None,
     layer: Any = None,
+    region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
 ) -> Iterator[SaliencyMaps]:
@@ -46,7 +47,7 @@ def saliency_map_batches(
 
     Parameters
     ----------
-    model, methods, class_names, score, preprocess, reduction, layer, on_problem
+    model, methods, class_names, score, preprocess, reduction, layer, region, on_problem
         As for saliency_map.
     batches
         A tf.data.Dataset, a keras.utils.PyDataset, or another iterable. A batch is either images,
@@ -96,7 +97,7 @@ def saliency_map_batches(
             "Expected targets as None, one class for all batches, or 'labels' for those that come "
             f"with the images. Received: {type(targets).__name__}."
         )
-    fetched = _fetch_ahead(prepared, _iterator(batches), targets)
+    fetched = _fetch_ahead(prepared, _iterator(batches), targets, region)
 
     def explained() -> Iterator[SaliencyMaps]:
         for batch, own in fetched:
@@ -120,7 +121,7 @@ def _iterator(batches: Any) -> Iterator[Any]:
 
 
 def _fetch_ahead(
-    prepared: Prepared, batches: Iterator[Any], targets: Any
+    prepared: Prepared, batches: Iterator[Any], targets: Any, region: Any
 ) -> Iterator[tuple[Batch, Any]]:
     """Yield each batch, checked, with its targets, while the next one is being fetched."""
     of_labels = isinstance(targets, str) and targets == _FROM_BATCHES
@@ -128,7 +129,7 @@ def _fetch_ahead(
     def fetch() -> tuple[Batch, Any] | None:
         for element in batches:
             images, labels = _parts(element)
-            batch = prepared.check(images)
+            batch = prepared.check(images, region)
             single = labels is not None and np.ndim(images) < batch.images.ndim
             if single and np.ndim(labels) == np.ndim(images):
                 raise OptionError(

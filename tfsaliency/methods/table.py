@@ -109,7 +109,7 @@ class Method:
     def channel_reduction(self) -> str:
         """The default reduction of channels."""
         own: str = getattr(self.composition, "reduction", "sum_abs")
-        return self.reduction or own
+        return own if self.reduction is None else self.reduction
 
 
 # The argument `methods` of the public functions: one method, or several.

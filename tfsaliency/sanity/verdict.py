@@ -134,8 +134,18 @@ def judge(trained: Any, randomized: Any) -> Verdict:
     >>> tfs.judge(fixed, .9 * fixed + .1 * fresh).verdict
     'does not depend'
     """
-    first, others = np.asarray(trained), np.asarray(randomized)
-    if first.ndim < 2 or others.shape[1:] != first.shape or not len(others) or not len(first):
+    try:
+        first, others = np.asarray(trained), np.asarray(randomized)
+    except Exception:  # of a class that NumPy cannot convert
+        first = others = np.zeros(0)
+    numbers = {first.dtype.kind, others.dtype.kind} <= set("uif")
+    if (
+        not numbers
+        or first.ndim < 2
+        or others.shape[1:] != first.shape
+        or not len(others)
+        or not len(first)
+    ):
         raise OptionError(
             "Expected trained (n, h, w, c) and randomized (R, n, h, w, c). "
             f"Received: shapes {first.shape} and {others.shape}."

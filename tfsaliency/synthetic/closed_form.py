@@ -26,6 +26,7 @@ from .shapes import GroundTruth
 
 ClosedFormName = Literal["linear", "additive", "masked", "xor", "null_patch"]
 _SMALLEST_SIZE = 9
+_LARGEST_SIZE, _MOST = 1024, 10_000_000  # pixels, images
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class KnownModel:
 
     def ground_truth(self, n: int, seed: int) -> GroundTruth:
         """Return n images of noise in 0..1, with labels 0 and their masks."""
-        check_int("n", n, 1)
+        check_int("n", n, 1, _MOST)
         check_int("seed", seed, 0)
         shape = (n, *self.model.input_shape[1:])
         images = np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
@@ -106,7 +107,7 @@ def closed_form_model(name: ClosedFormName, size: int = 16, seed: int = 0) -> Kn
     [False, True]
     """
     build = CLOSED_FORM.named(name)
-    check_int("size", size, _SMALLEST_SIZE)
+    check_int("size", size, _SMALLEST_SIZE, _LARGEST_SIZE)
     check_int("seed", seed, 0)
     return build(int(size), np.random.default_rng(seed))
 

@@ -18,6 +18,7 @@ CLASSES: tuple[str, ...] = tuple(OUTLINES)
 VariantName = Literal["plain", "colored_distractor", "two_objects", "null_patch"]
 
 _SMALLEST_SIZE = 32
+_LARGEST_SIZE, _MOST = 1024, 10_000_000  # pixels, images
 _CHUNK = 64  # pictures drawn at a time, with one seed
 _CONTRAST = 170.0  # of the object, summed over colors
 _HALF = 0.5  # coverage from which a pixel belongs to the mask
@@ -131,9 +132,9 @@ def make_shapes(n: int, seed: int, size: int = 64, variant: VariantName = "plain
     (3, 64, 64, 3)
     """
     VARIANTS.named(variant)
-    check_int("n", n, 1)
+    check_int("n", n, 1, _MOST)
     check_int("seed", seed, 0)
-    check_int("size", size, _SMALLEST_SIZE)
+    check_int("size", size, _SMALLEST_SIZE, _LARGEST_SIZE)
     parts = list(_chunks(n, seed, size, variant))
     names = [field.name for field in fields(GroundTruth)]
     columns = (np.concatenate([getattr(part, name) for part in parts])[:n] for name in names)

@@ -15,7 +15,7 @@ from ..errors import ImageError, OptionError
 from ..evaluation.localization import check_masks
 from ..evaluation.result import CHANCE, Evaluation
 from ..synthetic import GroundTruth
-from .tiles import RED, InlineFigure, scale_colors, to_picture
+from .tiles import RED, InlineFigure, check_labels, check_title, scale_colors, to_picture
 
 _TILE_INCHES, _LABEL_INCHES = 1.6, 0.5
 _OUTLINE = "#0050ff"
@@ -64,7 +64,10 @@ def tile_ground_truth(
     >>> [axes.get_title() for axes in tfs.tile_ground_truth(data, maps).axes[:2]]
     ['picture', 'gradient']
     """
+    if not isinstance(data, GroundTruth):
+        raise OptionError(f"Expected data as a GroundTruth. Received: {type(data).__name__}.")
     masks = check_masks(data.masks)
+    check_title(title)
     n, h, w = masks.shape
     if not isinstance(maps, Mapping):
         raise OptionError(
@@ -77,8 +80,7 @@ def tile_ground_truth(
             f"Expected images and maps of the masks' shape {(n, h, w)}. Received: images "
             f"{sizes[0]}, maps {sizes[1:]}."
         )
-    if len(labels) not in (0, n):
-        raise OptionError(f"Expected {n} labels, one for each picture. Received: {len(labels)}.")
+    labels = [] if labels == () else check_labels(labels, n, "one for each picture, or none")
     columns = ["picture", *maps]
     size = (_TILE_INCHES * len(columns) + 0.3, _TILE_INCHES * n * h / w + _LABEL_INCHES)
     figure = InlineFigure(figsize=size, layout="constrained")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -107,14 +107,8 @@ def tile_input_and_maps(
             f"Received: {type(maps).__name__}."
         )
     drawn = [_one_map(m, picture.shape[:2]) for m in listed]
-    names = [] if isinstance(labels, str) or not is_iterable(labels) else list(map(str, labels))
-    if len(names) != 1 + len(drawn):
-        raise OptionError(
-            f"Expected {1 + len(drawn)} labels: one for the image and one for each of "
-            f"{len(drawn)} maps. Received: {len(names) or type(labels).__name__}."
-        )
-    if not isinstance(title, str):
-        raise OptionError(f"Expected title as a string. Received: {title!r:.100}.")
+    names = check_labels(labels, 1 + len(drawn), "one for the image, and one for each of the maps")
+    check_title(title)
     positive = _colormap(cmap)
     h, w = picture.shape[:2]
     width = _TILE_INCHES * min(2.0, max(0.5, w / h))
@@ -140,6 +134,22 @@ def tile_input_and_maps(
     if title:
         figure.suptitle(heading, fontsize=13)
     return figure.with_plain_text()
+
+
+def check_labels(labels: Any, n: int, of: str) -> list[str]:
+    """Return labels as a list of n strings, or raise OptionError; `of` says what they label."""
+    usable = is_iterable(labels) and not isinstance(labels, (str, bytes, Mapping, Set))
+    names = [str(label) for label in labels] if usable else []
+    if len(names) != n or not usable:
+        received = len(names) if usable else type(labels).__name__
+        raise OptionError(f"Expected {n} labels: {of}. Received: {received}.")
+    return names
+
+
+def check_title(title: Any) -> None:
+    """Raise OptionError unless a title is a string."""
+    if not isinstance(title, str):
+        raise OptionError(f"Expected title as a string. Received: {title!r:.100}.")
 
 
 def overlay(
