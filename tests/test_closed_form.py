@@ -73,7 +73,7 @@ def test_closed_forms_refuse_what_they_cannot_be():
         synthetic.closed_form_model(["linear"])
     with pytest.raises(tfs.OptionError, match="Unknown closed-form model: 'xnor'. Did you mean"):
         synthetic.closed_form_model("xnor")
-    with pytest.raises(tfs.OptionError, match="size as an int of at least 9. Received: 8"):
+    with pytest.raises(tfs.OptionError, match="size as an int from 9 to 1024. Received: 8"):
         synthetic.closed_form_model("xor", size=8)
     with pytest.raises(tfs.ImageError, match=r"Received: shape \(8, 8, 3\)"):
         synthetic.closed_form_model("xor", size=9).masks(np.zeros((8, 8, 3)))

@@ -216,10 +216,10 @@ def test_the_null_patch_is_the_same_in_every_picture_and_beside_the_object():
     [
         ({"variant": "plane"}, "Unknown variant: 'plane'. Did you mean 'plain'"),
         ({"variant": ["plain"]}, r"Unknown variant: \['plain'\]"),
-        ({"n": 0}, "n as an int of at least 1. Received: 0"),
+        ({"n": 0}, "n as an int from 1 to 10000000. Received: 0"),
         ({"n": 2.5}, "n as an int"),
         ({"seed": -1}, "seed as an int of at least 0. Received: -1"),
-        ({"size": 16}, "size as an int of at least 32. Received: 16"),
+        ({"size": 16}, "size as an int from 32 to 1024. Received: 16"),
     ],
 )
 def test_bad_options_are_refused(arguments, match):

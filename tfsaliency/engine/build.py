@@ -8,6 +8,7 @@ AttributionReLUs ("clone"), or, if that does not reach every ReLU, the traced gr
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -38,6 +39,7 @@ from .subject import LayerRequest, Subject
 
 # Tolerance between an engine's outputs and the model's, relative to the largest value.
 _SAME, _SAME_HALF = 1e-3, 5e-2
+_processes: dict[str, int] = {}  # the first that ran a trace
 # float16 ranges from 6e-8 to 65504: backward passes are scaled up, by smaller factors if they
 # overflow.
 _HALF_SCALES = (2.0**15, 2.0**10, 2.0**5, 1.0, 2.0**-5)
@@ -146,6 +148,7 @@ def run(
     Uses the model's current weights, or others in the same order, with None for unchanged ones.
     Compositions evaluate batch_size points at a time, by default as many as there are images.
     """
+    _check_process()
     call = trace.run if weights is None else functools.partial(trace.run_with, weights)
     n, targets = len(targets), pad(targets, batch.inputs.batch)
     with tf.init_scope():  # not recorded by a tape that the caller may have open
@@ -161,6 +164,20 @@ def run(
                 f"Received: {len(result.scores)} values for {len(targets)} images."
             )
         return tf.nest.map_structure(lambda t: t[:n], result) if len(targets) > n else result
+
+
+def _check_process() -> None:
+    """Raise ModelError in a process that was forked after TensorFlow was used.
+
+    TensorFlow's threads are not there, and it would wait for them forever.
+    """
+    first = _processes.setdefault("first", os.getpid())
+    if first != os.getpid():
+        raise ModelError(
+            "Expected a process in which TensorFlow can run. Received: one that was forked after "
+            "maps had been computed, without TensorFlow's threads. Start processes with "
+            "multiprocessing.get_context('spawn')."
+        )
 
 
 def serves(trace: Trace, subject: Subject, batch: Batch) -> bool:

@@ -253,7 +253,7 @@ def with_other_weights(
     """
     captured = list(compiled.captured_inputs)
     places = {id(tensor): place for place, tensor in enumerate(captured)}
-    own = [(places.get(id(v.handle)), v.dtype) for v in map(_variable, weights)]
+    own = [(places.get(id(_variable(w).handle)), _variable(w).dtype) for w in weights]
     stand_ins: dict[int, tuple[Array, tf.Variable]] = {}
     lock = threading.Lock()
 
@@ -291,7 +291,9 @@ def _indices_of(
 
 def _variable(weight: Any) -> tf.Variable:
     # In older versions of Keras, the weights of a TFSMLayer are TensorFlow variables.
-    return weight if isinstance(weight, tf.Variable) else weight.value
+    variable = weight if isinstance(weight, tf.Variable) else weight.value
+    copies = getattr(variable, "values", None)  # of a distribution strategy, one for each device
+    return copies[0] if isinstance(copies, (list, tuple)) else variable
 
 
 def _connected(slope: tf.Tensor | None) -> tf.Tensor:

@@ -139,13 +139,8 @@ def judge(trained: Any, randomized: Any) -> Verdict:
     except Exception:  # of a class that NumPy cannot convert
         first = others = np.zeros(0)
     numbers = {first.dtype.kind, others.dtype.kind} <= set("uif")
-    if (
-        not numbers
-        or first.ndim < 2
-        or others.shape[1:] != first.shape
-        or not len(others)
-        or not len(first)
-    ):
+    alike = numbers and first.ndim > 1 and others.shape[1:] == first.shape
+    if not alike or not len(others) or not len(first):
         raise OptionError(
             "Expected trained (n, h, w, c) and randomized (R, n, h, w, c). "
             f"Received: shapes {first.shape} and {others.shape}."

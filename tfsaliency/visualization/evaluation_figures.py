@@ -80,7 +80,8 @@ def tile_ground_truth(
             f"Expected images and maps of the masks' shape {(n, h, w)}. Received: images "
             f"{sizes[0]}, maps {sizes[1:]}."
         )
-    labels = [] if labels == () else check_labels(labels, n, "one for each picture, or none")
+    if not isinstance(labels, tuple) or labels:
+        labels = check_labels(labels, n, "one for each picture, or none")
     columns = ["picture", *maps]
     size = (_TILE_INCHES * len(columns) + 0.3, _TILE_INCHES * n * h / w + _LABEL_INCHES)
     figure = InlineFigure(figsize=size, layout="constrained")
