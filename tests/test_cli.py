@@ -1,7 +1,10 @@
 """The command line, on real weights and on a small saved model."""
 
 import argparse
+import configparser
+import re
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -403,3 +406,26 @@ def test_a_typing_error_is_answered_with_the_nearest_name(arguments, message, ca
         cli.main([*arguments, "--out", "o"])
     error = capsys.readouterr().err
     assert ended.value.code == 2 and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_code_in_a_model_file_does_not_run(suffix, photo, tmp_path, capsys):
+    evil = tmp_path / f"evil{suffix}"
+    touched = tmp_path / "touched"
+    inputs = keras.Input((4, 4, 3))
+    code = f"lambda x: (open({str(touched)!r}, 'w').close(), x)[1]"
+    function = eval(code)  # as in a file of a stranger
+    model = keras.Model(inputs, keras.layers.Lambda(function)(inputs))
+    model.save(evil)
+    touched.unlink(missing_ok=True)
+    code, _, errors = _run(capsys, "map", photo, "--model", evil, "--out", tmp_path / "o")
+    assert code == 2 and "cannot be loaded as a Keras model" in errors[0]
+    assert not touched.exists()
+
+
+def test_an_older_keras_is_not_accepted():
+    """Before 3.11.3, code in .h5 files ran in spite of safe_mode (CVE-2025-9905)."""
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parent.parent / "setup.cfg")
+    (least,) = re.findall(r"^keras>=([\d.]+)$", setup["options"]["install_requires"], re.MULTILINE)
+    assert tuple(map(int, least.split("."))) >= (3, 11, 3)

@@ -3,10 +3,8 @@
 import errno
 import json
 import os
-import signal as signals
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -269,6 +267,19 @@ def test_help_is_printed_without_tensorflow():
     assert (run.stdout, run.stderr) == ("[]\n", "")
 
 
+@pytest.mark.parametrize(("own", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_onednn_is_on_unless_the_user_says_otherwise(own, expected):
+    code = (
+        "import os; from tfsaliency.cli import commands; commands._import_command('map')\n"
+        "print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")} | own
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (run.stdout.strip(), run.stderr) == (expected, "")
+
+
 def test_a_reader_that_leaves_is_no_error_of_the_run(photos, model_file, tmp_path):
     out = tmp_path / "o"
     run = _process("map", *photos, "--model", model_file, "--out", out)
@@ -287,37 +298,3 @@ def test_what_a_terminal_cannot_encode_is_escaped(photos, model_file, tmp_path):
     )  # fmt: skip
     lines, errors = run.communicate(timeout=120)
     assert (run.returncode, errors) == (0, b"") and b"h\\xf6hle (" in lines
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signal", ["SIGKILL", "SIGINT"])
-def test_a_run_that_is_stopped_at_any_moment_loses_nothing(signal, photos, model_file, tmp_path):
-
-    arguments = ["map", *photos, "--model", model_file, "--out", tmp_path / "o"]
-    more = []
-    for i in range(40):
-        more.append(tmp_path / f"q{i}.png")
-        more[-1].write_bytes(photos[i % 5].read_bytes())
-    earlier = _process(*arguments, "--methods", "gradient")
-    earlier.communicate(timeout=120)
-    before = tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz")["gradient"]
-    rng = np.random.default_rng(0)
-    complete = 0
-    for moment in rng.uniform(1.0, 9.0, 20):
-        run = _process(
-            "map", *more, "--model", model_file, "--methods", "gradient", "--out",
-            tmp_path / "many", "--overwrite",
-        )  # fmt: skip
-        time.sleep(moment)
-        run.send_signal(getattr(signals, signal))
-        run.communicate(timeout=120)
-        folder = tmp_path / "many"
-        for path in folder.glob("*.npz") if folder.exists() else ():
-            maps = tfs.SaliencyMaps.load(path)  # raises if half a file is there
-            complete += len(maps.names)
-        for path in folder.glob("*.png") if folder.exists() else ():
-            with Image.open(path) as picture:
-                picture.load()
-    assert complete > 0
-    after = tfs.SaliencyMaps.load(tmp_path / "o" / "maps.npz")["gradient"]
-    np.testing.assert_array_equal(after, before)

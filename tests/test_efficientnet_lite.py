@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -189,6 +192,24 @@ def test_a_cache_that_cannot_be_written_is_done_without(trained, monkeypatch, tm
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
     found = tfs.models.EfficientNetLite0().get_weights()
     assert all(map(np.array_equal, found, trained.get_weights()))
+
+
+@pytest.mark.slow
+def test_processes_that_fill_the_cache_at_once(trained, tmp_path):
+    code = (
+        "import tfsaliency as tfs; model = tfs.models.EfficientNetLite0()\n"
+        "print(sum(abs(weight).sum() for weight in model.get_weights()))"
+    )
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    expected = sum(abs(weight).sum() for weight in trained.get_weights())
+    for run in runs:
+        lines, _ = run.communicate(timeout=240)
+        assert float(lines) == pytest.approx(float(expected), rel=1e-6)
+    assert len(list((tmp_path / "models").iterdir())) == 1  # a whole file
 
 
 @pytest.mark.parametrize("change", ["truncated", "altered", "longer", "missing"])
