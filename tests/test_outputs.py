@@ -91,6 +91,16 @@ def test_weights_of_a_region_and_the_top_class_in_it():
     np.testing.assert_allclose(everywhere.class_values(0), p[0].mean((0, 1)), rtol=1e-9)
 
 
+def test_the_top_output_of_positions_without_a_meaning():
+    model = _dense(None)
+    z, kernel = _logits(model, IMAGES)
+    maps = tfs.attributions(model, IMAGES, score="logit", region=MASK)
+    assert maps.targets.tolist() == z[:, MASK].mean(1).argmax(-1).tolist()
+    np.testing.assert_allclose(
+        maps["gradient"][:, 1, 2], kernel[:, maps.targets].T / MASK.sum(), rtol=1e-6
+    )
+
+
 def test_a_single_sigmoid_at_each_position():
     model = _dense("sigmoid", 1)
     z, kernel = _logits(model, IMAGES)
@@ -264,6 +274,15 @@ def test_the_loss_tells_what_outputs_mean(loss, k, meaning):
     maps = tfs.saliency_map(_ends_in(layers.Dense(k), loss=loss), IMAGES)
     assert maps.meaning == meaning
     assert maps.score.startswith("output 0" if meaning == "outputs" else "logit")
+
+
+def test_a_model_that_is_compiled_again_means_something_else():
+    model = _ends_in(layers.Dense(1))
+    meanings = []
+    for loss in ("mse", keras.losses.BinaryCrossentropy(from_logits=True), "mae"):
+        model.compile(loss=loss)
+        meanings.append(tfs.saliency_map(model, IMAGES).meaning)
+    assert meanings == ["outputs", "binary", "outputs"]
 
 
 def test_the_loss_of_the_chosen_output():

@@ -160,7 +160,7 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
             head = head if subject.precision is None else widen_head(head)
             own = score_head(subject.score, head)
             region = subject.region_of(inputs, head)
-            targets = choose_targets(own, targets, region)
+            targets = choose_targets(subject.score, own, targets, region)
             scores = score_values(subject.score, own, targets, region)
         census = find_relus(sources, scores, marks)
         check_coverage(census, [name for name, rule in rules.items() if rule is not gradient])

@@ -118,6 +118,11 @@ def find_loss(model: Any, output: str | int | None, names: tuple[str, ...]) -> A
     return loss[place] if len(loss) == len(names) else None
 
 
+def loss_name(loss: Any) -> str:
+    """Return the name of a loss, given by name, as a function or as an object."""
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+
+
 def find_saturated(scores: tf.Tensor, head: Head) -> tf.Tensor:
     """Find images whose score is so flat in the final activation that its derivative is noise.
 
@@ -160,8 +165,7 @@ def _same_classes(before: tf.Tensor, returned: tf.Tensor) -> bool:
 def _meaning_of_loss(loss: Any, outputs: int | None) -> Meaning | None:
     if loss is None:
         return None
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    plain = name.replace("_", "").casefold().removeprefix("sparse")
+    plain = loss_name(loss).replace("_", "").casefold().removeprefix("sparse")
     if plain in _BINARY:
         return "binary" if outputs == 1 else "labels"
     return "classes" if plain in _CATEGORICAL else None

@@ -236,9 +236,14 @@ def score_values(
     return _pool(SCORES[score or "logit"](head, targets), region)
 
 
-def choose_targets(head: Head, targets: tf.Tensor, region: tf.Tensor | None) -> tf.Tensor:
-    """Replace TOP_CLASS by the model's top class; of several positions, by their mean output."""
-    if head.is_dense and head.meaning == "outputs":
+def choose_targets(
+    score: str | Score | None, head: Head, targets: tf.Tensor, region: tf.Tensor | None
+) -> tf.Tensor:
+    """Replace TOP_CLASS by the model's top class; of several positions, by their mean output.
+
+    For a callable score of outputs at positions that are not known to be classes, it stays.
+    """
+    if callable(score) and head.is_dense and head.meaning == "outputs":
         return targets
     if head.meaning == "binary":  # p above 1/2
         top = tf.cast(_pool(head.logits[..., 0], region) > 0, targets.dtype)
