@@ -134,6 +134,7 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("what", ["map", "check"])
 def test_a_full_disk(what, files, small_disk):
     """It runs full at another moment each time."""
+    full = 0
     for k in range(MOMENTS):
         for path in small_disk.iterdir():
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
@@ -141,12 +142,16 @@ def test_a_full_disk(what, files, small_disk):
         filler.write_bytes(b"x" * (290_000 - 14_000 * k))
         run = _start(files, what, small_disk / "out")
         lines, errors = run.communicate(timeout=120)
-        assert run.returncode == 2, (k, errors)
-        assert b"No space left on device" in errors and b"Traceback" not in errors
+        assert run.returncode in (0, 2) and b"Traceback" not in errors, (k, errors)
         _check_files(small_disk / "out")
+        if run.returncode:
+            full += 1
+            assert b"No space left on device" in errors
         if what == "check":
             assert b"gradient  " in lines or b"Cannot write" in errors
         filler.unlink()
+    print(f"full in {full} of {MOMENTS} runs")
+    assert full > MOMENTS // 4
 
 
 @pytest.mark.parametrize("what", ["map", "check"])
