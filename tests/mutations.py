@@ -137,8 +137,8 @@ MUTATIONS = [
     ),
     Mutation(
         "engine/heads.py",
-        'if op.type not in ("Softmax", "Sigmoid")',
-        'if op.type not in ("Sigmoid",)',
+        'final = op.type in ("Softmax", "LogSoftmax", "Sigmoid")',
+        'final = op.type in ("Sigmoid",)',
         "test_scores.py::test_logit_is_the_value_before_the_softmax",
     ),
     Mutation(

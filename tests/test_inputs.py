@@ -236,6 +236,65 @@ def test_a_layer_that_reads_the_size_has_a_trace_for_each():
         np.testing.assert_allclose(ours["gradient"], _by_tape(logits, x, 1), rtol=1e-4, atol=1e-7)
 
 
+class _Scales(keras.Operation):
+    """An operation, which is no layer, that reads the size."""
+
+    def call(self, h):
+        return h * (1.0 if h.shape[1] is None else h.shape[1] / 8)
+
+    def compute_output_spec(self, h):
+        return keras.KerasTensor(h.shape, h.dtype)
+
+
+def _frames():
+    i = keras.Input((None, 8, 8, 2))
+    h = layers.TimeDistributed(layers.Conv2D(4, 3, activation="relu"))(i)
+    h = layers.TimeDistributed(layers.GlobalAveragePooling2D())(h)
+    return keras.Model(i, layers.Dense(3, activation="softmax")(layers.LSTM(4)(h)))
+
+
+def _activation():
+    def scaled(h):
+        return tf.nn.relu(h) * (1.0 if h.shape[1] is None else h.shape[1] / 8)
+
+    i = keras.Input((None, None, 2))
+    h = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation=scaled)(i))
+    return keras.Model(i, layers.Dense(3, activation="softmax")(h))
+
+
+def _operation():
+    i = keras.Input((None, None, 2))
+    h = layers.GlobalAveragePooling2D()(_Scales()(layers.Conv2D(4, 3)(i)))
+    return keras.Model(i, layers.Dense(3, activation="softmax")(h))
+
+
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (_frames, [(5, 8, 8, 2), (3, 8, 8, 2)]),
+        (_activation, [(16, 16, 2), (24, 16, 2)]),
+        (_operation, [(16, 16, 2), (24, 16, 2)]),
+    ],
+)
+@pytest.mark.parametrize("method", ["gradient", "smooth_grad"])
+def test_code_that_reads_a_size_anywhere(make, shapes, method):
+    """Of the caller, or of Keras: TimeDistributed is wrong for a sequence of unknown length."""
+    model = zoo.random_weights(make())
+    for shape in shapes:
+        x = RNG.normal(size=(2, *shape)).astype("float32")
+        ours = tfs.attributions(model, x, method, targets=1)
+        np.testing.assert_allclose(ours.outputs, model(x), rtol=1e-4)
+        if method == "gradient":
+            z = tf.constant(x)
+            with tf.GradientTape() as tape:
+                tape.watch(z)
+                y = tf.math.log(model(z))
+                y = y[:, 1] + tf.reduce_logsumexp(0 * y, 1) * 0
+            slope = tape.gradient(y, z).numpy()
+            theirs = tfs.attributions(model, x, method, targets=1, score="log_probability")
+            np.testing.assert_allclose(theirs[method], slope, rtol=1e-3, atol=1e-6)
+
+
 def test_class_activation_maps_are_placed_in_each_size():
     model = _of_any_size()
     for side in (24, 40):

@@ -1,5 +1,7 @@
 """Outputs that are no classes: positions, embeddings, regression; and scores of them."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -258,13 +260,25 @@ def test_a_regression_explains_its_output():
     assert tfs.saliency_map(several, IMAGES, targets=2, score="logit").score == "logit"
 
 
+OF_LOGITS = functools.partial(keras.losses.sparse_categorical_crossentropy, from_logits=True)
+MINE = type("Mine", (keras.losses.CategoricalCrossentropy,), {})
+
+
 @pytest.mark.parametrize(
     ("loss", "k", "meaning"),
     [
         (keras.losses.SparseCategoricalCrossentropy(from_logits=True), 3, "classes"),
         (keras.losses.CategoricalCrossentropy(from_logits=True), 3, "classes"),
         (keras.losses.BinaryCrossentropy(from_logits=True), 3, "labels"),
-        (keras.losses.BinaryCrossentropy(from_logits=True), 1, "binary"),
+        (keras.losses.BinaryCrossentropy(from_logits=True), 1, "binary_logit"),
+        (
+            functools.partial(keras.losses.sparse_categorical_crossentropy, from_logits=True),
+            3,
+            "classes",
+        ),
+        (type("Mine", (keras.losses.CategoricalCrossentropy,), {})(from_logits=True), 3, "classes"),
+        ("bce", 1, "binary"),
+        ("kl_divergence", 3, "classes"),
         ("categorical_crossentropy", 3, "classes"),
         (keras.losses.binary_crossentropy, 1, "binary"),
         ("mse", 1, "outputs"),
@@ -282,7 +296,61 @@ def test_a_model_that_is_compiled_again_means_something_else():
     for loss in ("mse", keras.losses.BinaryCrossentropy(from_logits=True), "mae"):
         model.compile(loss=loss)
         meanings.append(tfs.saliency_map(model, IMAGES).meaning)
-    assert meanings == ["outputs", "binary", "outputs"]
+    assert meanings == ["outputs", "binary_logit", "outputs"]
+
+
+@pytest.mark.parametrize("averaged", [False, True], ids=["a clip", "an average"])
+def test_two_classes_without_a_sigmoid_at_the_end(averaged):
+    """The loss tells that the output is a probability, so the top class is 1 above 1/2."""
+    i = keras.Input((SIDE, SIDE, 2))
+    flat = layers.Flatten()(i)
+    drawn = [keras.initializers.RandomNormal(seed=k) for k in (1, 2)]
+    p = [layers.Dense(1, "sigmoid", kernel_initializer=each)(flat) for each in drawn]
+    clip = layers.Lambda(lambda v: tf.clip_by_value(v, 1e-7, 1 - 1e-7))
+    end = layers.Average()(p) if averaged else clip(p[0])
+    model = keras.Model(i, end)
+    model.compile(loss="binary_crossentropy")
+    images = RNG.normal(size=(12, SIDE, SIDE, 2))
+    maps = tfs.saliency_map(model, images)
+    expected = (model.predict(images, verbose=0)[:, 0] > 0.5).astype(int)
+    assert maps.targets.tolist() == expected.tolist() and 0 < expected.sum() < 12
+
+
+def test_the_confidence_of_a_logit_of_two_classes():
+    model = _ends_in(layers.Dense(1), loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    maps = tfs.saliency_map(model, IMAGES)
+    p = 1 / (1 + np.exp(-model.predict(IMAGES, verbose=0)[:, 0]))
+    np.testing.assert_allclose([maps.class_values(i)[1] for i in range(3)], p, rtol=1e-5)
+    assert maps.targets.tolist() == (p > 0.5).astype(int).tolist()
+
+
+def test_log_softmax_is_a_softmax():
+    model = _ends_in(layers.Dense(3, activation="log_softmax"))
+    kernel, bias = (w.astype("float64") for w in model.get_weights())
+    z = IMAGES.reshape(3, -1) @ kernel + bias
+    for score, values in (("logit", z), ("probability", _softmax(z)),
+                          ("log_probability", np.log(_softmax(z)))):  # fmt: skip
+        maps = tfs.saliency_map(model, IMAGES, score=score, targets=1)
+        np.testing.assert_allclose(maps.scores, values[:, 1], rtol=1e-4)
+    assert tfs.saliency_map(model, IMAGES).score == "logit (before the final log_softmax)"
+
+
+def test_many_positions_in_half_precision():
+    inputs = keras.Input((256, 256, 1))
+    model = keras.Model(
+        inputs, layers.Conv2D(3, 1, dtype="mixed_float16", activation="softmax")(inputs)
+    )
+    images = np.ones((1, 256, 256, 1))
+    mask = np.zeros((256, 256))
+    mask[:4, :4] = 1
+    for region in (None, np.ones((256, 256)), mask):
+        maps = tfs.attributions(model, images, targets=1, region=region, on_problem="ignore")
+        kernel, bias = model.get_weights()
+        np.testing.assert_allclose(maps.scores, kernel[0, 0, 0, 1] + bias[1], rtol=1e-2)
+        where = 16 if region is mask else 65536
+        np.testing.assert_allclose(
+            maps["gradient"][0, 0, 0, 0], kernel[0, 0, 0, 1] / where, rtol=1e-2
+        )
 
 
 def test_the_loss_of_the_chosen_output():
@@ -338,6 +406,11 @@ def test_similarity_to_vectors():
         v, u = to[:, target], unit[i]
         slope = kernel @ (v - (u @ v) * u) / np.linalg.norm(e[i])
         np.testing.assert_allclose(maps["gradient"][i].ravel(), slope, rtol=1e-4, atol=1e-6)
+    for factor in (1e-9, 1e20):  # the length of vectors means nothing
+        other = tfs.attributions(
+            model, IMAGES, targets=chosen, score=tfs.similarity_to(vectors * factor)
+        )
+        np.testing.assert_allclose(other["gradient"], maps["gradient"], rtol=1e-4, atol=1e-7)
     one = tfs.saliency_map(model, IMAGES, score=tfs.similarity_to(vectors[1]))
     np.testing.assert_allclose(one.scores, cosine[:, 1], rtol=1e-5, atol=1e-6)
     with pytest.raises(tfs.OptionError, match=r"an embedding \(n, 3\).*\(None, 5"):

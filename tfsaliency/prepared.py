@@ -14,7 +14,7 @@ from .arrays import Array, as_batch, cast_checked, check_batch, check_region
 from .diagnostics import image_problems
 from .engine.functions import Model
 from .engine.gradients import Trace
-from .engine.heads import find_loss, loss_name
+from .engine.heads import describe_loss, find_loss
 from .engine.kept_traces import KeptTraces, tracing
 from .engine.model_io import (
     Batch,
@@ -133,7 +133,7 @@ class Prepared:
         # A callable score belongs to this Prepared alone: as_prepared shares no traces of it.
         score = "a callable" if callable(self.score) else self.score
         identities = tuple(identify(method) or method for method in methods)
-        key = (identities, score, self.input, self.output, loss_name(self._loss()))
+        key = (identities, score, self.input, self.output, describe_loss(self._loss()))
         return self._kept.find(key, methods, batch, lambda b: self._subject(methods, b))
 
     def describe(self, score: str, counts: Mapping[str, str]) -> dict[str, str]:

@@ -51,8 +51,9 @@ class SaliencyMaps(Mapping[str, Array]):
         have the "layer", the number of cells, the center of the first and the step between them, in
         pixels, and "negative" (1 if all evidence is).
     meaning : str
-        The meaning of the outputs: "classes", "labels" (each may be right), "binary" (a single
-        sigmoid, the classes 0 and 1), "outputs" (unknown) or "vector" (an embedding).
+        The meaning of the outputs: "classes", "labels" (each may be right), "binary" (one
+        probability, the classes 0 and 1), "binary_logit" (its logit), "outputs" (unknown) or
+        "vector" (an embedding).
 
     Examples
     --------
@@ -114,10 +115,12 @@ class SaliencyMaps(Mapping[str, Array]):
         """
         outputs = self.outputs[image]
         values = outputs.reshape(-1, outputs.shape[-1]).mean(axis=0) if outputs.ndim else outputs
-        if self.meaning != "binary":
+        if self.meaning not in ("binary", "binary_logit"):
             return np.atleast_1d(values)
         one = np.ravel(values)[0]
-        return np.array([1 - one, one] if 0 <= one <= 1 else [-one, one])
+        if self.meaning == "binary_logit":
+            one = 1 / (1 + np.exp(-one))
+        return np.array([1 - one, one])
 
     def save(self, path: str | PathLike[str]) -> None:
         """Save to a NumPy .npz file.

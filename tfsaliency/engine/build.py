@@ -84,9 +84,13 @@ def _with_meaning(subject: Subject, trace: Trace, batch: Batch) -> Trace:
     if not callable(subject.score) and (trace.meaning != "outputs" or trace.classes in (None, 1)):
         return trace
     outputs = _of_samples(trace, _samples(batch), lambda result: result.outputs)
-    near = functools.partial(np.allclose, atol=_SAME)
+    near = functools.partial(np.allclose, atol=_SAME_HALF if trace.low else _SAME)
     if trace.meaning != "outputs" or trace.classes in (None, 1):
         return trace
+    finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    if not finite.any():  # a problem that is reported; nothing can be said about the meaning
+        return trace._replace(meaning="classes")
+    outputs = outputs[finite]
     if outputs.min() >= 0 and near(outputs.sum(axis=-1), 1):
         return trace._replace(meaning="classes")
     unit = outputs.ndim == 2 and near(np.linalg.norm(outputs, axis=-1), 1)
@@ -184,11 +188,11 @@ def serves(trace: Trace, subject: Subject, batch: Batch) -> bool:
     """Return whether a trace for images of any size computes what the model does for these."""
     if trace.random:
         return False
-    first = batch.with_images(batch.preprocessed[:1])
-    ours = _of_samples(trace, first, lambda result: result.outputs)
+    samples = _samples(batch)
+    ours = _of_samples(trace, samples, lambda result: result.outputs)
     forward = make_forward(subject.model, subject.model, subject.inputs, subject.output)
-    theirs = _run_eagerly(forward, first)
-    return _difference(ours, theirs) <= (_SAME_HALF if trace.low else _SAME)
+    theirs = _run_eagerly(forward, samples)
+    return _difference(ours, theirs.reshape(ours.shape)) <= (_SAME_HALF if trace.low else _SAME)
 
 
 def outputs_differ(

@@ -28,7 +28,7 @@ from .heads import Head, Meaning, find_head, find_saturated, widen_head
 from .layer_outputs import LayerForward
 from .model_io import Forward, list_weights
 from .randomness import draws_random_numbers
-from .scores import choose_targets, describe_score, score_head, score_values
+from .scores import SimilarityTo, choose_targets, describe_score, score_head, score_values
 from .subject import Subject
 
 # Scores whose derivative may be rounded away by the final softmax or sigmoid.
@@ -234,7 +234,7 @@ def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> d
         "used": used,
         "others": len(captured) - len(used),
         "census": census,
-        "meaning": head.meaning,
+        "meaning": "vector" if isinstance(subject.score, SimilarityTo) else head.meaning,
         "classes": head.classes,
         "random": draws_random_numbers(scores),
         "half": half,

@@ -6,23 +6,26 @@ activation, a layer or a function call, in a nested or subclassed model.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
 
-Activation = Literal["softmax", "sigmoid", "none", "hidden"]
-# classes: one of k is right; labels: each of k is right or not; binary: one output, two classes;
-# outputs: unknown; vector: of unit norm, as in an embedding.
-Meaning = Literal["classes", "labels", "binary", "outputs", "vector"]
+Activation = Literal["softmax", "log_softmax", "sigmoid", "none", "hidden"]
+# classes: one of k is right; labels: each of k is right or not; binary: one probability, two
+# classes; binary_logit: its logit; outputs: unknown; vector: an embedding.
+Meaning = Literal["classes", "labels", "binary", "binary_logit", "outputs", "vector"]
 
 # Ops that may follow the final activation without changing a value.
 _TRANSPARENT_OPS = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")
 _CALL_OPS = ("PartitionedCall", "StatefulPartitionedCall")
 _FUNCTIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
 # Losses of classifiers, as plain names: categorical_crossentropy or CategoricalCrossentropy.
-_CATEGORICAL = ("categoricalcrossentropy", "categoricalfocalcrossentropy", "categoricalhinge")
+_CATEGORICAL = (
+    "categoricalcrossentropy", "categoricalfocalcrossentropy", "categoricalhinge", "kldivergence",
+)  # fmt: skip
 _BINARY = ("binarycrossentropy", "binaryfocalcrossentropy")
 # A derivative below so many rounding errors is noise.
 _ROUNDING_ERRORS, _VANISHED = 10.0, 1e-30
@@ -64,7 +67,12 @@ class Head(NamedTuple):
     @property
     def classes(self) -> int | None:
         """The number of classes or outputs; None if unknown."""
-        return 2 if self.meaning == "binary" else self.outputs.shape[-1]
+        return 2 if self.has_two_classes else self.outputs.shape[-1]
+
+    @property
+    def has_two_classes(self) -> bool:
+        """True if a single output stands for two classes."""
+        return self.meaning in ("binary", "binary_logit")
 
 
 def find_head(returned: tf.Tensor, loss: Any = None) -> Head:
@@ -84,13 +92,16 @@ def find_head(returned: tf.Tensor, loss: Any = None) -> Head:
     by_loss = _meaning_of_loss(loss, outputs.shape[-1])
     if op.type in _CALL_OPS:
         return Head(returned, outputs, outputs, "hidden", by_loss or "outputs")
-    if op.type not in ("Softmax", "Sigmoid") or not _same_classes(op.inputs[0], returned):
+    final = op.type in ("Softmax", "LogSoftmax", "Sigmoid")
+    if not final or not _same_classes(op.inputs[0], returned):
         return Head(returned, outputs, outputs, "none", by_loss or "outputs")
     logits = tf.reshape(tf.cast(op.inputs[0], outputs.dtype), tf.shape(outputs))
     logits = tf.ensure_shape(logits, outputs.shape)
     ends = (op.inputs[0], op.outputs[0])
     if op.type == "Softmax":
         return Head(returned, outputs, logits, "softmax", "classes", ends)
+    if op.type == "LogSoftmax":
+        return Head(returned, outputs, logits, "log_softmax", "classes")
     meaning: Meaning = "binary" if outputs.shape[-1] == 1 else "labels"
     return Head(returned, outputs, logits, "sigmoid", meaning, ends)
 
@@ -107,9 +118,11 @@ def widen_head(head: Head) -> Head:
 
 def find_loss(model: Any, output: str | int | None, names: tuple[str, ...]) -> Any:
     """Return the loss with which a model was compiled, for one of its outputs; None if unknown."""
-    loss = getattr(model, "loss", None) if isinstance(model, keras.Model) else None
+    loss = getattr(model, "loss", None) if hasattr(model, "compile") else None
     if not isinstance(loss, (Mapping, list, tuple)):
         return loss
+    if isinstance(loss, Mapping) and isinstance(output, str):
+        return loss.get(output)
     place = names.index(output) if isinstance(output, str) and output in names else output or 0
     if not isinstance(place, int) or place >= len(names):
         return None
@@ -118,9 +131,29 @@ def find_loss(model: Any, output: str | int | None, names: tuple[str, ...]) -> A
     return loss[place] if len(loss) == len(names) else None
 
 
-def loss_name(loss: Any) -> str:
-    """Return the name of a loss, given by name, as a function or as an object."""
-    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+def describe_loss(loss: Any) -> tuple[str, bool]:
+    """Return the name of a loss, and whether it takes logits.
+
+    A loss is given by name, as a function or as an object, also of a derived class.
+    """
+    while isinstance(loss, functools.partial):
+        if "from_logits" in loss.keywords:
+            return describe_loss(loss.func)[0], bool(loss.keywords["from_logits"])
+        loss = loss.func
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError:  # a name that Keras does not know
+            return str(loss), False
+    names = [getattr(loss, "__name__", ""), *(each.__name__ for each in type(loss).__mro__)]
+    known = [name for name in names if _plain(name) in (*_CATEGORICAL, *_BINARY)]
+    options = getattr(loss, "_fn_kwargs", None) or {}
+    logits = getattr(loss, "from_logits", options.get("from_logits", False))
+    return (known or names[:1] or [""])[0], bool(logits)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").casefold().removeprefix("sparse")
 
 
 def find_saturated(scores: tf.Tensor, head: Head) -> tf.Tensor:
@@ -134,10 +167,10 @@ def find_saturated(scores: tf.Tensor, head: Head) -> tf.Tensor:
     -------
     Booleans (n,).
     """
-    n = tf.shape(scores)[0]
     upstream = tf.gradients(scores, [head.ends[1]])[0] if head.ends else None
     if upstream is None:
-        return tf.zeros([n], tf.bool)
+        return tf.zeros(tf.shape(scores)[:1], tf.bool)
+    n = tf.shape(head.ends[1])[0]
     before = tf.gradients(head.ends[1], [head.ends[0]], grad_ys=[upstream])[0]
     y = head.ends[1]
     shift = upstream * y
@@ -165,7 +198,8 @@ def _same_classes(before: tf.Tensor, returned: tf.Tensor) -> bool:
 def _meaning_of_loss(loss: Any, outputs: int | None) -> Meaning | None:
     if loss is None:
         return None
-    plain = loss_name(loss).replace("_", "").casefold().removeprefix("sparse")
-    if plain in _BINARY:
-        return "binary" if outputs == 1 else "labels"
-    return "classes" if plain in _CATEGORICAL else None
+    name, logits = describe_loss(loss)
+    if _plain(name) in _BINARY:
+        one: Meaning = "binary_logit" if logits else "binary"
+        return one if outputs == 1 else "labels"
+    return "classes" if _plain(name) in _CATEGORICAL else None

@@ -11,7 +11,7 @@ from ..methods.table import Method, uses_layer
 from .build import build_trace, serves
 from .fingerprint import Fingerprint
 from .gradients import Trace
-from .model_io import Batch, has_standard_layers
+from .model_io import Batch
 from .subject import Subject
 
 _KEPT = 24  # traces of a model, some 20 MB each: enough for all rows of METHODS
@@ -82,16 +82,15 @@ class KeptTraces:
     ) -> bool:
         """Return whether the trace for any size computes what the model does for this one.
 
-        Layers of Keras compute the same whether a size is known or not. Layers of the caller may
-        read a known one, so outputs are compared, once for each size.
+        A layer may read a size that is known, and some of Keras's own are wrong for an unknown one
+        (TimeDistributed of a sequence), so outputs are compared, once for each size.
         """
-        seen = (*key, batch.signature, batch.preprocessed.shape[1:])
+        seen = (*key, batch.signature, tuple(array.shape[1:] for array in batch.arrays))
         if seen not in self.sizes:
             try:
                 subject = describe(batch)
                 trace = self._kept((*key, *batch.signature), methods, batch, subject)
-                same = has_standard_layers(subject.model)
-                self.sizes[seen] = same or serves(trace, subject, batch)
+                self.sizes[seen] = serves(trace, subject, batch)
             except Exception:  # the trace for the known size tells what is wrong
                 self.sizes[seen] = False
         return self.sizes[seen]

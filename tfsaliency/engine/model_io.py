@@ -84,11 +84,12 @@ class Batch:
 
     def of_any_size(self) -> Batch | None:
         """Return the batch with the sizes that the model declares; None if all are fixed."""
+        if len(self.arrays) > len(self.inputs.names):  # a region is compared with known sizes
+            return None
         declared = list(self.inputs.shapes)
         known = [a.shape[1:] for a in self.arrays]
         if not self.inputs.declared or all(None not in shape for shape in declared):
             return None
-        declared += [(None,) * (array.ndim - 1) for array in self.arrays[len(declared) :]]
         if tuple(declared) == tuple(known):
             return None
         return replace(self, declared=tuple(declared))
@@ -133,17 +134,6 @@ def has_visible_layers(model: Any) -> bool:
         return False
     owner = next(c for c in type(model).__mro__ if "call" in vars(c))
     return owner.__module__.startswith("keras.") and owner.__name__ in ("Functional", "Sequential")
-
-
-def has_standard_layers(model: Any) -> bool:
-    """Return whether all layers of a model are Keras's own, and none runs the caller's code."""
-    if not isinstance(model, keras.Model):
-        return False
-    return all(
-        type(layer).__module__.partition(".")[0] == "keras"
-        and not isinstance(layer, keras.layers.Lambda)
-        for layer in model._flatten_layers()
-    )
 
 
 def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:

@@ -45,9 +45,12 @@ class SimilarityTo:
                 f"Expected an embedding (n, {self.vectors.shape[-1]}), like the vectors of "
                 f"similarity_to. Received: outputs {outputs.shape}."
             )
-        vectors = tf.constant(self.vectors, outputs.dtype)
-        unit = [tf.math.l2_normalize(each, axis=-1) for each in (outputs, vectors)]
-        return tf.matmul(unit[0], unit[1], transpose_b=True)
+        wide = outputs if outputs.dtype.size > tf.float32.size else tf.cast(outputs, tf.float32)
+        # The direction does not depend on the length, which may be tiny or huge.
+        largest = tf.reduce_max(tf.abs(wide), axis=-1, keepdims=True)
+        scaled = tf.math.divide_no_nan(wide, tf.stop_gradient(largest))
+        unit = tf.math.l2_normalize(scaled, axis=-1)
+        return tf.matmul(unit, tf.constant(self.vectors, wide.dtype), transpose_b=True)
 
     def __call__(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Return the similarity (n,) of each image's output to the vector of its target."""
@@ -137,7 +140,8 @@ def similarity_to(vectors: Any) -> Score:
             "Expected vectors as finite numbers (d,) or (k, d), none of them zero. "
             f"Received: {getattr(vectors, 'shape', type(vectors).__name__)}."
         )
-    return SimilarityTo(array)
+    array = array / np.abs(array).max(axis=-1, keepdims=True)
+    return SimilarityTo(array / np.linalg.norm(array, axis=-1, keepdims=True))
 
 
 def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
@@ -154,7 +158,9 @@ def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
 def _probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
     """Return the output of the final softmax or sigmoid."""
     _require_probabilities(head, "probability")
-    if head.meaning != "binary":
+    if head.activation == "log_softmax":
+        return _take(tf.nn.softmax(head.logits), targets)
+    if not head.has_two_classes:
         return _take(head.outputs, targets)
     one = head.outputs[..., 0]
     return tf.where(_per_position(targets == 1, one), one, 1 - one)
@@ -163,14 +169,14 @@ def _probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
 def _log_probability(head: Head, targets: tf.Tensor) -> tf.Tensor:
     """Return the logarithm of the probability, computed from the logits."""
     _require_probabilities(head, "log_probability")
-    if head.activation == "softmax":
+    if head.activation in ("softmax", "log_softmax"):
         return _take(tf.nn.log_softmax(head.logits), targets)
     return tf.math.log_sigmoid(_signed(head, head.logits, targets))
 
 
 def _margin(head: Head, targets: tf.Tensor) -> tf.Tensor:
     """Return the logit minus the largest other logit."""
-    if head.meaning == "binary":  # of the two logits 0 and z
+    if head.has_two_classes:  # of the two logits 0 and z
         return _logit(head, targets)
     if head.logits.shape[-1] < 2:
         raise OptionError(
@@ -245,8 +251,10 @@ def choose_targets(
     """
     if callable(score) and head.is_dense and head.meaning == "outputs":
         return targets
-    if head.meaning == "binary":  # p above 1/2
-        top = tf.cast(_pool(head.logits[..., 0], region) > 0, targets.dtype)
+    if head.has_two_classes:
+        probable = head.activation == "none" and head.meaning == "binary"
+        least = 0.5 if probable else 0.0  # a probability, or its logit
+        top = tf.cast(_pool(head.logits[..., 0], region) > least, targets.dtype)
     else:
         top = tf.argmax(_pool(head.outputs, region, 1), axis=-1, output_type=targets.dtype)
     return tf.stop_gradient(tf.where(targets == TOP_CLASS, top, targets))
@@ -265,9 +273,9 @@ def describe_score(score: str | Score | None, head: Head, region: tf.Tensor | No
         words, notes = "output", []
     else:
         words = score or "logit"
-        ends = words in ("logit", "margin") and head.activation in ("softmax", "sigmoid")
+        ends = words in ("logit", "margin") and head.activation not in ("none", "hidden")
         notes = [f"before the final {head.activation}"] if ends else []
-        if head.meaning == "binary" and words != "probability":
+        if head.has_two_classes and words != "probability":
             notes += ["minus that for class 0"] if words != "log_probability" else []
     if head.is_dense:
         notes.append(f"mean of {'all positions' if region is None else 'the region'}")
@@ -333,7 +341,7 @@ def _call_score(score: Score, head: Head, targets: tf.Tensor) -> tf.Tensor:
 
 def _signed(head: Head, values: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """Return the values of targets; of a single sigmoid, minus the value for class 0."""
-    if head.meaning != "binary":
+    if not head.has_two_classes:
         return _take(values, targets)
     one = values[..., 0]
     return tf.where(_per_position(targets == 1, one), one, -one)
@@ -351,9 +359,13 @@ def _pool(values: tf.Tensor, region: tf.Tensor | None, kept: int = 0) -> tf.Tens
     axes = list(range(1, len(values.shape) - kept))
     if not axes:
         return values
+    if values.dtype.size < tf.float32.size:  # the number of positions may overflow
+        values = tf.cast(values, tf.float32)
     if region is None:
         return tf.reduce_mean(values, axes)
-    weights = tf.cast(region, values.dtype)
+    positions = tf.shape(values)[1 : 1 + len(axes)]
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(region)[1:], positions)]):
+        weights = tf.cast(region, values.dtype)
     weights /= tf.reduce_sum(weights, axes, keepdims=True)
     return tf.reduce_sum(values * (weights[..., tf.newaxis] if kept else weights), axes)
 
@@ -364,7 +376,7 @@ def _take(values: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 
 def _require_probabilities(head: Head, score: str) -> None:
-    if head.activation not in ("softmax", "sigmoid"):
+    if head.activation not in ("softmax", "log_softmax", "sigmoid"):
         raise OptionError(
             f"score={score!r} needs a model that ends in a softmax or sigmoid. Received: a model "
             "that ends in another operation. Use score='logit', or a callable."

@@ -14,6 +14,7 @@ from ..errors import ImageError, OptionError, check_int
 from ..maps import Options, explain, resolve_reductions
 from ..methods.table import MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
+from ..saliency_maps import SaliencyMaps
 from ..synthetic.shapes import GroundTruth
 from ..tables import DEFAULT_METHODS, ReductionName, ScoreName
 from .controls import CONTROLS, Control
@@ -101,7 +102,7 @@ def evaluate(
         tuple(maps),
         tuple(CONTROLS),
         tuple(METRICS),
-        _correct(maps.outputs, labels),
+        _correct(maps, labels),
         maps.coverage,
         prepared.describe(maps.score, counts),
         maps.problems,
@@ -130,10 +131,12 @@ def _check(data: Any) -> tuple[Array, Array]:
     return labels, masks
 
 
-def _correct(outputs: Array, labels: Array) -> Array | None:
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
+def _correct(maps: SaliencyMaps, labels: Array) -> Array | None:
+    """Return whether the top class of each image is its label; None if outputs are no classes."""
+    values = [maps.class_values(i) for i in range(len(labels))]
+    if maps.meaning == "vector" or len(values[0]) < 2:
         return None
-    return outputs.argmax(axis=-1) == labels
+    return np.array([each.argmax() for each in values]) == labels
 
 
 def _in_parts(control: Control, images: Array, rng: np.random.Generator) -> Array:
