@@ -33,7 +33,7 @@ def test_a_model_of_keras_applications(name):
     keras.utils.set_random_seed(0)
     with float64():
         model = getattr(keras.applications, name)(weights=None, **options)
-    low, high, _ = tfs.models.ranges.find_trained_range(model)
+    low, high, *_ = tfs.models.ranges.find_trained_range(model)
     x = np.random.default_rng(0).uniform(low, high, model.input_shape[1:])[np.newaxis]
     methods = METHODS if relus else ["gradient"]
     if not relus:

@@ -155,6 +155,17 @@ def test_another_run_does_not_replace_files_unasked(photos, model_file, tmp_path
     assert code == 2 and "would replace: maps.npz." in error
 
 
+def test_a_record_of_somebody_else_stays(photos, model_file, tmp_path, capsys):
+    out = tmp_path / "o"
+    out.mkdir()
+    (out / "run.json").write_text("mine")
+    arguments = ["map", photos[0], "--model", model_file, "--out", out]
+    code, _, (error,) = _run(capsys, *arguments)
+    assert code == 2 and "has a file run.json that no run wrote" in error
+    assert (out / "run.json").read_text() == "mine"
+    assert _run(capsys, *arguments, "--overwrite")[0] == 0
+
+
 def test_a_mistake_in_an_option_leaves_no_folder(photos, model_file, tmp_path, capsys):
     out = tmp_path / "o"
     arguments = ["map", photos[0], "--model", model_file, "--out", out]

@@ -213,8 +213,7 @@ def test_a_model_that_hands_its_input_on_is_known_too():
     scaled = keras.Model(i, layers.Dense(3)(backbone(layers.Rescaling(2.0)(x))))
     assert find_trained_range(direct) == find_trained_range(backbone) is not None
     assert find_trained_range(keras.Sequential([backbone, layers.Dense(1)])) is not None
-    halved = np.array(find_trained_range(backbone)) / 2
-    np.testing.assert_allclose(find_trained_range(scaled), halved, rtol=1e-6)
+    assert find_trained_range(scaled) is None
     j = keras.Input((4, 4, 3))
     two = keras.Model([j, i], layers.Add()([layers.Flatten()(j)[:, :2], backbone(i)]))
     assert find_trained_range(two, 0) is None and find_trained_range(two, 1) is not None

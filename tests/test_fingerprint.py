@@ -1,7 +1,10 @@
 """Fingerprints detect every change of a model that a trace depends on, and no other."""
 
+import array
+import functools
 import gc
 import weakref
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -11,7 +14,19 @@ from keras import layers
 from tfsaliency.engine.fingerprint import Fingerprint
 
 
+class _Kind:
+    factor = 1.0
+
+
+@dataclass(slots=True)
+class _Slotted:
+    value: float
+
+
 class _Thing:
+    def get(self):
+        return self.inner
+
     def __init__(self, inner=None):
         self.inner = inner
 
@@ -22,7 +37,10 @@ def _model():
     layer.factor, layer.function, layer.thing = 1.5, abs, _Thing()
     layer.pair, layer.table = (1, (2, "a")), {"of": [1, 2], "in": _Thing()}
     layer.numbers, layer.nested = np.arange(6.0).reshape(2, 3), _Thing(_Thing([1, {"a": 2.0}]))
-    layer.chosen = {1, 2}
+    layer.chosen, layer.raw, layer.numbers8 = {1, 2}, bytearray(b"ab"), array.array("d", [1, 2])
+    layer.part, layer.slotted = functools.partial(max, [_Thing(1)]), _Slotted(1.5)
+    layer.method, layer.kind = _Thing(2).get, _Kind
+    _Kind.factor = 1.0
     return model, layer
 
 
@@ -43,6 +61,12 @@ CHANGES = {
     "an attribute of an object": lambda layer: setattr(layer.thing, "inner", 3),
     "a new attribute of an object": lambda layer: setattr(layer.thing, "other", 3),
     "deep inside objects": lambda layer: layer.nested.inner.inner[1].update(a=3.0),
+    "bytes in place": lambda layer: layer.raw.__setitem__(0, 99),
+    "an array of Python in place": lambda layer: layer.numbers8.__setitem__(0, 9),
+    "an argument of a partial": lambda layer: setattr(layer.part.args[0][0], "inner", 5),
+    "a slot": lambda layer: setattr(layer.slotted, "value", 2.5),
+    "the object of a method": lambda layer: setattr(layer.method.__self__, "inner", 5),
+    "an attribute of a class": lambda layer: setattr(layer.kind, "factor", 3.0),
     "a set": lambda layer: layer.chosen.add(3),
     "one attribute more": _set("other", 1),
     "one less": lambda layer: delattr(layer, "factor"),
@@ -70,7 +94,9 @@ def test_a_change_is_seen(change):
 def test_what_takes_the_place_of_something_that_is_gone_is_seen(make):
     """The replacement may have the same id."""
     model, layer = _model()
-    del layer.table, layer.numbers, layer.nested, layer.chosen, layer.thing
+    for name in ("table", "numbers", "nested", "chosen", "thing", "raw", "numbers8", "part"):
+        delattr(layer, name)
+    del layer.slotted, layer.method, layer.kind
     # A layer without containers is compared by ids alone.
     for i in range(300, 320):
         vars(layer)["factor"] = make(i)
@@ -102,3 +128,17 @@ def test_it_keeps_nothing_alive():
     gc.collect()
     assert there() is None
     assert structure
+
+
+def test_an_attribute_of_the_layers_own_class():
+    class Scaled(layers.Layer):
+        factor = 2.0
+
+        def call(self, x):
+            return x * self.factor
+
+    model = keras.Sequential([keras.Input((4, 4, 3)), Scaled(), layers.Flatten()])
+    structure = Fingerprint(model)
+    assert structure.matches(model)
+    Scaled.factor = 7.0
+    assert not structure.matches(model)

@@ -434,6 +434,12 @@ def _normalization(mean, variance):
     return layer
 
 
+def _normalization_of_pixels():
+    layer = layers.Normalization(axis=(1, 2, 3))
+    layer.adapt(RNG.normal(size=(4, 6, 6, 3)))
+    return layer
+
+
 @pytest.mark.parametrize(
     ("first", "expected"),
     [
@@ -449,6 +455,7 @@ def _normalization(mean, variance):
         ([layers.Rescaling(3.0)], None),
         ([layers.Conv2D(3, 1), layers.Rescaling(1 / 255)], None),
         ([_normalization(0.0, 0.0)], None),
+        ([layers.Rescaling([1.0, 1.0, 2.0]), _normalization_of_pixels()], None),
     ],
 )
 def test_the_range_that_the_first_layers_expect(first, expected):
@@ -482,3 +489,46 @@ def test_images_of_another_range_are_said(first, wrong, right):
     with pytest.warns(tfs.SaliencyWarning, match="unusual_range"):
         tfs.saliency_map(model, pixels * wrong, targets=0)
     assert not tfs.saliency_map(model, pixels * right, targets=0).problems
+
+
+def _photo_and_features():
+    photo, features = keras.Input((6, 6, 3)), keras.Input((6, 6, 3))
+    scaled = _normalization([0.0] * 3, [1e-4] * 3)(features)
+    inner = keras.Model([features, photo], layers.Dense(2)(layers.Flatten()(scaled + photo)))
+    a, b = keras.Input((6, 6, 3)), keras.Input((6, 6, 3))
+    return keras.Model([a, b], inner([b, a]))
+
+
+@pytest.mark.parametrize(
+    ("make", "images"),
+    [
+        (lambda: _scaled(_normalization([10.0] * 3, [121.0] * 3)), np.full((2, 6, 6, 3), 10.0)),
+        (lambda: _scaled(layers.Rescaling(1 / 255)), RNG.integers(250, 254, (1, 6, 6, 3))),
+        (lambda: _scaled(layers.Rescaling(1 / 255)), RNG.integers(0, 5, (1, 6, 6, 3))),
+        (
+            lambda: keras.Sequential(
+                [
+                    keras.Input((6, 6, 3)),
+                    layers.Rescaling(1 / 255),
+                    keras.Sequential(
+                        [keras.Input((6, 6, 3)), layers.Flatten(), layers.Dense(2)], name="resnet50"
+                    ),
+                ]
+            ),
+            RNG.uniform(0, 255, (2, 6, 6, 3)),
+        ),
+    ],
+)
+def test_ordinary_images_of_ordinary_models_are_not_unusual(make, images):
+    """Stars on a dark sky, a white wall, the night, and a network trained on its own scaling."""
+    images = images.astype("float32")
+    if images.max() == 10:
+        images[:, 0, 0] = 255.0
+    maps = tfs.saliency_map(make(), images, targets=0)
+    assert "unusual_range" not in [problem.cause for problem in maps.problems]
+
+
+def test_the_range_is_that_of_the_chosen_input_of_a_nested_model():
+    model = _photo_and_features()
+    assert find_trained_range(model, 0) is None
+    assert find_trained_range(model, 1)[:2] == (pytest.approx(-0.02), pytest.approx(0.02))

@@ -1,6 +1,7 @@
 """Outputs that are no classes: positions, embeddings, regression; and scores of them."""
 
 import functools
+import threading
 
 import keras
 import numpy as np
@@ -140,6 +141,59 @@ def test_a_region_goes_with_every_method(method):
 def test_a_region_that_is_none_is_refused(region, message):
     with pytest.raises(tfs.OptionError, match=message):
         tfs.saliency_map(_dense("softmax"), IMAGES, targets=0, region=region)
+
+
+class Anchors(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(5)
+
+    def call(self, x):
+        return tf.reshape(self.dense(x), [-1, SIDE * SIDE, 5])
+
+
+@pytest.mark.parametrize("how", ["subclassed", "function"])
+def test_a_region_of_anchors_of_models_that_declare_nothing(how):
+    inner = Anchors()
+    inner(IMAGES.astype("float32"))
+    model = inner if how == "subclassed" else lambda x: inner(x)
+    anchor = np.arange(SIDE * SIDE) == 8
+    for region in (anchor, np.stack([anchor] * 3)):
+        maps = tfs.attributions(
+            model, IMAGES.astype("float32"), targets=2, score="logit", region=region
+        )
+        np.testing.assert_allclose(maps.scores, inner(IMAGES)[:, 8, 2], rtol=1e-4)
+        kernel = inner.dense.get_weights()[0]
+        np.testing.assert_allclose(maps["gradient"][0, 1, 2], kernel[:, 2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (6, 1), (1, 1), (5, 8)])
+def test_a_region_of_another_size_for_a_model_of_any_size(shape):
+    inputs = keras.Input((None, None, 2))
+    model = keras.Model(inputs, layers.Conv2D(3, 1, activation="softmax")(inputs))
+    images = RNG.normal(size=(3, 6, 8, 2))
+    for each in (model, lambda x: tf.nn.softmax(x[:, : tf.shape(x)[1]] * 2.0)):
+        with pytest.raises(tfs.OptionError, match="Resize the mask to them"):
+            tfs.saliency_map(each, images, targets=0, score="logit", region=np.ones(shape))
+    right = tfs.saliency_map(model, images, targets=0, region=np.ones((6, 8)), on_problem="ignore")
+    whole = tfs.saliency_map(model, images, targets=0, on_problem="ignore")
+    np.testing.assert_allclose(right.scores, whole.scores, rtol=1e-5)
+
+
+def test_masked_regions_are_refused():
+    with pytest.raises(tfs.OptionError, match="without masked values"):
+        region = np.ma.masked_array(np.ones((SIDE, SIDE)), ~MASK)
+        tfs.saliency_map(_dense("softmax"), IMAGES, targets=0, region=region)
+
+
+def test_a_score_that_fails_while_it_runs():
+    model = _ends_in(layers.Dense(1, activation="sigmoid"))
+    gather = lambda outputs, targets: tf.gather(outputs, targets, batch_dims=1)  # noqa: E731
+    with pytest.raises(tfs.OptionError, match="Of one output for two classes, they are 0 and 1"):
+        tfs.saliency_map(model, IMAGES, targets=1, score=gather)
+    softmax = _ends_in(layers.Dense(3, activation="softmax"))
+    with pytest.raises(tfs.OptionError, match="values for 2 images"):
+        tfs.saliency_map(softmax, IMAGES, score=lambda o, t: tf.reshape(o[:, :2], [-1]))
 
 
 def test_a_region_needs_positions_and_a_named_score():
@@ -471,6 +525,23 @@ def test_a_random_forward_pass_is_said(name):
     model = _ends_in(layers.Dense(3, activation="softmax"), _Drawn(DRAWS[name]))
     with pytest.warns(tfs.SaliencyWarning, match="random_model.*training=False"):
         tfs.saliency_map(model, IMAGES, targets=0, score="logit")
+
+
+def test_numbers_that_another_thread_draws_are_not_the_models():
+    model, stop = _ends_in(layers.Dense(3, activation="softmax")), threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            np.random.uniform()
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    try:
+        for method in ("gradient", "smooth_grad"):
+            assert not tfs.saliency_map(model, IMAGES, method).problems
+    finally:
+        stop.set()
+        drawing.join()
 
 
 def test_numbers_of_a_constant_seed_and_layers_of_training_are_not_random():

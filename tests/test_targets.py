@@ -41,10 +41,14 @@ def _model(k=3, activation="softmax"):
         (np.eye(3, dtype=int)[[2, 0, 1, 1]].tolist(), [2, 0, 1, 1]),
         (np.eye(3, dtype=bool)[[2, 0, 1, 1]], [2, 0, 1, 1]),
         ([0, 0, 0, 1], [0, 0, 0, 1]),
+        (range(3, -1, -1), [3, 2, 1, 0]),
+        (tf.constant("dog"), [1, 1, 1, 1]),
+        (np.array("dog"), [1, 1, 1, 1]),
+        (tf.constant([2, 0, 1, 1], tf.bfloat16), [2, 0, 1, 1]),
     ],
 )
 def test_a_form_with_one_reading(targets, expected):
-    assert resolve_targets(targets, 4, NAMES, 3).tolist() == expected
+    assert resolve_targets(targets, 4, NAMES, 3 if max(expected) < 3 else 4).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,9 @@ def test_a_form_with_one_reading(targets, expected):
         (1.5, "Received: 1.5"),
         (np.nan, "Received: nan"),
         ("3", "Unknown class name: '3'"),
-        (range(5), "Received: range"),
+        (range(5), "one for each of 4 images. Received: 5"),
+        (np.array([[0, 1, 2, 1]]), r"np.ravel\(targets\)"),
+        (np.ma.masked_array([0, 1, 2, 1], [0, 1, 0, 0]), "without masked values"),
         (3, r"a class index below 3.*Received: 3"),
         ([0, 1, 5, 7], r"Received: 5, 7"),
         (-1, "Received: -1"),
@@ -75,12 +81,16 @@ def test_a_form_with_none_or_several_is_refused(targets, message):
 
 def test_a_one_hot_code_is_ambiguous_only_as_an_array():
     code = np.array([0, 0, 0, 1])
-    with pytest.raises(tfs.OptionError, match="targets=targets.tolist"):
+    with pytest.raises(tfs.OptionError, match="pass targets.tolist"):
         resolve_targets(code, 4, None, 4)
     assert resolve_targets(code.tolist(), 4, None, 4).tolist() == [0, 0, 0, 1]
     assert resolve_targets(code[:, np.newaxis], 4, None, 4).tolist() == [0, 0, 0, 1]
     assert resolve_targets(np.array([0, 1]), 2, None, 2).tolist() == [0, 1]
     assert resolve_targets([True, False], 2, None, 2).tolist() == [1, 0]
+
+
+def test_a_name_in_another_case_is_that_of_the_same_case():
+    assert resolve_targets(["Cat", "cat"], 2, ["cat", "Cat"]).tolist() == [1, 0]
 
 
 def test_a_number_as_text_is_answered_with_the_int():

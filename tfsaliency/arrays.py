@@ -151,6 +151,11 @@ def check_region(region: Any, n: int, axes: int) -> Array:
     array([[1., 0.]], dtype=float32)
     """
     weights: Array
+    if np.ma.is_masked(region):
+        raise OptionError(
+            "Expected a region without masked values. Received: a masked array. Fill them: "
+            "region.filled(0)."
+        )
     try:
         weights = np.asarray(region).astype(np.float32)
     except (TypeError, ValueError, RuntimeError):
@@ -278,11 +283,13 @@ def _refuse_streams(images: Any, what: str) -> None:
             f"Expected {what} as one batch. Received: a tf.data.Dataset. Use "
             "tfsaliency.saliency_map_batches."
         )
-    pair = isinstance(images, tuple) and len(images) == 2
-    if pair and np.ndim(images[0]) > 2 and np.ndim(images[0]) != np.ndim(images[1]):
+    several = isinstance(images, (tuple, list)) and len(images) in (2, 3)
+    arrays = several and all(hasattr(each, "shape") for each in images)
+    if arrays and len(images[0].shape) > 1 and len(images[1].shape) < len(images[0].shape):
         raise ImageError(
-            f"Expected {what} without labels. Received: a tuple (images, labels). Pass "
-            "images, targets=labels; tfsaliency.saliency_map_batches takes batches with labels."
+            f"Expected {what} without labels. Received: a {type(images).__name__} of images and "
+            "labels. Pass images, targets=labels; tfsaliency.saliency_map_batches takes batches "
+            "with labels."
         )
 
 

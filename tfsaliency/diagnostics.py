@@ -87,7 +87,6 @@ _FLAT = 1e-6  # of the largest value
 _SAMPLE = 100  # positions
 _AXES_OF_AN_IMAGE, _FEW_CHANNELS, _MANY_COLUMNS = 3, (1, 3), 4
 _ORDINARY = 0.5  # of the range trained on
-_FAR_INSIDE = 0.02  # of the range trained on
 
 
 class SaliencyWarning(UserWarning):
@@ -246,7 +245,7 @@ def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Pr
 
 
 def image_problems(
-    inputs: Array, limits: Limits, trained: tuple[float, float, float] | None
+    inputs: Array, limits: Limits, trained: tuple[float, float, float, float] | None
 ) -> tuple[Problem, ...]:
     """Find problems of the images that a model receives.
 
@@ -257,8 +256,8 @@ def image_problems(
     limits
         Their minimum and maximum.
     trained
-        The least and the largest usual value, and the distance from them at which values are
-        unusual; None if unknown.
+        The least and the largest usual value, the distance from them at which values are unusual,
+        and the variation below which they are; None if unknown.
     """
     found = _check_range(inputs, limits, trained)
     n, *shape = inputs.shape
@@ -268,11 +267,11 @@ def image_problems(
 
 
 def _check_range(
-    inputs: Array, limits: Limits, trained: tuple[float, float, float] | None
+    inputs: Array, limits: Limits, trained: tuple[float, float, float, float] | None
 ) -> tuple[Problem, ...]:
     if trained is None:
         return ()
-    low, high, margin = trained
+    low, high, margin, least = trained
     span = high - low
     least_of_all, largest_of_all = limits
     inside = low - margin <= least_of_all and largest_of_all <= high + margin
@@ -281,7 +280,7 @@ def _check_range(
     flat = inputs.reshape(len(inputs), -1)
     outside = np.maximum(low - flat.min(axis=1), flat.max(axis=1) - high) > margin
     where = _indices(outside)
-    if not where and _hardly_vary(inputs, _FAR_INSIDE * span):
+    if not where and _hardly_vary(inputs, least):
         where = tuple(range(len(inputs)))
     received = f"from {least_of_all:.3g} to {largest_of_all:.3g}"
     detail = f"{received}, instead of {low:.3g} to {high:.3g}"

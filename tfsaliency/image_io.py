@@ -104,6 +104,8 @@ def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, i
             "Expected a model of a fixed input size, or size=(h, w). "
             f"Received: input shape {shape}, size={size}."
         )
+    if h * w > MAX_PIXELS:
+        raise OptionError(f"Expected a size of at most {MAX_PIXELS:,} pixels. Received: {h} x {w}.")
     return int(h), int(w), shape[3] or 3
 
 
@@ -171,7 +173,7 @@ def _path(photo: Any) -> Path:
     except TypeError as error:
         raise ImageError(
             f"Expected the path of a photo, or a PIL image. Received: {type(photo).__name__}. "
-            "Pass arrays to saliency_map directly."
+            "Open files with PIL.Image.open; pass arrays to saliency_map directly."
         ) from error
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from .arrays import Array, as_batch, cast_checked, check_batch, check_region
 from .diagnostics import image_problems
+from .engine.build import output_rank
 from .engine.functions import Model
 from .engine.gradients import Trace
 from .engine.heads import describe_loss, find_loss
@@ -119,8 +120,8 @@ class Prepared:
         trained = find_trained_range(self.model, index)
         problems = image_problems(arrays[index], limits, trained)
         if region is not None:
-            axes = self._position_axes() or max(batch.ndim - 2, 1)
-            arrays.append(check_region(region, len(batch), axes))
+            first = Batch(batch, tuple(arrays), inputs)
+            arrays.append(check_region(region, len(batch), self._position_axes(first)))
         return Batch(batch, tuple(arrays), inputs, problems)
 
     def trace(self, methods: Sequence[Method], batch: Batch) -> Trace:
@@ -149,13 +150,16 @@ class Prepared:
             f"Keras {keras.__version__}",
         }
 
-    def _position_axes(self) -> int:
-        """Return the number of axes of positions of the scored output; 0 if unknown."""
-        if not declares_inputs(self.model):
-            return 0
-        outputs = symbolic_ends(self.model)[1]
-        chosen = choose("output", output_names(self.model, outputs), self.output)
-        return max(len(keras.tree.flatten(outputs)[chosen].shape) - 2, 0)
+    def _position_axes(self, batch: Batch) -> int:
+        """Return the number of axes of positions of the scored output, at least 1."""
+        if declares_inputs(self.model):
+            outputs = symbolic_ends(self.model)[1]
+            chosen = choose("output", output_names(self.model, outputs), self.output)
+            rank = len(keras.tree.flatten(outputs)[chosen].shape)
+        else:
+            rank = output_rank(self.model, batch, self.output)
+        # Without positions, an error follows that says so.
+        return max(rank - 2, 0) or max(batch.images.ndim - 2, 1)
 
     def _loss(self) -> Any:
         """Return the loss on which the scored output was trained, if known."""

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         photos = list(picture_names(arguments.photos).items())
         if len(photos) < len(arguments.photos):
             say("warning: repeated photos are used once")
-        read = read_photos(photos, prepared, arguments.fit, problems)
+        read = read_photos(photos, prepared, arguments.fit, arguments.size, problems)
         if read:
             result = _check(arguments, loaded, prepared, read)
             tell(f"{result}\n")

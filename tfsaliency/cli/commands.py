@@ -61,7 +61,7 @@ def _import_command(name: str) -> Any:
             sys.stderr.flush()
             os.dup2(log.fileno(), 2)
             return importlib.import_module(f".{name}", __package__)
-        except BaseException:
+        except Exception:  # the log may tell why
             log.seek(0)
             os.write(saved, log.read())
             raise

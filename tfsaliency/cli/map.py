@@ -43,6 +43,7 @@ class _Job:
     target: Any
     reduction: Any
     fit: Fit
+    size: Any
     top: int
     out: Path
     finished: bool = False
@@ -71,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             parse_target(arguments),
             arguments.reduction,
             arguments.fit,
+            arguments.size,
             arguments.top,
             out,
         )
@@ -93,7 +95,7 @@ def _explain_all(job: _Job, photos: list[tuple[str, str]]) -> None:
     # Lines are printed at the end, so that they do not interrupt the progress bar.
     with _progress(len(photos)) as advance:
         for part in batches(len(photos), _BATCH):
-            read = read_photos(photos[part], job.prepared, job.fit, job.errors)
+            read = read_photos(photos[part], job.prepared, job.fit, job.size, job.errors)
             if read:
                 _explain(job, read, job.out / _part_name(part.start))
             advance(part.stop)

@@ -43,10 +43,12 @@ def load_class_names(arguments: argparse.Namespace, loaded: LoadedModel) -> list
     path: Path | None = arguments.class_names
     if path is not None:
         try:
-            return path.read_text(encoding="utf-8").rstrip().splitlines()
+            return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
         except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8"
             raise OptionError(
-                f"Cannot read --class-names {path}: expected one name per line."
+                f"Cannot read --class-names {path} ({reason}). Expected a text file of one name "
+                "per line."
             ) from error
     if not loaded.imagenet:
         return None

@@ -14,9 +14,11 @@ from typing import Any
 
 from ..errors import OptionError
 from ..storage import replacing
+from ..version import __version__
 
 PNG_DPI = 150
 RECORD = "run.json"  # the options of the runs that wrote to a folder
+_BY = "tfsaliency"  # the key of the version in it
 _NAMED = 5  # files in an error
 # Options that do not change results.
 _OF_PLACE = ("out", "overwrite", "command")
@@ -88,6 +90,12 @@ def claimed_folder(arguments: argparse.Namespace, names: Sequence[str]) -> Itera
         key: _plain(value) for key, value in sorted(vars(arguments).items()) if key not in _OF_PLACE
     }
     record = _read_record(out)
+    if record is None and not arguments.overwrite:
+        raise OptionError(
+            f"{arguments.out} has a file {RECORD} that no run wrote. Choose another folder as "
+            "--out, or pass --overwrite."
+        )
+    record = record or {}
     present = [name for name in names if os.path.lexists(out / name)]
     links = [name for name in present if (out / name).is_symlink()]
     if links:
@@ -103,10 +111,10 @@ def claimed_folder(arguments: argparse.Namespace, names: Sequence[str]) -> Itera
         )
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / RECORD, _as_text({**record, arguments.command: options}))
+    write_text(out / RECORD, _as_text({_BY: __version__, **record, arguments.command: options}))
     try:
         yield out
-    except Exception:
+    except BaseException:
         if not any(os.path.lexists(out / name) for name in names):
             with contextlib.suppress(OSError):
                 _restore(out, record, is_new)
@@ -147,12 +155,15 @@ def _refuse_link(path: Path) -> None:
         raise OptionError(f"Expected a file or nothing at {path}. Received: a symbolic link.")
 
 
-def _read_record(out: Path) -> dict[str, Any]:
+def _read_record(out: Path) -> dict[str, Any] | None:
+    """Return the record of earlier runs, empty without one; None for another file of that name."""
+    if not os.path.lexists(out / RECORD):
+        return {}
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return None
+    return record if isinstance(record, dict) and _BY in record else None
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from ..tables import (
 from ..version import __version__
 
 ALL = "all"  # methods
+_DEFAULTS = {"methods": DEFAULT_METHODS, "similarities": ("spearman", "ssim")}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,18 +55,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _sort_methods_and_photos(arguments: argparse.Namespace) -> None:
     """Split methods at commas, and take files behind --methods for photos."""
-    known = (*get_args(MethodName), ALL)
-    methods: list[str] = []
-    for word in arguments.methods:
+    arguments.methods = _names(arguments, "methods", "method", (*get_args(MethodName), ALL))
+    if "similarities" in arguments:
+        known = get_args(SimilarityName)
+        arguments.similarities = _names(arguments, "similarities", "similarity", known)
+    if "plan" in arguments:  # of names that only the model knows
+        photos = [word for word in arguments.plan if os.path.isfile(word)]
+        arguments.photos += photos
+        arguments.plan = [word for word in arguments.plan if word not in photos] or ["cascade"]
+
+
+def _names(
+    arguments: argparse.Namespace, option: str, kind: str, known: Sequence[str]
+) -> list[str]:
+    """Return the names of an option, and move the paths among them to the photos."""
+    names: list[str] = []
+    for word in getattr(arguments, option):
         parts = [part for part in word.split(",") if part]
         if all(part in known for part in parts):
-            methods += parts
+            names += parts
         elif Path(word).suffix or os.sep in word or os.path.lexists(word):
             arguments.photos.append(word)
         else:
             strange = next(part for part in parts if part not in known)
-            raise argparse.ArgumentTypeError(str(unknown_option("method", strange, known)))
-    arguments.methods = list(dict.fromkeys(methods)) or list(DEFAULT_METHODS)
+            raise argparse.ArgumentTypeError(str(unknown_option(kind, strange, known)))
+    return list(dict.fromkeys(names)) or list(_DEFAULTS[option])
 
 
 def _make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -130,8 +144,7 @@ def _add_check(commands: Any) -> argparse.ArgumentParser:
         help="distribution of the new weights; by default, initializer",
     )  # fmt: skip
     parser.add_argument(
-        "--similarities", nargs="+", choices=get_args(SimilarityName),
-        default=["spearman", "ssim"], metavar="SIMILARITY",
+        "--similarities", nargs="+", default=list(_DEFAULTS["similarities"]), metavar="SIMILARITY",
         help="similarities to report with the verdict; by default, spearman and ssim; any of "
         f"{', '.join(get_args(SimilarityName))}",
     )  # fmt: skip
@@ -186,6 +199,10 @@ def _add_photo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fit", choices=get_args(Fit), default="crop",
         help="way to resize photos to the model's input; by default, crop",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", nargs=2, type=_number, metavar=("H", "W"),
+        help="size of the photos in pixels, for a model of any size",
     )  # fmt: skip
     parser.add_argument("--out", type=_folder, required=True, metavar="DIR", help="output folder")
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..arrays import Array
 from ..diagnostics import Problem
@@ -28,13 +29,17 @@ class Photo:
 
 
 def read_photos(
-    photos: list[tuple[str, str]], prepared: Prepared, fit: Fit, problems: list[TfSaliencyError]
+    photos: list[tuple[str, str]],
+    prepared: Prepared,
+    fit: Fit,
+    size: Any,
+    problems: list[TfSaliencyError],
 ) -> list[Photo]:
     """Read all readable photos, and append the errors of the others to problems."""
     read = []
     for path, name in photos:
         try:
-            read.append(Photo(path, name, load_images(path, prepared, fit=fit)))
+            read.append(Photo(path, name, load_images(path, prepared, fit=fit, size=size)))
         except TfSaliencyError as error:
             problems.append(error)
     return read

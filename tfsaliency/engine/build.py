@@ -195,6 +195,12 @@ def serves(trace: Trace, subject: Subject, batch: Batch) -> bool:
     return _difference(ours, theirs.reshape(ours.shape)) <= (_SAME_HALF if trace.low else _SAME)
 
 
+def output_rank(model: Model, batch: Batch, output: str | int | None) -> int:
+    """Return the number of axes of a model's outputs, with the batch axis, by running one image."""
+    forward = make_forward(model, model, batch.inputs, output)
+    return _run_eagerly(forward, batch.with_images(batch.preprocessed[:1])).ndim
+
+
 def outputs_differ(
     trace: Trace, model: keras.Model, output: str | int | None, batch: Batch
 ) -> float:

@@ -10,6 +10,8 @@ its graph.
 
 from __future__ import annotations
 
+import array
+import functools
 import hashlib
 import types
 from collections import deque
@@ -27,11 +29,12 @@ from .functions import Model
 from .model_io import has_visible_layers
 
 _PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None)))
+_BYTES = (bytearray, array.array)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _DEPTH = 4  # of containers and objects inside each other
 # Compared by identity: their attributes do not affect a trace, or are read at each call.
 _OPAQUE = (
-    type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
+    types.ModuleType, types.FunctionType, types.BuiltinFunctionType,
     keras.Operation, keras.Variable, tf.Module, tf.Variable,
 )  # fmt: skip
 _OPAQUE_PACKAGES = ("keras", "tensorflow", "threading", "builtins", "functools")
@@ -78,7 +81,7 @@ class _Attributes(NamedTuple):
             with suppress(KeyError):
                 if tuple(map(id, self.values(attributes))) == self.ids:
                     return True
-        return _describe(attributes)[0] == self.described
+        return _describe(layer)[0] == self.described
 
 
 class Fingerprint:
@@ -97,8 +100,9 @@ class Fingerprint:
             names = [name for name in attributes if name not in _KERAS_OWN]
             values = itemgetter(*names, *names[-1:])  # at least two, so that it returns a tuple
             present = values(attributes)
-            described, objects = _describe(attributes)
+            described, objects = _describe(layer)
             fixed = all(_is_fixed(value) or _is_opaque(value) for value in present)
+            fixed = fixed and not _attributes(type(layer))
             ids = tuple(map(id, present))
             self._layers.append(_Attributes(len(attributes), values, ids, fixed, described))
             self._kept.extend(value for value in present if _is_fixed(value))
@@ -133,18 +137,53 @@ def _is_fixed(value: Any) -> bool:
 
 def _is_opaque(value: Any) -> bool:
     """Return whether a value is compared by its identity alone."""
-    if isinstance(value, (np.ndarray, *_CONTAINERS)):
+    if isinstance(value, (np.ndarray, *_BYTES, *_CONTAINERS, functools.partial, types.MethodType)):
         return False
-    package = type(value).__module__.partition(".")[0]
-    own = hasattr(value, "__dict__") and package not in _OPAQUE_PACKAGES
+    if isinstance(value, type):
+        return not _is_own(value)
+    own = _is_own(type(value)) and (hasattr(value, "__dict__") or hasattr(value, "__slots__"))
     return not own or isinstance(value, _OPAQUE)
 
 
-def _describe(attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Return descriptions of attributes, and the objects that they identify by id."""
+def _parts(value: Any) -> dict[str, Any]:
+    """Return what a value consists of, by name."""
+    if isinstance(value, functools.partial):
+        return {"function": value.func, "arguments": value.args, "options": dict(value.keywords)}
+    if isinstance(value, types.MethodType):
+        owner = value.__self__
+        return {"function": value.__func__, "owner": None if _is_opaque(owner) else owner}
+    return _attributes(value)
+
+
+def _is_own(kind: type) -> bool:
+    """Return whether a class is one of the caller's."""
+    return kind.__module__.partition(".")[0] not in _OPAQUE_PACKAGES
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object or a class of the caller."""
+    if isinstance(value, type):
+        return {
+            name: each
+            for kind in value.__mro__
+            if _is_own(kind)
+            for name, each in list(vars(kind).items())
+            if not name.startswith("__") and not callable(each) and not hasattr(each, "__get__")
+        }
+    slots = {
+        name: getattr(value, name, None)
+        for kind in type(value).__mro__
+        for name in [*getattr(kind, "__slots__", ())]
+        if name not in ("__dict__", "__weakref__")
+    }
+    return {**slots, **getattr(value, "__dict__", {})}
+
+
+def _describe(layer: keras.layers.Layer) -> tuple[list[Any], list[Any]]:
+    """Return descriptions of a layer's attributes, and the objects that they identify by id."""
     found: list[Any] = []
     objects: list[Any] = []
-    for name, value in attributes.items():
+    for name, value in [*vars(layer).items(), *_attributes(type(layer)).items()]:
         if name not in _KERAS_OWN:
             _append(found, objects, value)
     return found, objects
@@ -154,6 +193,8 @@ def _append(found: list[Any], objects: list[Any], value: Any, depth: int = _DEPT
     """Append the description of a value: a number, a string, a digest, its items, or an id."""
     if type(value) in _PLAIN:
         found.append(value)
+    elif isinstance(value, _BYTES):
+        found.append(bytes(value))
     elif isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             _append(found, objects, value.tolist(), depth)
@@ -168,7 +209,7 @@ def _append(found: list[Any], objects: list[Any], value: Any, depth: int = _DEPT
     elif depth and not _is_opaque(value):
         found.append(id(value))
         objects.append(value)
-        for name, item in list(vars(value).items()):
+        for name, item in _parts(value).items():
             found.append(name)
             _append(found, objects, item, depth - 1)
     else:

@@ -27,7 +27,7 @@ from .graph_rewrite import differentiate_marked
 from .heads import Head, Meaning, find_head, find_saturated, widen_head
 from .layer_outputs import LayerForward
 from .model_io import Forward, list_weights
-from .randomness import draws_random_numbers
+from .randomness import draws_random_numbers, has_other_constants
 from .scores import SimilarityTo, choose_targets, describe_score, score_head, score_values
 from .subject import Subject
 
@@ -191,7 +191,8 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
     compiled = function.get_concrete_function(
         list(subject.specs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
     )
-    facts["random"] |= _numpy_state() != state
+    if _numpy_state() != state:  # by the model, or by another thread
+        facts["random"] |= has_other_constants(forward, subject.specs)
     forget_custom_gradients(compiled.graph)
     run_with = with_other_weights(compiled, list_weights(subject.model))
     return Trace(compiled, run_with, engine=engine, **facts)

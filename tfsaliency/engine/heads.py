@@ -21,7 +21,11 @@ Meaning = Literal["classes", "labels", "binary", "binary_logit", "outputs", "vec
 # Ops that may follow the final activation without changing a value.
 _TRANSPARENT_OPS = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims")
 _CALL_OPS = ("PartitionedCall", "StatefulPartitionedCall")
-_FUNCTIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
+_FUNCTIONS = {
+    "softmax": tf.nn.softmax,
+    "log_softmax": tf.nn.log_softmax,
+    "sigmoid": tf.nn.sigmoid,
+}
 # Losses of classifiers, as plain names: categorical_crossentropy or CategoricalCrossentropy.
 _CATEGORICAL = (
     "categoricalcrossentropy", "categoricalfocalcrossentropy", "categoricalhinge", "kldivergence",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,12 +16,24 @@ def draws_random_numbers(scores: tf.Tensor) -> bool:
     """Return whether scores depend on random numbers that differ from call to call.
 
     Numbers of a constant seed do not. Numbers that are drawn while the model is traced, by NumPy or
-    Python, are constants of the graph, and are not found.
+    Python, are constants of the graph: see has_other_constants.
     """
     graph = scores.graph.as_graph_def()
     bodies = {f.signature.name: f for f in graph.library.function}
     nodes = {node.name: node for node in graph.node}
     return any(_is_random(nodes, name, bodies, set()) for name in _above(nodes, [scores.op.name]))
+
+
+def has_other_constants(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> bool:
+    """Return whether two traces of a function have other constants: it draws while it is traced."""
+
+    def constants() -> list[bytes]:
+        traced = tf.function(lambda *arrays: function(arrays), autograph=False)
+        graph = traced.get_concrete_function(*specs).graph.as_graph_def()
+        nodes = [*graph.node, *(n for body in graph.library.function for n in body.node_def)]
+        return [n.attr["value"].tensor.SerializeToString() for n in nodes if n.op == "Const"]
+
+    return constants() != constants()
 
 
 def _is_random(

@@ -150,7 +150,8 @@ def _logit(head: Head, targets: tf.Tensor) -> tf.Tensor:
         raise OpaqueModelError(
             "Cannot tell whether the model ends in a softmax: its outputs come from a "
             "tf.function. Expected layers that can be inspected. Pass a callable as score, for "
-            "example lambda outputs, targets: tf.gather(outputs, targets, batch_dims=1)."
+            "example lambda outputs, targets: tf.gather(outputs, targets, batch_dims=1), or "
+            "lambda outputs, targets: outputs[:, 0] of a single output."
         )
     return _signed(head, head.logits, targets)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -91,8 +92,16 @@ def _listed(targets: Any, n: int, classes: int | None) -> list[Any]:
             "Expected targets in the order of the images: a list, or an array (n,). "
             f"Received: {type(targets).__name__}."
         )
+    if np.ma.is_masked(targets):
+        raise OptionError(
+            "Expected targets without masked values. Received: a masked array. Leave the images "
+            "of masked targets out."
+        )
+    if isinstance(targets, (range, deque)):
+        targets = list(targets)
     if not isinstance(targets, (list, tuple)) and getattr(targets, "shape", ()) == ():
-        return [targets] * n
+        single = hasattr(targets, "dtype") and not isinstance(targets, np.generic)
+        return [np.asarray(targets).item() if single else targets] * n
     try:
         array = np.asarray(targets)
     except ValueError:  # lists of several lengths
@@ -108,10 +117,15 @@ def _listed(targets: Any, n: int, classes: int | None) -> list[Any]:
     one_hot = array.ndim == 2 and array.dtype.kind in "buif" and _is_one_hot(array)
     if one_hot and len(array) == n and classes in (None, array.shape[1]):
         return list(array.argmax(axis=1))
+    remedy = (
+        "Class indices of one-hot codes or probabilities (n, classes) are "
+        "np.argmax(targets, axis=-1)."
+    )
+    if array.shape == (1, n):
+        remedy = "Class indices of the images are np.ravel(targets)."
     raise OptionError(
         f"Expected one target for each of {n} images, as class indices (n,). Received: an array "
-        f"of shape {array.shape}. Class indices of one-hot codes or probabilities (n, classes) "
-        "are np.argmax(targets, axis=-1)."
+        f"of shape {array.shape}. {remedy}"
     )
 
 
@@ -130,8 +144,8 @@ def _refuse_one_hot(array: Array, n: int, classes: int | None, a_list: bool) -> 
         return
     raise OptionError(
         f"Expected targets as class indices. Received: {len(array)} values, of which one is 1 and "
-        "all others are 0, like a one-hot code. Its class is targets=int(np.argmax(targets)); for "
-        "the classes 0 and 1 of the images, pass a list, targets=targets.tolist()."
+        "all others are 0, like a one-hot code. Its class is targets=int(np.argmax(targets))"
+        + ("." if a_list else "; for the classes 0 and 1 of the images, pass targets.tolist().")
     )
 
 
@@ -161,7 +175,7 @@ def _whole_number(target: Any, classes: int | None) -> int:
     if isinstance(target, (bool, np.bool_)):
         return int(target) if classes == _FEW else -1
     try:
-        if isinstance(target, (float, np.floating)):
+        if isinstance(target, (float, np.floating)) or getattr(target, "dtype", None) == "bfloat16":
             return int(target) if float(target).is_integer() else -1
         return operator.index(target)
     except TypeError:
@@ -175,7 +189,9 @@ def _index_of_name(name: str, class_names: Sequence[str] | None) -> int:
             f"The target {name!r} is a class name. Expected class_names=, the names in the order "
             f"of the model's outputs, or the class index as an int.{index}"
         )
-    found = [index for index, each in enumerate(class_names) if _plain(each) == _plain(name)]
+    exact = [index for index, each in enumerate(class_names) if str(each) == name]
+    plain = [index for index, each in enumerate(class_names) if _plain(each) == _plain(name)]
+    found = exact or plain
     if not found:
         raise unknown_option("class name", name, class_names)
     if len(found) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
@@ -115,6 +116,8 @@ def _read_model(path: Path, weights: str | None) -> keras.Model:
         )
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Expected a model that model.save(path) wrote.")
+    if not os.access(path, os.R_OK):
+        raise ModelError(f"{path}: permission denied. Expected a readable file.")
     if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
         raise ModelError(
             f"{path}: is not a .keras file. Expected a file that model.save(path) wrote."

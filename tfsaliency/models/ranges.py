@@ -52,7 +52,10 @@ _KEEPING = (
 _STANDARD = (_RAW, (0.0, 1.0), (-1.0, 1.0))
 _NEAR = 0.02  # of the range
 _MARGIN = 0.1  # of the range
-_DEVIATIONS, _REACH = 2.0, 8.0  # standard deviations of a Normalization: usual, and beyond
+_DEVIATIONS, _REACH = 2.0, 100.0  # standard deviations of a Normalization: usual, and beyond
+# The least variation, of the range: of networks by name, whose preprocessing may be done twice; of
+# models that scale, where [0, 1] in place of [0, 255] is the mistake; and in standard deviations.
+_LEAST_BY_NAME, _LEAST_SCALED, _LEAST_DEVIATIONS = 0.02, 0.006, 0.08
 
 
 class TrainedRange(NamedTuple):
@@ -64,11 +67,14 @@ class TrainedRange(NamedTuple):
         The usual range.
     margin
         Distance from it at which values are unusual.
+    least
+        Variation of the values of an image below which they are unusual.
     """
 
     low: float
     high: float
     margin: float
+    least: float
 
 
 class _Affine(NamedTuple):
@@ -81,13 +87,17 @@ class _Affine(NamedTuple):
         """Return this function followed by another."""
         return _Affine(self.scale * np.asarray(scale), self.offset * scale + np.asarray(offset))
 
-    def before(self, low: Any, high: Any, margin: Any) -> TrainedRange | None:
+    def before(self, low: Any, high: Any, margin: Any, least: Any) -> TrainedRange | None:
         """Return the range of values before the function, for a range behind it."""
         if not np.all(self.scale):
             return None
-        ends = [(np.asarray(end) - self.offset) / self.scale for end in (low, high)]
-        width = np.max(np.abs(np.asarray(margin) / self.scale))
-        return TrainedRange(float(np.min(ends)), float(np.max(ends)), float(width))
+        try:
+            ends = [(np.asarray(end) - self.offset) / self.scale for end in (low, high)]
+            widths = [np.abs(np.asarray(width) / self.scale) for width in (margin, least)]
+        except ValueError:  # of other axes
+            return None
+        lowest, highest = float(np.min(ends)), float(np.max(ends))
+        return TrainedRange(lowest, highest, float(np.max(widths[0])), float(np.min(widths[1])))
 
 
 def find_trained_range(model: Any, index: int = 0) -> TrainedRange | None:
@@ -116,9 +126,10 @@ def find_trained_range(model: Any, index: int = 0) -> TrainedRange | None:
             values = _of_name(layer.name.lower())
             if values is None:
                 continue
+            if (applied.scale != 1).any():  # whoever scales images for it knows their range
+                break
             scales = any(isinstance(inner, _SCALING) for inner in layer.layers)
-            known = scales or values != _RAW
-            return applied.before(*values, _MARGIN * (values[1] - values[0])) if known else None
+            return _fixed(*values, _LEAST_BY_NAME) if scales or values != _RAW else None
         if isinstance(layer, keras.layers.Rescaling):
             applied = applied.then(layer.scale, layer.offset)
         elif isinstance(layer, keras.layers.Normalization):
@@ -136,7 +147,14 @@ def _of_normalization(layer: Any, applied: _Affine) -> TrainedRange | None:
     if not deviation.all():
         return None
     usual = _DEVIATIONS * deviation
-    return applied.before(mean - usual, mean + usual, _REACH * deviation)
+    return applied.before(
+        mean - usual, mean + usual, _REACH * deviation, _LEAST_DEVIATIONS * deviation
+    )
+
+
+def _fixed(low: float, high: float, least: float) -> TrainedRange:
+    span = high - low
+    return TrainedRange(low, high, _MARGIN * span, least * span)
 
 
 def _standard(applied: _Affine) -> TrainedRange | None:
@@ -146,7 +164,7 @@ def _standard(applied: _Affine) -> TrainedRange | None:
         for standard in _STANDARD:
             near = _NEAR * (standard[1] - standard[0])
             if all(np.abs(e - s).max() < near for e, s in zip(ends, standard, strict=True)):
-                return TrainedRange(low, high, _MARGIN * (high - low))
+                return _fixed(low, high, _LEAST_SCALED)
     return None
 
 
@@ -161,17 +179,17 @@ def _first_layers(model: Any, index: int) -> Iterator[Any]:
     if not isinstance(model, keras.Model):
         return
     yield model
-    for layer in _chain(model, index):
+    for layer, place in _chain(model, index):
         if isinstance(layer, keras.Model):
-            yield from _first_layers(layer, 0)
+            yield from _first_layers(layer, place)
         else:
             yield layer
 
 
-def _chain(model: keras.Model, index: int) -> Iterator[Any]:
-    """Yield the layers through which an input goes, up to the first fork."""
+def _chain(model: keras.Model, index: int) -> Iterator[tuple[Any, int]]:
+    """Yield the layers through which an input goes, up to the first fork, and the input of each."""
     if isinstance(model, keras.Sequential):
-        yield from model.layers
+        yield from ((layer, 0) for layer in model.layers)
         return
     tensors = (getattr(model, "inputs", None) or [])[index : index + 1]
     # The nodes of this model; a layer may also have nodes in others.
@@ -179,7 +197,12 @@ def _chain(model: keras.Model, index: int) -> Iterator[Any]:
     while len(tensors) == 1:
         users = [n for n in nodes if any(t is tensors[0] for t in n.input_tensors)]
         if len(users) != 1:
-            yield from (user.operation for user in users if isinstance(user.operation, keras.Model))
+            models = [user for user in users if isinstance(user.operation, keras.Model)]
+            yield from ((user.operation, _place(user, tensors[0])) for user in models)
             return
-        yield users[0].operation
+        yield users[0].operation, _place(users[0], tensors[0])
         tensors = list(users[0].output_tensors)
+
+
+def _place(node: Any, tensor: Any) -> int:
+    return next(i for i, each in enumerate(node.input_tensors) if each is tensor)
