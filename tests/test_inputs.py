@@ -99,6 +99,32 @@ def test_one_channel_that_is_a_photo_or_a_batch_asks_which():
     assert tfs.saliency_map(declared, x)["gradient"].shape == (4, 7)
 
 
+class _TwoInputs(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec((None, 4, 3)), tf.TensorSpec((None,), tf.int32)])
+    def serve(self, photo, age):
+        years = tf.cast(age, tf.float32)[:, tf.newaxis]
+        return {"risk": tf.nn.softmax(tf.reduce_sum(photo**2, 1) * years)}
+
+
+def test_a_signature_of_several_inputs(tmp_path):
+    module = _TwoInputs()
+    tf.saved_model.save(module, tmp_path, signatures=module.serve)
+    function = tf.saved_model.load(tmp_path).signatures["serving_default"]
+    x, ages = RNG.normal(size=(3, 4, 3)).astype("float32"), np.array([1, 2, 3])
+    prepared = tfs.prepare(function, input="photo", score=lambda o, _: tf.math.log(o)[:, 1])
+    for age in (ages, ages.tolist(), ages.astype("int32")):
+        maps = tfs.attributions(prepared, {"photo": x, "age": age}, targets=1)
+        z = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            y = tf.nn.log_softmax(tf.reduce_sum(z**2, 1) * ages[:, np.newaxis].astype("float32"))[
+                :, 1
+            ]
+        np.testing.assert_allclose(maps["gradient"], tape.gradient(y, z), rtol=1e-4, atol=1e-6)
+    with pytest.raises(tfs.ImageError, match="a dict of the inputs 'age', 'photo'"):
+        tfs.saliency_map(prepared, {"image": x, "age": ages})
+
+
 # Features.
 
 

@@ -42,6 +42,13 @@ def find_signature(model: Model) -> tf.TensorSpec | None:
     return flat[0] if len(flat) == 1 and flat[0].shape.rank else None
 
 
+def named_inputs(model: Model) -> dict[str, tf.TensorSpec]:
+    """Return the inputs of a SavedModel's signature by name, in the order of keras.tree.flatten."""
+    positional, named = getattr(model, "structured_input_signature", None) or ((None,), {})
+    known = not positional and all(isinstance(each, tf.TensorSpec) for each in named.values())
+    return {name: named[name] for name in sorted(named)} if known else {}
+
+
 def find_rank(model: Model, images: Any) -> int:
     """Return the rank of one image of a model without symbolic inputs.
 

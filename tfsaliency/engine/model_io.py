@@ -17,7 +17,7 @@ import tensorflow as tf
 from ..arrays import Array, Shape, cast_checked, check_batch
 from ..diagnostics import Problem
 from ..errors import ImageError, ModelError, OptionError, unknown_option
-from .functions import Model, call_function, find_rank, find_signature
+from .functions import Model, call_function, find_rank, find_signature, named_inputs
 
 # Flat inputs -> outputs.
 Forward: TypeAlias = Callable[[Sequence[tf.Tensor]], tf.Tensor]
@@ -210,6 +210,16 @@ def _like(model: Model, wanted: str | int | None, images: Any) -> Inputs:
     floating = np.dtype(
         "float64" if getattr(model, "variable_dtype", "") == "float64" else "float32"
     )
+    specs = named_inputs(model)
+    if len(specs) > 1:
+        return Inputs(
+            {name: name for name in specs},
+            tuple(specs),
+            tuple(tuple(spec.shape[1:]) for spec in specs.values()),
+            tuple(np.dtype(spec.dtype.as_numpy_dtype) for spec in specs.values()),
+            choose("input", list(specs), wanted),
+            next(iter(specs.values())).shape[0],
+        )
     if not isinstance(images, (Mapping, tuple)):
         explained = choose("input", ["images"], wanted)
         spec = find_signature(model)
