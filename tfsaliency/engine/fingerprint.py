@@ -32,6 +32,7 @@ _PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None)))
 _BYTES = (bytearray, array.array)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _DEPTH = 4  # of containers and objects inside each other
+_KINDS = 1000  # classes to remember
 # Compared by identity: their attributes do not affect a trace, or are read at each call.
 _OPAQUE = (
     types.ModuleType, types.FunctionType, types.BuiltinFunctionType,
@@ -137,12 +138,17 @@ def _is_fixed(value: Any) -> bool:
 
 def _is_opaque(value: Any) -> bool:
     """Return whether a value is compared by its identity alone."""
-    if isinstance(value, (np.ndarray, *_BYTES, *_CONTAINERS, functools.partial, types.MethodType)):
+    return not _is_own(value) if isinstance(value, type) else _is_opaque_kind(type(value))  # type: ignore[arg-type]
+
+
+@functools.lru_cache(_KINDS)
+def _is_opaque_kind(kind: type) -> bool:
+    changing = (np.ndarray, *_BYTES, *_CONTAINERS, functools.partial, types.MethodType)
+    if issubclass(kind, changing):
         return False
-    if isinstance(value, type):
-        return not _is_own(value)
-    own = _is_own(type(value)) and (hasattr(value, "__dict__") or hasattr(value, "__slots__"))
-    return not own or isinstance(value, _OPAQUE)
+    has_parts = hasattr(kind, "__dictoffset__") and kind.__dictoffset__ != 0
+    own = _is_own(kind) and (has_parts or hasattr(kind, "__slots__"))
+    return not own or issubclass(kind, _OPAQUE)
 
 
 def _parts(value: Any) -> dict[str, Any]:
@@ -160,13 +166,18 @@ def _is_own(kind: type) -> bool:
     return kind.__module__.partition(".")[0] not in _OPAQUE_PACKAGES
 
 
+@functools.lru_cache(_KINDS)
+def _own_kinds(kind: type) -> tuple[type, ...]:
+    """Return a class and its bases, as far as they are the caller's."""
+    return tuple(filter(_is_own, kind.__mro__))
+
+
 def _attributes(value: Any) -> dict[str, Any]:
     """Return the attributes of an object or a class of the caller."""
     if isinstance(value, type):
         return {
             name: each
-            for kind in value.__mro__
-            if _is_own(kind)
+            for kind in _own_kinds(value)
             for name, each in list(vars(kind).items())
             if not name.startswith("__") and not callable(each) and not hasattr(each, "__get__")
         }
