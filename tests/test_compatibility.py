@@ -26,7 +26,7 @@ def test_the_oldest_versions_are_the_bounds_of_setup_cfg():
     assert {bound.split(">=")[0] for bound in bounds} == set(oldest)
     for bound in bounds:
         name, least = bound.split(">=")
-        assert oldest[name].startswith(f"{least}."), bound
+        assert f"{oldest[name]}.".startswith(f"{least}."), bound
 
 
 @pytest.mark.slow
