@@ -131,7 +131,9 @@ def test_a_signature_of_several_inputs(tmp_path):
 def _of_features(dtype="float32"):
     inputs = keras.Input((9,), dtype=dtype)
     h = layers.Dense(12, activation="relu", dtype=dtype)(inputs)
-    return keras.Model(inputs, layers.Dense(3, activation="softmax", dtype=dtype)(h))
+    return zoo.random_weights(
+        keras.Model(inputs, layers.Dense(3, activation="softmax", dtype=dtype)(h))
+    )
 
 
 def test_features_have_attributions_and_maps_of_one_value_each():

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import zoo
 from keras import layers
 
 import tfsaliency as tfs
@@ -22,7 +23,7 @@ def _dense(activation, k=CLASSES, shape=(SIDE, SIDE)):
     """A model of one 1 x 1 convolution, so that each output sees its own position."""
     inputs = keras.Input((*shape, 2), dtype="float64")
     outputs = layers.Dense(k, dtype="float64", activation=activation)(inputs)
-    return keras.Model(inputs, outputs)
+    return zoo.random_weights(keras.Model(inputs, outputs))
 
 
 def _logits(model, images):
@@ -300,6 +301,7 @@ def test_a_callable_that_is_no_score_is_told_what_is_expected(score, message):
 
 def _ends_in(*ends, loss=None):
     model = keras.Sequential([keras.Input((SIDE, SIDE, 2)), layers.Flatten(), *ends])
+    zoo.random_weights(model)
     if loss is not None:
         model.compile(loss=loss)
     return model

@@ -9,7 +9,6 @@ from keras import layers
 import tfsaliency as tfs
 from tfsaliency.evaluation.controls import edge_map
 
-RNG = np.random.default_rng(4)
 KINDS = {
     "sequences": ((24, 3), lambda: layers.Conv1D(6, 3, activation="relu", name="first")),
     "volumes": ((5, 6, 7, 2), lambda: layers.Conv3D(6, 3, activation="relu", name="first")),
@@ -33,7 +32,7 @@ AS_IMAGES = {"sequences": (1, 24, 3), "volumes": (5, 42, 2), "features": (1, 30,
 def test_verdicts_of_sequences_volumes_and_features(kind, tmp_path):
     """The numbers are those of images with the same values in another arrangement."""
     model, (shape, _), flat = _model(kind), KINDS[kind], AS_IMAGES[kind]
-    x = RNG.normal(size=(8, *shape)).astype("float32")
+    x = np.random.default_rng(4).normal(size=(8, *shape)).astype("float32")
     of_images = keras.Sequential([keras.Input(flat), layers.Reshape(shape), *model.layers])
     options = dict(seeds=2, verbose=0, on_problem="ignore")
     ours = tfs.sanity_check(model, x, ["gradient", "guided_backprop"], **options)
@@ -66,7 +65,7 @@ def test_verdicts_of_sequences_volumes_and_features(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_checks_take_them_too(kind):
     model, shape = _model(kind), KINDS[kind][0]
-    x = RNG.normal(size=(8, *shape)).astype("float32")
+    x = np.random.default_rng(4).normal(size=(8, *shape)).astype("float32")
     result = tfs.random_logit_check(model, x, seeds=2, verbose=0, on_problem="ignore")
     same = tfs.attributions(model, x, targets=result.targets, on_problem="ignore")
     np.testing.assert_allclose(result.scores, same.scores, rtol=1e-5)
@@ -113,7 +112,7 @@ def _with_unknown():
 
 
 def test_a_layer_that_cannot_be_rebuilt_is_matched():
-    model, x = _with_unknown(), RNG.normal(size=(8, 8, 8, 3)).astype("float32")
+    model, x = _with_unknown(), np.random.default_rng(4).normal(size=(8, 8, 8, 3)).astype("float32")
     options = dict(seeds=2, similarities="spearman", verbose=0, on_problem="ignore")
     result = tfs.sanity_check(model, x, plan="cascade", **options)
     assert result.settings["drawn by 'matched'"] == ("1 layer not rebuilt by config: unknown")

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import zoo
 from keras import layers
 
 import tfsaliency as tfs
@@ -14,9 +15,8 @@ IMAGES = np.random.default_rng(0).normal(size=(4, 2, 2, 3)).astype("float32")
 
 
 def _model(k=3, activation="softmax"):
-    return keras.Sequential(
-        [keras.Input((2, 2, 3)), layers.Flatten(), layers.Dense(k, activation=activation)]
-    )
+    end = layers.Dense(k, activation=activation)
+    return zoo.random_weights(keras.Sequential([keras.Input((2, 2, 3)), layers.Flatten(), end]))
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,11 @@ def test_class_names_may_be_any_sequence():
 @pytest.mark.parametrize("flat", [False, True], ids=["(n, 1)", "(n,)"])
 def test_a_single_sigmoid_is_two_classes(flat):
     model = _model(1, "sigmoid")
-    kernel = model.get_weights()[0].reshape(2, 2, 3)
+    kernel, bias = model.get_weights()[0].reshape(2, 2, 3), model.get_weights()[1]
     if flat:
         model = keras.Sequential([model, layers.Reshape(())])
         model.build((None, 2, 2, 3))
-    z = (IMAGES * kernel).sum((1, 2, 3))
+    z = (IMAGES * kernel).sum((1, 2, 3)) + bias
     p = 1 / (1 + np.exp(-z))
     names = ["no", "yes"]
     maps = tfs.attributions(model, IMAGES, targets=["yes", "no", 1, 0], class_names=names)
