@@ -163,7 +163,24 @@ def test_a_record_of_somebody_else_stays(photos, model_file, tmp_path, capsys):
     code, _, (error,) = _run(capsys, *arguments)
     assert code == 2 and "has a file run.json that no run wrote" in error
     assert (out / "run.json").read_text() == "mine"
+    assert _run(capsys, *arguments, "--overwrite", "--target", 99)[0] == 2
+    assert (out / "run.json").read_text() == "mine"
     assert _run(capsys, *arguments, "--overwrite")[0] == 0
+
+
+def test_the_same_name_elsewhere_is_another_photo(
+    photos, model_file, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "o"
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(photos[0].read_bytes())
+    monkeypatch.chdir(tmp_path / "a")
+    assert _run(capsys, "map", "x.png", "--model", model_file, "--out", out)[0] == 0
+    assert _run(capsys, "map", "./x.png", "--model", model_file, "--out", out)[0] == 0
+    monkeypatch.chdir(tmp_path / "b")
+    code, _, (error,) = _run(capsys, "map", "x.png", "--model", model_file, "--out", out)
+    assert code == 2 and "would replace: x.png, maps.npz" in error
 
 
 def test_a_mistake_in_an_option_leaves_no_folder(photos, model_file, tmp_path, capsys):

@@ -142,3 +142,63 @@ def test_an_attribute_of_the_layers_own_class():
     assert structure.matches(model)
     Scaled.factor = 7.0
     assert not structure.matches(model)
+
+
+class _Scale(keras.Operation):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+class _Inner(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.factor = 3.0
+
+
+class _Private:
+    __slots__ = "__value"  # noqa: PLC0205  # Python allows it
+
+    def __init__(self):
+        self.__value = 1.0
+
+    def change(self):
+        self.__value = 2.0
+
+
+def test_operations_layers_and_private_slots():
+    scale, inner, private = _Scale(2.0), _Inner(), _Private()
+    i = keras.Input((4, 4, 3))
+    outer = layers.Activation("relu")
+    outer.held, outer.private = _Thing(inner), private
+    model = keras.Model(i, layers.Flatten()(outer(scale(i))))
+    for change in (
+        lambda: setattr(scale, "factor", 5.0),
+        lambda: setattr(inner, "factor", 5.0),
+        private.change,
+    ):
+        structure = Fingerprint(model)
+        assert structure.matches(model)
+        change()
+        assert not structure.matches(model)
+
+
+def test_classes_are_not_kept_alive():
+    class Mine(layers.Layer):
+        kind = 1
+
+        def call(self, x):
+            return x
+
+    model, there = keras.Sequential([keras.Input((2, 2, 1)), Mine()]), weakref.ref(Mine)
+    structure = Fingerprint(model)
+    del model, Mine
+    gc.collect()
+    keras.utils.clear_session(free_memory=True)
+    assert structure and there() is None

@@ -519,6 +519,16 @@ def test_images_of_another_range_are_said(first, wrong, right):
     assert not tfs.saliency_map(model, pixels * right, targets=0).problems
 
 
+def test_a_few_images_of_another_range_among_many():
+    model, pixels = _scaled(layers.Rescaling(1 / 127.5, offset=-1)), RNG.uniform(size=(4, 6, 6, 3))
+    pixels[0] *= 255
+    pixels[3] = 2 * pixels[3] - 1
+    maps = tfs.saliency_map(model, pixels, targets=0, on_problem="ignore")
+    assert [(p.cause, p.images) for p in maps.problems] == [("unusual_range", (1, 2, 3))]
+    wall = 100 + RNG.integers(0, 2, (1, 6, 6, 3)).astype("float32")
+    assert not tfs.saliency_map(model, wall, targets=0).problems
+
+
 def _photo_and_features():
     photo, features = keras.Input((6, 6, 3)), keras.Input((6, 6, 3))
     scaled = _normalization([0.0] * 3, [1e-4] * 3)(features)

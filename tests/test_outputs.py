@@ -1,6 +1,7 @@
 """Outputs that are no classes: positions, embeddings, regression; and scores of them."""
 
 import functools
+import random
 import threading
 
 import keras
@@ -193,6 +194,9 @@ def test_a_score_that_fails_while_it_runs():
     with pytest.raises(tfs.OptionError, match="Of one output for two classes, they are 0 and 1"):
         tfs.saliency_map(model, IMAGES, targets=1, score=gather)
     softmax = _ends_in(layers.Dense(3, activation="softmax"))
+    beyond = lambda outputs, targets: tf.gather(outputs, targets + 3, batch_dims=1)  # noqa: E731
+    with pytest.raises(tfs.OptionError, match="failed for the outputs and targets"):
+        tfs.saliency_map(softmax, IMAGES, targets=0, score=beyond)
     with pytest.raises(tfs.OptionError, match="values for 2 images"):
         tfs.saliency_map(softmax, IMAGES, score=lambda o, t: tf.reshape(o[:, :2], [-1]))
 
@@ -380,6 +384,16 @@ def test_the_confidence_of_a_logit_of_two_classes():
     assert maps.targets.tolist() == (p > 0.5).astype(int).tolist()
 
 
+def test_the_top_class_of_positions_is_that_of_the_mean_probability():
+    model = keras.Sequential(
+        [keras.Input((1, 3, 1)), layers.Conv2D(1, 1), layers.Activation("sigmoid")]
+    )
+    model.set_weights([np.ones((1, 1, 1, 1)), np.zeros(1)])
+    image = np.reshape([-3.0, -3.0, 10.0], (1, 1, 3, 1))
+    maps = tfs.saliency_map(model, image, on_problem="ignore")
+    assert maps.targets.tolist() == [0] == [maps.class_values(0).argmax()]
+
+
 def test_log_softmax_is_a_softmax():
     model = _ends_in(layers.Dense(3, activation="log_softmax"))
     kernel, bias = (w.astype("float64") for w in model.get_weights())
@@ -519,6 +533,7 @@ DRAWS = {
     "a tf.random.Generator": lambda: OWN.uniform(()),
     "in a tf.function": lambda: tf.function(lambda: tf.random.normal(()))(),
     "NumPy": lambda: float(np.random.uniform()),
+    "Python": lambda: random.random(),
 }
 
 

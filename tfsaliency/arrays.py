@@ -157,7 +157,9 @@ def check_region(region: Any, n: int, axes: int) -> Array:
             "region.filled(0)."
         )
     try:
-        weights = np.asarray(region).astype(np.float32)
+        exact = np.asarray(region).astype(np.float64)
+        largest = exact.max(initial=0)
+        weights = (exact / largest if largest > 0 else exact).astype(np.float32)
     except (TypeError, ValueError, RuntimeError):
         weights = np.zeros((), np.float32)
     if weights.ndim == axes:

@@ -245,7 +245,7 @@ def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Pr
 
 
 def image_problems(
-    inputs: Array, limits: Limits, trained: tuple[float, float, float, float] | None
+    inputs: Array, limits: Limits, trained: tuple[float, ...] | None
 ) -> tuple[Problem, ...]:
     """Find problems of the images that a model receives.
 
@@ -257,7 +257,7 @@ def image_problems(
         Their minimum and maximum.
     trained
         The least and the largest usual value, the distance from them at which values are unusual,
-        and the variation below which they are; None if unknown.
+        the variation of all images and the size of one below which they are; None if unknown.
     """
     found = _check_range(inputs, limits, trained)
     n, *shape = inputs.shape
@@ -267,19 +267,21 @@ def image_problems(
 
 
 def _check_range(
-    inputs: Array, limits: Limits, trained: tuple[float, float, float, float] | None
+    inputs: Array, limits: Limits, trained: tuple[float, ...] | None
 ) -> tuple[Problem, ...]:
     if trained is None:
         return ()
-    low, high, margin, least = trained
+    low, high, margin, least, small = trained
     span = high - low
     least_of_all, largest_of_all = limits
     inside = low - margin <= least_of_all and largest_of_all <= high + margin
-    if inside and largest_of_all - least_of_all > _ORDINARY * span:
+    if inside and largest_of_all - least_of_all > _ORDINARY * span and not small:
         return ()  # the usual case; the rest takes longer
     flat = inputs.reshape(len(inputs), -1)
-    outside = np.maximum(low - flat.min(axis=1), flat.max(axis=1) - high) > margin
-    where = _indices(outside)
+    lowest, highest = flat.min(axis=1), flat.max(axis=1)
+    outside = np.maximum(low - lowest, highest - high) > margin
+    within = (np.maximum(-lowest, highest) <= small) & (lowest < highest)
+    where = _indices(outside | within)
     if not where and _hardly_vary(inputs, least):
         where = tuple(range(len(inputs)))
     received = f"from {least_of_all:.3g} to {largest_of_all:.3g}"

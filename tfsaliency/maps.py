@@ -24,11 +24,10 @@ from .diagnostics import (
 from .engine.build import run
 from .engine.coverage import Coverage, Coverages
 from .engine.functions import Model
-from .engine.gradients import Gradients, Trace
+from .engine.gradients import Trace
 from .engine.model_io import Batch
 from .engine.scores import Score, require_score
 from .engine.targets import TOP_CLASS, check_class_names, resolve_targets
-from .errors import OptionError, one_line
 from .methods.cell_grids import CellGrid
 from .methods.rules import gradient
 from .methods.table import Method, MethodsArgument, resolve_methods, with_layer
@@ -236,7 +235,7 @@ def explain(
     size, keep = options.batch_size, [tf.identity] * len(methods)
     features = batch.preprocessed.ndim == 2  # (n, f): a feature is a position without channels
     for part in batches(len(batch.images), batch.inputs.batch or size):
-        result = _run(prepared, trace, batch, part, targets[part], size)
+        result = run(trace, batch, part, targets[part], batch_size=size)
         gradients = [g[..., tf.newaxis] if features and reduce else g for g in result.gradients]
         maps = [one(g) for one, g in zip(reduce or keep, gradients, strict=True)]
         kept = (result._replace(gradients=(), layer=()), maps)
@@ -272,28 +271,6 @@ def explain(
         details=details,
         meaning=trace.meaning,
     )
-
-
-def _run(
-    prepared: Prepared, trace: Trace, batch: Batch, part: slice, targets: Array, size: int
-) -> Gradients:
-    """Run a trace; errors of TensorFlow that the caller's score or region makes say so."""
-    try:
-        return run(trace, batch, part, targets, batch_size=size)
-    except tf.errors.InvalidArgumentError as error:
-        if len(batch.arrays) > len(batch.inputs.names):
-            raise OptionError(
-                "Expected a region of the positions of the model's outputs. Received: shape "
-                f"{batch.arrays[-1].shape[1:]}. Resize the mask to them."
-            ) from error
-        if callable(prepared.score):
-            two = " Of one output for two classes, they are 0 and 1." if trace.classes == 2 else ""
-            raise OptionError(
-                f"The score {trace.score} failed for the outputs and targets of these images: "
-                f"{one_line(error, 200)} Expected a function (outputs, targets) -> one float per "
-                f"image, (n,). Targets are the indices of classes.{two}"
-            ) from error
-        raise
 
 
 def _score_in_words(prepared: Prepared, trace: Trace, targets: Array) -> str:

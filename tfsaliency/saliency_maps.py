@@ -119,7 +119,7 @@ class SaliencyMaps(Mapping[str, Array]):
             return np.atleast_1d(values)
         one = np.ravel(values)[0]
         if self.meaning == "binary_logit":
-            one = 1 / (1 + np.exp(-one))
+            one = 0.5 * (1 + np.tanh(0.5 * one))  # a sigmoid that does not overflow
         return np.array([1 - one, one])
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -22,6 +22,7 @@ _BY = "tfsaliency"  # the key of the version in it
 _NAMED = 5  # files in an error
 # Options that do not change results.
 _OF_PLACE = ("out", "overwrite", "command")
+_FILES = ("photos", "model", "weights", "class_names")
 
 
 def escape_unprintable() -> None:
@@ -86,9 +87,9 @@ def claimed_folder(arguments: argparse.Namespace, names: Sequence[str]) -> Itera
     out = Path(arguments.out).absolute()
     if out.exists() and not out.is_dir():
         raise OptionError(f"Expected a folder as --out. Received: the file {arguments.out}.")
-    options = {
-        key: _plain(value) for key, value in sorted(vars(arguments).items()) if key not in _OF_PLACE
-    }
+    given = sorted(vars(arguments).items())
+    options = {key: _plain(key, value) for key, value in given if key not in _OF_PLACE}
+    before = (out / RECORD).read_bytes() if (out / RECORD).is_file() else None
     record = _read_record(out)
     if record is None and not arguments.overwrite:
         raise OptionError(
@@ -117,15 +118,16 @@ def claimed_folder(arguments: argparse.Namespace, names: Sequence[str]) -> Itera
     except BaseException:
         if not any(os.path.lexists(out / name) for name in names):
             with contextlib.suppress(OSError):
-                _restore(out, record, is_new)
+                _restore(out, before, is_new)
         raise
 
 
-def _restore(out: Path, record: Mapping[str, Any], is_new: bool) -> None:
-    if record:
-        write_text(out / RECORD, _as_text(record))
-    else:
+def _restore(out: Path, before: bytes | None, is_new: bool) -> None:
+    if before is None:
         (out / RECORD).unlink()
+    else:
+        with replacing(out / RECORD, "wb") as file:
+            file.write(before)
     if is_new:
         out.rmdir()
 
@@ -166,9 +168,12 @@ def _read_record(out: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and _BY in record else None
 
 
-def _plain(value: Any) -> Any:
+def _plain(option: str, value: Any) -> Any:
+    """Return the value of an option for JSON, with paths of files from the root."""
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(option, item) for item in value]
+    if option in _FILES and value is not None and os.path.exists(value):
+        return os.path.abspath(value)
     return str(value) if isinstance(value, Path) else value
 
 

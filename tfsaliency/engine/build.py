@@ -11,6 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from ..errors import (
     OpaqueModelError,
     OptionError,
     UncoveredReluError,
+    one_line,
 )
 from ..methods.rules import Rule, gradient
 from ..methods.table import Method
@@ -159,7 +161,7 @@ def run(
         given = [tf.constant(array) for array in batch.padded(part)], tf.constant(targets)
         sizes = [tf.constant(batch.inputs.batch or batch_size)] if trace.composed else []
         for scale in _HALF_SCALES if trace.half else (1.0,):
-            result = call(*given, tf.constant(scale), *sizes)
+            result = _explaining_errors(trace, batch, call, *given, tf.constant(scale), *sizes)
             if not trace.half or all(_is_finite(g) for g in result.gradients):
                 break
         if len(result.scores) != len(targets):
@@ -168,6 +170,27 @@ def run(
                 f"Received: {len(result.scores)} values for {len(targets)} images."
             )
         return tf.nest.map_structure(lambda t: t[:n], result) if len(targets) > n else result
+
+
+def _explaining_errors(trace: Trace, batch: Batch, call: Any, *arguments: Any) -> Gradients:
+    """Call a trace; errors of TensorFlow that the caller's score or region makes say so."""
+    try:
+        result: Gradients = call(*arguments)
+    except tf.errors.OpError as error:
+        if len(batch.arrays) > len(batch.inputs.names):
+            raise OptionError(
+                "Expected a region of the positions of the model's outputs. Received: shape "
+                f"{batch.arrays[-1].shape[1:]}. Resize the mask to them."
+            ) from error
+        if trace.own_score:
+            two = " Of one output for two classes, they are 0 and 1." if trace.classes == 2 else ""
+            raise OptionError(
+                f"The score {trace.score} failed for the outputs and targets of these images: "
+                f"{one_line(error, 200)} Expected a function (outputs, targets) -> one float per "
+                f"image, (n,). Targets are the indices of classes.{two}"
+            ) from error
+        raise
+    return result
 
 
 def _check_process() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from operator import itemgetter
 from typing import Any, NamedTuple
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import keras
 import numpy as np
@@ -32,11 +32,11 @@ _PLAIN = frozenset((int, float, str, bool, bytes, complex, type(None)))
 _BYTES = (bytearray, array.array)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _DEPTH = 4  # of containers and objects inside each other
-_KINDS = 1000  # classes to remember
+_opaque: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 # Compared by identity: their attributes do not affect a trace, or are read at each call.
 _OPAQUE = (
     types.ModuleType, types.FunctionType, types.BuiltinFunctionType,
-    keras.Operation, keras.Variable, tf.Module, tf.Variable,
+    keras.Model, keras.Variable, tf.Variable,
 )  # fmt: skip
 _OPAQUE_PACKAGES = ("keras", "tensorflow", "threading", "builtins", "functools")
 
@@ -99,7 +99,8 @@ class Fingerprint:
         for layer in _layers_of(model):
             attributes = vars(layer)
             names = [name for name in attributes if name not in _KERAS_OWN]
-            values = itemgetter(*names, *names[-1:])  # at least two, so that it returns a tuple
+            # At least two names, so that it returns a tuple.
+            values = itemgetter(*names, names[-1]) if names else _nothing
             present = values(attributes)
             described, objects = _describe(layer)
             fixed = all(_is_fixed(value) or _is_opaque(value) for value in present)
@@ -124,10 +125,19 @@ class Fingerprint:
         )
 
 
-def _layers_of(model: Model) -> Iterator[keras.layers.Layer]:
+def _nothing(attributes: dict[str, Any]) -> tuple[Any, ...]:
+    return ()
+
+
+def _layers_of(model: Model) -> Iterator[Any]:
+    """Yield the layers of a model, and the operations of the caller that are no layers."""
     for layer in model._flatten_layers() if isinstance(model, keras.Model) else ():
-        if not isinstance(layer, keras.Model) or not has_visible_layers(layer):
+        visible = isinstance(layer, keras.Model) and has_visible_layers(layer)
+        if not visible:
             yield layer
+        for operation in getattr(layer, "operations", ()) if visible else ():
+            if not isinstance(operation, keras.layers.Layer) and _is_own(type(operation)):
+                yield operation
 
 
 def _is_fixed(value: Any) -> bool:
@@ -138,11 +148,16 @@ def _is_fixed(value: Any) -> bool:
 
 def _is_opaque(value: Any) -> bool:
     """Return whether a value is compared by its identity alone."""
-    return not _is_own(value) if isinstance(value, type) else _is_opaque_kind(type(value))  # type: ignore[arg-type]
+    return not _is_own(value) if isinstance(value, type) else _is_opaque_kind(type(value))
 
 
-@functools.lru_cache(_KINDS)
 def _is_opaque_kind(kind: type) -> bool:
+    if kind not in _opaque:
+        _opaque[kind] = _find_opaque(kind)
+    return _opaque[kind]
+
+
+def _find_opaque(kind: type) -> bool:
     changing = (np.ndarray, *_BYTES, *_CONTAINERS, functools.partial, types.MethodType)
     if issubclass(kind, changing):
         return False
@@ -166,10 +181,9 @@ def _is_own(kind: type) -> bool:
     return kind.__module__.partition(".")[0] not in _OPAQUE_PACKAGES
 
 
-@functools.lru_cache(_KINDS)
-def _own_kinds(kind: type) -> tuple[type, ...]:
+def _own_kinds(kind: type) -> list[type]:
     """Return a class and its bases, as far as they are the caller's."""
-    return tuple(filter(_is_own, kind.__mro__))
+    return list(filter(_is_own, kind.__mro__)) if _is_own(kind) else []
 
 
 def _attributes(value: Any) -> dict[str, Any]:
@@ -179,15 +193,29 @@ def _attributes(value: Any) -> dict[str, Any]:
             name: each
             for kind in _own_kinds(value)
             for name, each in list(vars(kind).items())
-            if not name.startswith("__") and not callable(each) and not hasattr(each, "__get__")
+            if not name.startswith("__")
         }
     slots = {
-        name: getattr(value, name, None)
+        name: getattr(value, _mangled(kind, name), None)
         for kind in type(value).__mro__
-        for name in [*getattr(kind, "__slots__", ())]
+        for name in _slots(kind)
         if name not in ("__dict__", "__weakref__")
     }
-    return {**slots, **getattr(value, "__dict__", {})}
+    held = getattr(value, "__dict__", {})
+    if isinstance(value, keras.Operation):
+        held = {name: each for name, each in held.items() if name not in _KERAS_OWN}
+    return {**slots, **held}
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = getattr(kind, "__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _mangled(kind: type, name: str) -> str:
+    """Return the name under which Python keeps a private attribute of a class."""
+    private = name.startswith("__") and not name.endswith("__")
+    return f"_{kind.__name__.lstrip('_')}{name}" if private else name
 
 
 def _describe(layer: keras.layers.Layer) -> tuple[list[Any], list[Any]]:

@@ -7,6 +7,7 @@ model alive.
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -88,6 +89,8 @@ class Trace(NamedTuple):
         "model", "clone" or "graph".
     score
         The score in words.
+    own_score
+        Whether the score is a function of the caller.
     meaning
         The meaning of the outputs.
     classes
@@ -115,6 +118,7 @@ class Trace(NamedTuple):
     census: Census
     engine: EngineName
     score: str
+    own_score: bool
     meaning: Meaning
     classes: int | None
     random: bool
@@ -187,21 +191,21 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
 
     # Without autograph, as in Keras, errors are raised unchanged.
     function = tf.function(run, autograph=False, jit_compile=subject.jit_compile or None)
-    state = _numpy_state()
+    state = _random_state()
     compiled = function.get_concrete_function(
         list(subject.specs), tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.float32)
     )
-    if _numpy_state() != state:  # by the model, or by another thread
+    if _random_state() != state:  # by the model, or by another thread
         facts["random"] |= has_other_constants(forward, subject.specs)
     forget_custom_gradients(compiled.graph)
     run_with = with_other_weights(compiled, list_weights(subject.model))
     return Trace(compiled, run_with, engine=engine, **facts)
 
 
-def _numpy_state() -> int:
-    """Return a hash of NumPy's random state: it changes if a model draws while it is traced."""
+def _random_state() -> int:
+    """Return a hash of NumPy's and Python's random state: a model may draw while it is traced."""
     _, keys, position, *_ = np.random.get_state(legacy=True)
-    return hash((np.asarray(keys).tobytes(), position))
+    return hash((np.asarray(keys).tobytes(), position, random.getstate()))
 
 
 def _differentiate(
@@ -236,6 +240,7 @@ def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> d
         "others": len(captured) - len(used),
         "census": census,
         "meaning": "vector" if isinstance(subject.score, SimilarityTo) else head.meaning,
+        "own_score": callable(subject.score),
         "classes": head.classes,
         "random": draws_random_numbers(scores),
         "half": half,

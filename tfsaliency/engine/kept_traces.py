@@ -11,7 +11,7 @@ from ..methods.table import Method, uses_layer
 from .build import build_trace, serves
 from .fingerprint import Fingerprint
 from .gradients import Trace
-from .model_io import Batch
+from .model_io import Batch, runs_only_keras
 from .subject import Subject
 
 _KEPT = 24  # traces of a model, some 20 MB each: enough for all rows of METHODS
@@ -82,10 +82,12 @@ class KeptTraces:
     ) -> bool:
         """Return whether the trace for any size computes what the model does for this one.
 
-        A layer may read a size that is known, and some of Keras's own are wrong for an unknown one
-        (TimeDistributed of a sequence), so outputs are compared, once for each size.
+        Code of the caller may read a size that is known, so all layers must be Keras's own. Their
+        outputs are compared too, once for each size.
         """
         seen = (*key, batch.signature, tuple(array.shape[1:] for array in batch.arrays))
+        if seen not in self.sizes and not runs_only_keras(describe(batch).model):
+            self.sizes[seen] = False
         if seen not in self.sizes:
             try:
                 subject = describe(batch)

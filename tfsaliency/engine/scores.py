@@ -131,8 +131,9 @@ def similarity_to(vectors: Any) -> Score:
     ('cosine similarity', True)
     """
     try:
-        array = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
-    except (TypeError, ValueError, RuntimeError):
+        real = not np.iscomplexobj(vectors) and not np.ma.is_masked(vectors)
+        array = np.atleast_2d(np.asarray(vectors, dtype=np.float64)) if real else np.zeros((0, 0))
+    except Exception:  # of a class that NumPy cannot convert
         array = np.zeros((0, 0))
     usable = array.ndim == 2 and array.size and np.isfinite(array).all()
     if not usable or not np.abs(array).max(axis=-1).all():
@@ -253,9 +254,8 @@ def choose_targets(
     if callable(score) and head.is_dense and head.meaning == "outputs":
         return targets
     if head.has_two_classes:
-        probable = head.activation == "none" and head.meaning == "binary"
-        least = 0.5 if probable else 0.0  # a probability, or its logit
-        top = tf.cast(_pool(head.logits[..., 0], region) > least, targets.dtype)
+        one = head.outputs[..., 0] if head.meaning == "binary" else tf.sigmoid(head.outputs[..., 0])
+        top = tf.cast(_pool(one, region) > 0.5, targets.dtype)
     else:
         top = tf.argmax(_pool(head.outputs, region, 1), axis=-1, output_type=targets.dtype)
     return tf.stop_gradient(tf.where(targets == TOP_CLASS, top, targets))

@@ -54,7 +54,7 @@ def resolve_targets(
     chosen = [_class_index(target, class_names, classes) for target in listed]
     bad = sorted({t for t in chosen if t != TOP_CLASS and t >= (classes or np.inf)})
     if bad:
-        two = " A single sigmoid output has the classes 0 and 1." if classes == _FEW else ""
+        two = " Of a single sigmoid output, the classes are 0 and 1." if classes == _FEW else ""
         raise OptionError(
             f"Target out of range. Expected a class index below {classes}, the number of the "
             f"model's {'output' if classes == 1 else 'classes'}. "

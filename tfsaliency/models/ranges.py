@@ -53,9 +53,9 @@ _STANDARD = (_RAW, (0.0, 1.0), (-1.0, 1.0))
 _NEAR = 0.02  # of the range
 _MARGIN = 0.1  # of the range
 _DEVIATIONS, _REACH = 2.0, 100.0  # standard deviations of a Normalization: usual, and beyond
-# The least variation, of the range: of networks by name, whose preprocessing may be done twice; of
-# models that scale, where [0, 1] in place of [0, 255] is the mistake; and in standard deviations.
-_LEAST_BY_NAME, _LEAST_SCALED, _LEAST_DEVIATIONS = 0.02, 0.006, 0.08
+# The least variation: of the range of networks by name, whose preprocessing may be done twice, and
+# in standard deviations.
+_LEAST_BY_NAME, _LEAST_DEVIATIONS = 0.02, 0.08
 
 
 class TrainedRange(NamedTuple):
@@ -68,13 +68,16 @@ class TrainedRange(NamedTuple):
     margin
         Distance from it at which values are unusual.
     least
-        Variation of the values of an image below which they are unusual.
+        Variation of all images below which they are unusual.
+    small
+        An image that varies within -small to small is unusual: as in [0, 1] instead of [0, 255].
     """
 
     low: float
     high: float
     margin: float
     least: float
+    small: float = 0.0
 
 
 class _Affine(NamedTuple):
@@ -129,7 +132,9 @@ def find_trained_range(model: Any, index: int = 0) -> TrainedRange | None:
             if (applied.scale != 1).any():  # whoever scales images for it knows their range
                 break
             scales = any(isinstance(inner, _SCALING) for inner in layer.layers)
-            return _fixed(*values, _LEAST_BY_NAME) if scales or values != _RAW else None
+            span = values[1] - values[0]
+            known = TrainedRange(*values, _MARGIN * span, _LEAST_BY_NAME * span)
+            return known if scales or values != _RAW else None
         if isinstance(layer, keras.layers.Rescaling):
             applied = applied.then(layer.scale, layer.offset)
         elif isinstance(layer, keras.layers.Normalization):
@@ -152,11 +157,6 @@ def _of_normalization(layer: Any, applied: _Affine) -> TrainedRange | None:
     )
 
 
-def _fixed(low: float, high: float, least: float) -> TrainedRange:
-    span = high - low
-    return TrainedRange(low, high, _MARGIN * span, least * span)
-
-
 def _standard(applied: _Affine) -> TrainedRange | None:
     """Return the usual range of images that a function takes to another usual range."""
     for low, high in _STANDARD:
@@ -164,7 +164,8 @@ def _standard(applied: _Affine) -> TrainedRange | None:
         for standard in _STANDARD:
             near = _NEAR * (standard[1] - standard[0])
             if all(np.abs(e - s).max() < near for e, s in zip(ends, standard, strict=True)):
-                return _fixed(low, high, _LEAST_SCALED)
+                small = 1.0 if (low, high) == _RAW else 0.0
+                return TrainedRange(low, high, _MARGIN * (high - low), 0.0, small)
     return None
 
 
