@@ -6,12 +6,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import keras
 
 from ..methods.table import Method, uses_layer
 from .build import build_trace, serves
 from .fingerprint import Fingerprint
 from .gradients import Trace
-from .model_io import Batch, runs_only_keras
+from .model_io import Batch, has_visible_layers
 from .subject import Subject
 
 _KEPT = 24  # traces of a model, some 20 MB each: enough for all rows of METHODS
@@ -86,7 +90,7 @@ class KeptTraces:
         outputs are compared too, once for each size.
         """
         seen = (*key, batch.signature, tuple(array.shape[1:] for array in batch.arrays))
-        if seen not in self.sizes and not runs_only_keras(describe(batch).model):
+        if seen not in self.sizes and not _runs_only_keras(describe(batch).model):
             self.sizes[seen] = False
         if seen not in self.sizes:
             try:
@@ -107,3 +111,31 @@ class KeptTraces:
             self.fingerprint = Fingerprint(subject.model)
         self.traces.move_to_end(key)
         return self.traces[key]
+
+
+def _runs_only_keras(model: Any) -> bool:
+    """Return whether a model runs no code of the caller, and none of Keras that needs sizes.
+
+    TimeDistributed of a sequence of unknown length returns wrong outputs in a graph.
+    """
+    if not has_visible_layers(model):
+        return False
+    for operation in getattr(model, "operations", model.layers):
+        if isinstance(operation, keras.Model):
+            known = _runs_only_keras(operation)
+        else:
+            special = isinstance(operation, (keras.layers.Lambda, keras.layers.Wrapper))
+            parts = (operation, *vars(operation).values())
+            known = not special and all(map(_is_of_keras, parts))
+        if not known:
+            return False
+    return True
+
+
+def _is_of_keras(value: Any) -> bool:
+    """Return whether a value is no code, or code of Keras or TensorFlow."""
+    if isinstance(value, partial):
+        return _is_of_keras(value.func)
+    module = getattr(value, "__module__", None) or type(value).__module__
+    known = ("keras", "tensorflow", "builtins")
+    return not callable(value) or str(module).partition(".")[0] in known

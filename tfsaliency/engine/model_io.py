@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -135,34 +134,6 @@ def has_visible_layers(model: Any) -> bool:
         return False
     owner = next(c for c in type(model).__mro__ if "call" in vars(c))
     return owner.__module__.startswith("keras.") and owner.__name__ in ("Functional", "Sequential")
-
-
-def runs_only_keras(model: Any) -> bool:
-    """Return whether a model runs no code of the caller, and none of Keras that needs sizes.
-
-    TimeDistributed of a sequence of unknown length returns wrong outputs in a graph.
-    """
-    if not has_visible_layers(model):
-        return False
-    for operation in getattr(model, "operations", model.layers):
-        if isinstance(operation, keras.Model):
-            known = runs_only_keras(operation)
-        else:
-            special = isinstance(operation, (keras.layers.Lambda, keras.layers.Wrapper))
-            parts = (operation, *vars(operation).values())
-            known = not special and all(map(_is_of_keras, parts))
-        if not known:
-            return False
-    return True
-
-
-def _is_of_keras(value: Any) -> bool:
-    """Return whether a value is no code, or code of Keras or TensorFlow."""
-    if isinstance(value, partial):
-        return _is_of_keras(value.func)
-    module = getattr(value, "__module__", None) or type(value).__module__
-    known = ("keras", "tensorflow", "builtins")
-    return not callable(value) or str(module).partition(".")[0] in known
 
 
 def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
