@@ -264,6 +264,24 @@ def test_a_layer_that_reads_the_size_has_a_trace_for_each():
         np.testing.assert_allclose(ours["gradient"], _by_tape(logits, x, 1), rtol=1e-4, atol=1e-7)
 
 
+class _StopsAtEight(layers.Layer):
+    """A layer of which only the gradient depends on the size."""
+
+    def call(self, h):
+        return tf.stop_gradient(h) if h.shape[1] == 8 else h
+
+
+def test_a_layer_of_which_only_the_gradient_reads_the_size():
+    i = keras.Input((None, None, 3))
+    h = layers.GlobalAveragePooling2D()(_StopsAtEight()(i) + 2.0 * i)
+    model = zoo.random_weights(keras.Model(i, layers.Dense(3, activation="softmax")(h)))
+    kernel = model.get_weights()[0][:, 1]
+    for side, factor in ((8, 2.0), (16, 3.0)):
+        x = RNG.normal(size=(1, side, side, 3)).astype("float32")
+        maps = tfs.attributions(model, x, targets=1, on_problem="ignore")
+        np.testing.assert_allclose(maps["gradient"][0, 0, 0], factor * kernel / side**2, rtol=1e-5)
+
+
 class _Scales(keras.Operation):
     """An operation, which is no layer, that reads the size."""
 
