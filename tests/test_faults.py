@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -202,3 +203,39 @@ def test_the_memory_of_a_map_does_not_grow_with_its_photos(files, tmp_path):
     print(f"{peaks} kB for 40 and 1,000 photos")
     assert len(tfs.SaliencyMaps.load(tmp_path / "o25" / "maps.npz").names) == 1000
     assert peaks[1] < 1.25 * peaks[0]
+
+
+def test_saving_on_a_full_disk(files, small_disk):
+    maps = tfs.SaliencyMaps.load(files / "maps.npz")
+    path, filler, full = small_disk / "maps.npz", small_disk / "filler", 0
+    maps.save(path)
+    earlier = path.read_bytes()
+    for k in range(MOMENTS):
+        room = 2 * len(earlier) * k // MOMENTS  # for twice the file at most
+        filler.write_bytes(b"x" * (300_000 - 4_096 - len(earlier) - room))
+        try:
+            maps.save(path)
+        except OSError:
+            full += 1
+        assert tfs.SaliencyMaps.load(path).names == maps.names
+        assert [p.name for p in small_disk.iterdir() if p.name.startswith(".")] == []
+        filler.unlink()
+    assert full > MOMENTS // 4
+
+
+def test_saving_into_a_folder_that_is_removed(files, tmp_path):
+    maps = tfs.SaliencyMaps.load(files / "maps.npz")
+    for moment in np.random.default_rng(2).uniform(0.0, 0.2, MOMENTS):
+        folder = tmp_path / "gone"
+        folder.mkdir()
+        remover = threading.Timer(moment, shutil.rmtree, [folder], {"ignore_errors": True})
+        remover.start()
+        try:
+            while remover.is_alive():
+                maps.save(folder / "maps.npz")
+        except OSError as error:
+            assert str(folder) in str(error) or error.errno
+        remover.join()
+        shutil.rmtree(folder, ignore_errors=True)
+    maps.save(tmp_path / "maps.npz")
+    assert len(tfs.SaliencyMaps.load(tmp_path / "maps.npz")["gradient"]) == 40
