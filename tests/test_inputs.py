@@ -180,8 +180,9 @@ def test_features_of_functions_and_with_compositions(tmp_path):
 # Keras 2.
 
 
+@pytest.mark.slow
 def test_a_model_of_keras_2_is_a_function():
-    tf_keras = pytest.importorskip("tf_keras")
+    tf_keras = pytest.importorskip("tf_keras")  # it needs one version of TensorFlow
     model = tf_keras.Sequential(
         [
             tf_keras.layers.Input((6, 6, 3)),
