@@ -280,7 +280,9 @@ def test_a_layer_of_which_only_the_gradient_reads_the_size():
     for side, factor in ((8, 2.0), (16, 3.0)):
         x = RNG.normal(size=(1, side, side, 3)).astype("float32")
         maps = tfs.attributions(model, x, targets=1, on_problem="ignore")
-        np.testing.assert_allclose(maps["gradient"][0, 0, 0], factor * kernel / side**2, rtol=1e-5)
+        np.testing.assert_allclose(
+            maps["gradient"][0, 0, 0], factor * kernel / side**2, rtol=1e-5, atol=1e-6
+        )
 
 
 class _Scales(keras.Operation):
@@ -330,7 +332,7 @@ def test_code_that_reads_a_size_anywhere(make, shapes, method):
     for shape in shapes:
         x = RNG.normal(size=(2, *shape)).astype("float32")
         ours = tfs.attributions(model, x, method, targets=1)
-        np.testing.assert_allclose(ours.outputs, model(x), rtol=1e-4)
+        np.testing.assert_allclose(ours.outputs, model(x), rtol=1e-4, atol=1e-6)
         if method == "gradient":
             z = tf.constant(x)
             with tf.GradientTape() as tape:
@@ -451,7 +453,9 @@ def test_arrays_without_masked_values_and_arrays_of_others_are_taken():
 
     expected = tfs.saliency_map(GRAY, X)["gradient"]
     for images in (np.ma.masked_array(X), Array(), X.tolist(), list(X)):
-        np.testing.assert_allclose(tfs.saliency_map(GRAY, images)["gradient"], expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            tfs.saliency_map(GRAY, images)["gradient"], expected, rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(

@@ -164,22 +164,23 @@ def test_a_region_of_anchors_of_models_that_declare_nothing(how):
         maps = tfs.attributions(
             model, IMAGES.astype("float32"), targets=2, score="logit", region=region
         )
-        np.testing.assert_allclose(maps.scores, inner(IMAGES)[:, 8, 2], rtol=1e-4)
+        np.testing.assert_allclose(maps.scores, inner(IMAGES)[:, 8, 2], rtol=1e-4, atol=1e-6)
         kernel = inner.dense.get_weights()[0]
-        np.testing.assert_allclose(maps["gradient"][0, 1, 2], kernel[:, 2], rtol=1e-5)
+        np.testing.assert_allclose(maps["gradient"][0, 1, 2], kernel[:, 2], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (6, 1), (1, 1), (5, 8)])
 def test_a_region_of_another_size_for_a_model_of_any_size(shape):
     inputs = keras.Input((None, None, 2))
     model = keras.Model(inputs, layers.Conv2D(3, 1, activation="softmax")(inputs))
+    zoo.random_weights(model)
     images = RNG.normal(size=(3, 6, 8, 2))
     for each in (model, lambda x: tf.nn.softmax(x[:, : tf.shape(x)[1]] * 2.0)):
         with pytest.raises(tfs.OptionError, match="Resize the mask to them"):
             tfs.saliency_map(each, images, targets=0, score="logit", region=np.ones(shape))
     right = tfs.saliency_map(model, images, targets=0, region=np.ones((6, 8)), on_problem="ignore")
     whole = tfs.saliency_map(model, images, targets=0, on_problem="ignore")
-    np.testing.assert_allclose(right.scores, whole.scores, rtol=1e-5)
+    np.testing.assert_allclose(right.scores, whole.scores, rtol=1e-5, atol=1e-6)
 
 
 def test_masked_regions_are_refused():
@@ -380,7 +381,7 @@ def test_the_confidence_of_a_logit_of_two_classes():
     model = _ends_in(layers.Dense(1), loss=keras.losses.BinaryCrossentropy(from_logits=True))
     maps = tfs.saliency_map(model, IMAGES)
     p = 1 / (1 + np.exp(-model.predict(IMAGES, verbose=0)[:, 0]))
-    np.testing.assert_allclose([maps.class_values(i)[1] for i in range(3)], p, rtol=1e-5)
+    np.testing.assert_allclose([maps.class_values(i)[1] for i in range(3)], p, rtol=1e-5, atol=1e-6)
     assert maps.targets.tolist() == (p > 0.5).astype(int).tolist()
 
 
@@ -401,7 +402,7 @@ def test_log_softmax_is_a_softmax():
     for score, values in (("logit", z), ("probability", _softmax(z)),
                           ("log_probability", np.log(_softmax(z)))):  # fmt: skip
         maps = tfs.saliency_map(model, IMAGES, score=score, targets=1)
-        np.testing.assert_allclose(maps.scores, values[:, 1], rtol=1e-4)
+        np.testing.assert_allclose(maps.scores, values[:, 1], rtol=1e-4, atol=1e-6)
     assert tfs.saliency_map(model, IMAGES).score == "logit (before the final log_softmax)"
 
 

@@ -134,26 +134,26 @@ def test_a_single_sigmoid_is_two_classes(flat):
     signs = np.array([1, -1, 1, -1], "float32")
     assert maps.targets.tolist() == [1, 0, 1, 0] and maps.meaning == "binary"
     assert maps.score == "logit (before the final sigmoid; minus that for class 0)"
-    np.testing.assert_allclose(maps.scores, signs * z, rtol=1e-5)
+    np.testing.assert_allclose(maps.scores, signs * z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
         maps["gradient"], signs[:, None, None, None] * kernel[None], rtol=1e-5
     )
     slope = (p * (1 - p))[:, None, None, None] * kernel
     probability = tfs.attributions(model, IMAGES, score="probability", targets=0)
-    np.testing.assert_allclose(probability.scores, 1 - p, rtol=1e-5)
-    np.testing.assert_allclose(probability["gradient"], -slope, rtol=1e-4)
+    np.testing.assert_allclose(probability.scores, 1 - p, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(probability["gradient"], -slope, rtol=1e-4, atol=1e-6)
     log = tfs.attributions(model, IMAGES, score="log_probability", targets=0)
-    np.testing.assert_allclose(log.scores, np.log(1 - p), rtol=1e-5)
+    np.testing.assert_allclose(log.scores, np.log(1 - p), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
         log["gradient"], -p[:, None, None, None] * kernel, rtol=1e-4, atol=1e-7
     )
     # The larger of two logits minus the other: sigmoid(z) is softmax(0, z).
     margin = tfs.saliency_map(model, IMAGES, score="margin", targets=1)
-    np.testing.assert_allclose(margin.scores, z, rtol=1e-5)
+    np.testing.assert_allclose(margin.scores, z, rtol=1e-5, atol=1e-6)
     top = tfs.saliency_map(model, IMAGES)
     assert len(set(top.targets.tolist())) == 2
     assert top.targets.tolist() == (p > 0.5).astype(int).tolist()
-    np.testing.assert_allclose(top.class_values(0), [1 - p[0], p[0]], rtol=1e-5)
+    np.testing.assert_allclose(top.class_values(0), [1 - p[0], p[0]], rtol=1e-5, atol=1e-6)
     with pytest.raises(tfs.OptionError, match="Of a single sigmoid output, the classes"):
         tfs.saliency_map(model, IMAGES, targets=2)
     with pytest.raises(tfs.OptionError, match="a list of 2 names"):
