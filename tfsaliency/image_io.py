@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .arrays import Array, pil_to_array
+from .display.progress import Progress, Verbose
 from .errors import ImageError, OptionError, check_choice, one_line
 from .tables import Fit
 
@@ -46,6 +47,7 @@ def load_images(
     *,
     fit: Fit = "crop",
     size: tuple[int, int] | None = None,
+    verbose: Verbose = "auto",
 ) -> Array:
     """Read photos at the input size of a model, upright, with values 0..255.
 
@@ -63,6 +65,8 @@ def load_images(
         resizes both sides independently, which distorts the photo. Both are bicubic.
     size
         (h, w) in pixels, instead of the model's; required for a model of variable size.
+    verbose
+        Progress, as for saliency_map.
 
     Returns
     -------
@@ -86,7 +90,12 @@ def load_images(
     check_choice("fit", fit, FITS)
     target = _target_shape(model, size)
     photos = _listed(paths)
-    return np.stack([_read(photo, i, target, fit) for i, photo in enumerate(photos)])
+    read = []
+    with Progress(verbose, len(photos), "photo", "reading") as progress:
+        for i, photo in enumerate(photos):
+            read.append(_read(photo, i, target, fit))
+            progress.advance(1)
+    return np.stack(read)
 
 
 def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, int]:

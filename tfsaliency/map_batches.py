@@ -10,11 +10,12 @@ import keras
 import numpy as np
 
 from .diagnostics import OnProblem, check_on_problem
+from .display.progress import Progress, Verbose
 from .engine.functions import Model
 from .engine.model_io import Batch
 from .engine.scores import Score
 from .errors import OptionError
-from .maps import Options, explain, resolve_reductions
+from .maps import Options, explain, name_methods, resolve_reductions
 from .methods.table import MethodsArgument, resolve_methods, with_layer
 from .prepared import Prepared, Preprocess, as_prepared
 from .saliency_maps import SaliencyMaps
@@ -38,6 +39,7 @@ def saliency_map_batches(
     region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
+    verbose: Verbose = "auto",
 ) -> Iterator[SaliencyMaps]:
     """Compute saliency maps of batches, one after the other.
 
@@ -47,8 +49,8 @@ def saliency_map_batches(
 
     Parameters
     ----------
-    model, methods, class_names, score, preprocess, reduction, layer, region, on_problem
-        As for saliency_map.
+    model, methods, class_names, score, preprocess, reduction, layer, region, on_problem, verbose
+        As for saliency_map. Progress counts batches.
     batches
         A tf.data.Dataset, a keras.utils.PyDataset, or another iterable. A batch is either images,
         as saliency_map takes them, or a tuple of images and labels (n,), as in keras.Model.fit.
@@ -99,12 +101,25 @@ def saliency_map_batches(
         )
     fetched = _fetch_ahead(prepared, _iterator(batches), targets, region)
 
+    progress = Progress(verbose, _count(batches), "batch", name_methods(resolved))
+
     def explained() -> Iterator[SaliencyMaps]:
-        for batch, own in fetched:
-            options = Options(own, class_names, batch_size, on_problem)
-            yield explain(prepared, batch, resolved, reduce, options)
+        with progress:
+            for batch, own in fetched:
+                options = Options(own, class_names, batch_size, on_problem, verbose)
+                with progress.part(1):
+                    maps = explain(prepared, batch, resolved, reduce, options)
+                yield maps
 
     return explained()
+
+
+def _count(batches: Any) -> int:
+    """Return the number of batches, 0 if it is not known."""
+    try:
+        return max(0, len(batches))
+    except TypeError:  # a generator, or a tf.data.Dataset of unknown or infinite size
+        return 0
 
 
 def _iterator(batches: Any) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from .arrays import Array, batches, resolve_reduction, to_storable
+from .arrays import Array, resolve_reduction, to_storable
 from .diagnostics import (
     OnProblem,
     Problems,
@@ -21,10 +21,11 @@ from .diagnostics import (
     report,
     run_problems,
 )
-from .engine.build import run
+from .display.progress import Progress, Verbose, check_verbose
+from .engine.build import run_in_parts
 from .engine.coverage import Coverage, Coverages
 from .engine.functions import Model
-from .engine.gradients import Trace
+from .engine.gradients import Gradients, Trace
 from .engine.model_io import Batch
 from .engine.scores import Score, require_score
 from .engine.targets import TOP_CLASS, check_class_names, resolve_targets
@@ -49,13 +50,14 @@ def attributions(
     region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
+    verbose: Verbose = "auto",
 ) -> SaliencyMaps:
     """Compute signed attributions (n, h, w, c), before the channels are reduced.
 
     Parameters
     ----------
     model, images, methods, targets, class_names, score, preprocess, layer, region, batch_size, \
-on_problem
+on_problem, verbose
         As for saliency_map.
 
     Returns
@@ -84,7 +86,9 @@ on_problem
     """
     resolved = with_layer(resolve_methods(methods), layer)
     prepared = as_prepared(model, resolved, score, preprocess)
-    options = Options(targets, class_names, batch_size, check_on_problem(on_problem))
+    options = Options(
+        targets, class_names, batch_size, check_on_problem(on_problem), check_verbose(verbose)
+    )
     return explain(prepared, prepared.check(images, region), resolved, None, options)
 
 
@@ -102,6 +106,7 @@ def saliency_map(
     region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
+    verbose: Verbose = "auto",
 ) -> SaliencyMaps:
     """Compute saliency maps: how much each pixel changes the score of a class.
 
@@ -142,6 +147,10 @@ def saliency_map(
     on_problem
         Treatment of meaningless maps: "warn" (see SaliencyWarning), "raise" or "ignore". The
         attribute `problems` of the result lists them in any case.
+    verbose
+        Progress with the time left: "auto" (from the second second on, as a bar in a terminal or a
+        notebook, which is removed at the end, else as lines), 0 (none), 1 (a bar that stays) or 2
+        (a line for each batch).
 
     Returns
     -------
@@ -184,9 +193,13 @@ def saliency_map(
     resolved = with_layer(resolve_methods(methods), layer)
     prepared = as_prepared(model, resolved, score, preprocess)
     reduce = resolve_reductions(resolved, reduction)
-    options = Options(targets, class_names, batch_size, check_on_problem(on_problem))
+    options = Options(
+        targets, class_names, batch_size, check_on_problem(on_problem), check_verbose(verbose)
+    )
     return explain(prepared, prepared.check(images, region), resolved, reduce, options)
 
+
+_NAMED = 3  # methods beside the progress
 
 # The MATLAB original's name of the same function.
 gradient_map = saliency_map
@@ -211,6 +224,7 @@ class Options:
     class_names: Sequence[str] | None = None
     batch_size: int = 32
     on_problem: str = "warn"
+    verbose: Verbose = "auto"
 
 
 def explain(
@@ -225,22 +239,15 @@ def explain(
     Warnings point at the caller of the public function.
     """
     raise_problems(batch.problems, options.on_problem)
-    trace = prepared.trace(methods, batch)
-    check_class_names(options.class_names, trace.classes)
     names, n = options.class_names, len(batch.images)
-    targets = resolve_targets(options.targets, n, names, trace.classes)
-    if prepared.score is None:
-        require_score(trace.meaning, trace.classes, bool((targets != TOP_CLASS).all()))
-    parts = []
-    size, keep = options.batch_size, [tf.identity] * len(methods)
     features = batch.preprocessed.ndim == 2  # (n, f): a feature is a position without channels
-    for part in batches(len(batch.images), batch.inputs.batch or size):
-        result = run(trace, batch, part, targets[part], batch_size=size)
-        gradients = [g[..., tf.newaxis] if features and reduce else g for g in result.gradients]
-        maps = [one(g) for one, g in zip(reduce or keep, gradients, strict=True)]
-        kept = (result._replace(gradients=(), layer=()), maps)
-        parts.append(tf.nest.map_structure(np.asarray, kept))  # copied when they are joined
-    facts, arrays = tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
+    with Progress(options.verbose, n, "image", name_methods(methods)) as progress:
+        trace = prepared.trace(methods, batch)
+        check_class_names(names, trace.classes)
+        targets = resolve_targets(options.targets, n, names, trace.classes)
+        if prepared.score is None:
+            require_score(trace.meaning, trace.classes, bool((targets != TOP_CLASS).all()))
+        facts, arrays = _run(trace, batch, targets, reduce, options.batch_size, progress)
     chosen, outputs = facts.targets, to_storable(facts.outputs)
     details = {
         method.name: each
@@ -271,6 +278,33 @@ def explain(
         details=details,
         meaning=trace.meaning,
     )
+
+
+def _run(
+    trace: Trace,
+    batch: Batch,
+    targets: Array,
+    reduce: Reductions | None,
+    batch_size: int,
+    progress: Progress,
+) -> tuple[Gradients, list[Array]]:
+    """Run a trace on all parts of a batch; return its facts and the maps of each method."""
+    features = batch.preprocessed.ndim == 2
+    parts = []
+    for result in run_in_parts(trace, batch, targets, batch_size, progress):
+        gradients = [g[..., tf.newaxis] if features and reduce else g for g in result.gradients]
+        maps = [one(g) for one, g in zip(reduce, gradients, strict=True)] if reduce else gradients
+        kept = (result._replace(gradients=(), layer=()), maps)
+        parts.append(tf.nest.map_structure(np.asarray, kept))  # copied when they are joined
+    facts, arrays = tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
+    return facts, arrays
+
+
+def name_methods(methods: Sequence[Method]) -> str:
+    """Name the methods of a call, the first ones if there are many."""
+    names = [method.name for method in methods]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _score_in_words(prepared: Prepared, trace: Trace, targets: Array) -> str:

@@ -62,7 +62,6 @@ def _check(
             seeds=arguments.seeds,
             targets=None if target is None else resolve_targets(target, len(read), names),
             on_problem="ignore",  # printed with the names of the photos
-            verbose=int(sys.stderr.isatty()),
         )
     return replace(result, images=tuple(photo.path for photo in read))
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..display.progress import Verbose
 from ..evaluation import Evaluation, evaluate
 from ..evaluation.result import CHANCE
 from ..maps import saliency_map
@@ -58,12 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
         claimed_folder(arguments, files) as out,
         contextlib.redirect_stdout(sys.stderr),  # progress bars
     ):
-        demonstrate(out, say, int(sys.stderr.isatty()))
+        demonstrate(out, say, "auto")
     tell(f"Wrote report.txt, 4 pictures and the numbers to {arguments.out}")
     return 0
 
 
-def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
+def demonstrate(out: Path, say: Callable[[str], None], verbose: Verbose) -> None:
     """Explain pictures of shapes, check the methods, measure their maps, and write the results.
 
     Parameters
@@ -73,7 +74,7 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
     say
         Function that receives each part of the text.
     verbose
-        1 for progress bars, 0 for none.
+        Progress, as for saliency_map.
     """
     out.mkdir(parents=True, exist_ok=True)
     parts: list[str] = []
@@ -86,7 +87,7 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
     model, data, methods = shapes_model(), make_shapes(_PICTURES, _SEED), DEFAULT_METHODS
     shown, few = _first(data, _SHOWN), _first(data, _CHECKED)
 
-    maps = saliency_map(model, shown.images, methods, targets=shown.labels)
+    maps = saliency_map(model, shown.images, methods, targets=shown.labels, verbose=verbose)
     maps.save(out / "maps.npz")
     add("The network's answers", _draw_pictures(out, shown, maps))
 
@@ -103,7 +104,7 @@ def demonstrate(out: Path, say: Callable[[str], None], verbose: int) -> None:
     permuted.save(out / "permuted.npz")
     add("Do they depend on the labels that it learned?", permuted)
 
-    evaluation = evaluate(model, data, methods)
+    evaluation = evaluate(model, data, methods, verbose=verbose)
     evaluation.save(out / "metrics.npz")
     evaluation.to_csv(out / "metrics.csv")
     write_figure(plot_evaluation(evaluation), out / "metrics.png")

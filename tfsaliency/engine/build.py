@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..arrays import Array, batches
+from ..display.progress import Progress
 from ..errors import (
     GeometryError,
     ModelError,
@@ -170,6 +171,29 @@ def run(
                 f"Received: {len(result.scores)} values for {len(targets)} images."
             )
         return tf.nest.map_structure(lambda t: t[:n], result) if len(targets) > n else result
+
+
+def run_in_parts(
+    trace: Trace,
+    batch: Batch,
+    targets: Array,
+    batch_size: int,
+    progress: Progress,
+    weights: Sequence[Array | None] | None = None,
+) -> Iterator[Gradients]:
+    """Run a trace on a batch and its targets (n,), batch_size images at a time; see run.
+
+    A batch of fixed size is divided into parts of that size.
+    """
+    progress.begin()
+    counts = trace.counts
+    for part in batches(len(targets), batch.inputs.batch or batch_size):
+        n = len(targets[part])
+        with progress.part(n, counts.start(n) if counts else None):
+            result = run(trace, batch, part, targets[part], weights, batch_size)
+        if counts:
+            counts.learn(n)
+        yield result
 
 
 def _explaining_errors(trace: Trace, batch: Batch, call: Any, *arguments: Any) -> Gradients:

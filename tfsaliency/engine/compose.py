@@ -13,10 +13,13 @@ from ..methods.protocol import AttributionFunction, Attributions, LayerOutputs
 from ..methods.rules import Rule, gradient
 from ..methods.table import Method
 from .cells import LayerChoice
+from .counts import Counts
 from .gradients import Gradients, Trace, with_other_weights
 from .model_io import list_weights
 from .subject import LayerRequest, Subject
 
+# Counts the points of some gradients, and returns these.
+Count = Callable[[Gradients], Gradients]
 # (layer, rule, name of the method) -> trace of the gradients at that layer.
 TraceAtLayer = Callable[[LayerRequest, Rule, str], Trace]
 
@@ -46,6 +49,7 @@ def compose(
         Function that makes traces at a layer, for class activation maps.
     """
     at_layers: dict[tuple[LayerRequest, Rule], Trace] = {}
+    counts = Counts([method.composition for method in methods])
     choices: dict[str, list[LayerChoice]] = {}
 
     def trace_of(request: LayerRequest, rule: Rule, name: str) -> Trace:
@@ -62,7 +66,10 @@ def compose(
         first = trace.run(inputs, targets, scale)
         every = tf.range(tf.shape(inputs[subject.inputs.explained])[0])
         call = _Call(trace, trace_of, subject, inputs, first, every, scale, batch_size)
-        results = [call.attributions(method) for method in methods]
+        results = [
+            counts.finish(place, call.attributions(method, functools.partial(counts.add, place)))
+            for place, method in enumerate(methods)
+        ]
         return first._replace(
             gradients=tuple(result.values for result in results),
             details=tuple(result.details for result in results),
@@ -74,7 +81,9 @@ def compose(
     )
     run_with = with_other_weights(compiled, list_weights(subject.model))
     by_name = {name: tuple(each) for name, each in choices.items()}
-    return trace._replace(run=compiled, run_with=run_with, composed=True, choices=by_name)
+    return trace._replace(
+        run=compiled, run_with=run_with, composed=True, choices=by_name, counts=counts
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,30 +109,33 @@ class _Call:
     scale: tf.Tensor
     batch_size: tf.Tensor
 
-    def attributions(self, method: Method) -> Attributions:
-        """Return the attributions of a method at the images."""
+    def attributions(self, method: Method, count: Count) -> Attributions:
+        """Return the attributions of a method at the images, and count the points it evaluates."""
         rule = method.backward_rule
         place = list(self.subject.rules.values()).index(rule)
         if method.composition is None:
             return Attributions(self.first.gradients[place], self.first.scores, {})
         attribute = AttributionFunction(
-            functools.partial(self._gradients, place),
+            functools.partial(self._gradients, place, count),
             self.batch_size,
             rule is gradient,
-            functools.partial(self._at_layer, method),
+            functools.partial(self._at_layer, method, count),
         )
         images = self.inputs[self.subject.inputs.explained]
         return method.composition(attribute, images, self.every)
 
-    def _gradients(self, place: int, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
+    def _gradients(
+        self, place: int, count: Count, points: tf.Tensor, image_index: tf.Tensor
+    ) -> Attributions:
         images = self.inputs[self.subject.inputs.explained]
         repeated = points is images and image_index is self.every
-        result = self.first if repeated else self._run_at(self.trace, points, image_index)
+        result = self.first if repeated else count(self._run_at(self.trace, points, image_index))
         return Attributions(result.gradients[place], result.scores, {})
 
     def _at_layer(
         self,
         method: Method,
+        count: Count,
         points: tf.Tensor,
         image_index: tf.Tensor,
         layer: Any = None,
@@ -133,7 +145,7 @@ class _Call:
     ) -> LayerOutputs:
         request = LayerRequest(layer, grid, prefix)
         trace = self.trace_of(request, rule or method.backward_rule, method.name)
-        result = self._run_at(trace, points, image_index)
+        result = count(self._run_at(trace, points, image_index))
         dtype = points.dtype if points.dtype.size > tf.float32.size else tf.float32
         if trace.choice is None:
             raise TypeError("a trace at the images instead of a layer")

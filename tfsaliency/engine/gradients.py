@@ -22,6 +22,7 @@ from ..errors import ModelError
 from ..methods.rules import gradient
 from .cells import LayerChoice
 from .clone import backward_rule, forget_custom_gradients
+from .counts import Counts
 from .coverage import Census, EngineName, check_coverage, check_passed, find_relus
 from .graph_nodes import find_captured
 from .graph_rewrite import differentiate_marked
@@ -109,6 +110,8 @@ class Trace(NamedTuple):
         For a trace at a layer, the layer and the places of its cells.
     choices
         For a composed trace, the layers of class activation maps, by the name of the method.
+    counts
+        For a composed trace, the counts of evaluated points, for progress.
     """
 
     run: Callable[..., Gradients]
@@ -127,6 +130,7 @@ class Trace(NamedTuple):
     composed: bool = False
     choice: LayerChoice | None = None
     choices: Mapping[str, tuple[LayerChoice, ...]] = MappingProxyType({})
+    counts: Counts | None = None
 
 
 def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: EngineName) -> Trace:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays import Array, batches
 from ..diagnostics import OnProblem, check_on_problem
+from ..display.progress import Progress, Verbose
 from ..engine.functions import Model
 from ..engine.scores import Score
 from ..errors import ImageError, OptionError, check_int
@@ -36,6 +37,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
+    verbose: Verbose = "auto",
 ) -> Evaluation:
     """Measure the maps of methods on images with a known answer, beside controls.
 
@@ -44,7 +46,7 @@ def evaluate(
 
     Parameters
     ----------
-    model, score, preprocess, reduction, batch_size, on_problem
+    model, score, preprocess, reduction, batch_size, on_problem, verbose
         As for saliency_map.
     data
         Images (n, h, w, c), the class to explain for each image (n,), and masks (n, h, w) of the
@@ -91,13 +93,20 @@ def evaluate(
     prepared = as_prepared(model, chosen, score, preprocess)
     options = Options(labels, None, batch_size, check_on_problem(on_problem))
     batch = prepared.check(data.images)
-    maps = explain(prepared, batch, chosen, resolve_reductions(chosen, reduction), options)
+    reduce = resolve_reductions(chosen, reduction)
     images = batch.preprocessed
     rng = np.random.default_rng(seed)
-    every = [*maps.values(), *(_in_parts(control, images, rng) for control in CONTROLS.values())]
+    values = []
+    with Progress(verbose, 2 * len(chosen) + len(CONTROLS), "step", "evaluation") as progress:
+        with progress.part(len(chosen)):
+            maps = explain(prepared, batch, chosen, reduce, options)
+        for measured in (*maps.values(), *CONTROLS.values()):
+            array = _in_parts(measured, images, rng) if callable(measured) else measured
+            values.append([metric(array, masks) for metric in METRICS.values()])
+            progress.advance(1)
     counts = {"images": str(len(images)), "reduction": reduction or "that of each method"}
     return Evaluation(
-        np.array([[metric(array, masks) for metric in METRICS.values()] for array in every]),
+        np.array(values),
         np.array([metric.chance_of(masks) for metric in METRICS.values()]),
         tuple(maps),
         tuple(CONTROLS),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..diagnostics import OnProblem, report
+from ..display.progress import Verbose
 from ..engine.functions import Model
 from ..engine.scores import Score
 from ..errors import ModelError, check_flag
@@ -48,7 +49,7 @@ def sanity_check(
     region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
-    verbose: int = 1,
+    verbose: Verbose = "auto",
 ) -> SanityResult:
     """Check whether maps depend on the weights of the network that they claim to explain.
 
@@ -88,7 +89,7 @@ def sanity_check(
         The pixel value (after preprocessing) without information. Similarities are also computed
         over the pixels that differ from it.
     verbose
-        1 for a progress bar, 0 for none.
+        Progress, as for saliency_map; it counts networks.
 
     Returns
     -------
@@ -117,7 +118,7 @@ def sanity_check(
     does not depend
     """
     inputs = check_inputs(
-        model, images, methods, targets, score, preprocess, batch_size, on_problem, region
+        model, images, methods, targets, score, preprocess, batch_size, on_problem, region, verbose
     )
     check_flag("retarget", retarget)
     settings = Settings(similarities, baseline, verbose)
@@ -140,7 +141,7 @@ def random_logit_check(
     region: Any = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
-    verbose: int = 1,
+    verbose: Verbose = "auto",
 ) -> SanityResult:
     """Check whether maps depend on the class that they claim to explain.
 
@@ -180,7 +181,7 @@ def random_logit_check(
     does not depend
     """
     inputs = check_inputs(
-        model, images, methods, targets, score, preprocess, batch_size, on_problem, region
+        model, images, methods, targets, score, preprocess, batch_size, on_problem, region, verbose
     )
     classes, own = inputs.trace.classes, inputs.trained.targets
     if classes is None or classes < 2:

@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from ..arrays import Array, batches
-from ..engine.build import run
+from ..arrays import Array
+from ..display.progress import Progress, Verbose
+from ..engine.build import run_in_parts
 from ..engine.gradients import Trace
 from ..engine.model_io import Batch
 from ..errors import OptionError
@@ -78,11 +78,13 @@ class Inputs:
 
     def attributions(self, weights: Sequence[Array | None] | None, targets: Array) -> list[Array]:
         """Return the attributions of each method, (n, h, w, c)."""
-        parts = []
-        batch, size = self.batch, self.batch_size
-        for part in batches(len(batch.images), batch.inputs.batch or size):
-            result = run(self.trace, batch, part, targets[part], weights, size)
-            parts.append([gradient.numpy() for gradient in result.gradients])
+        with Progress("auto", len(targets)) as progress:
+            parts = [
+                [gradient.numpy() for gradient in result.gradients]
+                for result in run_in_parts(
+                    self.trace, self.batch, targets, self.batch_size, progress, weights
+                )
+            ]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
@@ -117,7 +119,7 @@ def compare(
     variants: Iterable[Variant],
     similarities: Sequence[Similarity],
     baseline: float,
-    verbose: int,
+    verbose: Verbose,
 ) -> Comparison:
     """Run all variants and compare their maps with those of the trained network.
 
@@ -134,7 +136,7 @@ def compare(
     baseline
         Similarities are also computed over the pixels that differ from this value.
     verbose
-        Whether to show a progress bar.
+        Progress, as for saliency_map.
     """
     differs = np.any(as_pictures(inputs.batch.preprocessed) != baseline, axis=-1)
     # If all pixels differ, both numbers are the same.
@@ -156,7 +158,8 @@ def compare(
             if variant.seed == 0 and variant.step in kept:
                 pictures[m, 1 + kept.index(variant.step)] = absolute(maps[:1])[0]
 
-    _run_variants(inputs, variants, record, steps * seeds if verbose else 0)
+    with Progress(verbose, steps * seeds, "network", "randomized networks") as progress:
+        _run_variants(inputs, variants, record, progress)
     return Comparison(names, values, chance, kept, pictures)
 
 
@@ -170,20 +173,18 @@ def _run_variants(
     inputs: Inputs,
     variants: Iterable[Variant],
     record: Callable[[Variant, Sequence[Array]], None],
-    total: int,
+    progress: Progress,
 ) -> None:
-    """Run all variants and record their maps, with a progress bar if a total is given."""
-    bar = keras.utils.Progbar(total, unit_name="network") if total else None
+    """Run all variants and record their maps."""
     # Maps are compared while TensorFlow computes the next ones; at most two sets wait.
     with ThreadPoolExecutor(1) as background:
         recording: Future[None] | None = None
-        for done, variant in enumerate(variants, start=1):
-            every = [*map(as_pictures, inputs.attributions(variant.weights, variant.targets))]
-            if recording:
-                recording.result()
-            recording = background.submit(record, variant, every)
-            if bar:
-                bar.update(done)
+        for variant in variants:
+            with progress.part(1):
+                every = [*map(as_pictures, inputs.attributions(variant.weights, variant.targets))]
+                if recording:
+                    recording.result()
+                recording = background.submit(record, variant, every)
         if recording:
             recording.result()
 

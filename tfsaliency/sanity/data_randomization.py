@@ -15,6 +15,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..diagnostics import OnProblem, check_on_problem, report
+from ..display.progress import Progress, Verbose
 from ..engine.build import outputs_differ
 from ..engine.gradients import Trace
 from ..engine.scores import Score
@@ -74,7 +75,7 @@ def train_permuted_label_models(
     seeds: int | Sequence[int] = 4,
     epochs: int = 100,
     batch_size: int = 32,
-    verbose: int = 1,
+    verbose: Verbose = "auto",
 ) -> PermutedLabelModels:
     """Train a network on labels, and others of the same architecture on permuted labels.
 
@@ -96,7 +97,7 @@ def train_permuted_label_models(
     batch_size
         As for Model.fit.
     verbose
-        1 for a progress bar per network, 0 for none.
+        Progress, as for saliency_map.
 
     Returns
     -------
@@ -153,15 +154,17 @@ def train_permuted_label_models(
         tasks[f"permuted labels, seed {seed}"] = permuted
     models: list[keras.Model] = []
     accuracies: list[float] = []
-    for name, own in tasks.items():
-        model = _built(build)
-        if any(model is other for other in models):
-            raise ModelError(
-                "Expected build to return a new network each time. Received: the same network "
-                "twice; training it again would overwrite what it learned."
-            )
-        accuracies.append(_learned(model, x, own, name, epochs, batch_size, verbose))
-        models.append(model)
+    with Progress(verbose, len(tasks), "network", "training") as progress:
+        for name, own in tasks.items():
+            model = _built(build)
+            if any(model is other for other in models):
+                raise ModelError(
+                    "Expected build to return a new network each time. Received: the same network "
+                    "twice; training it again would overwrite what it learned."
+                )
+            with progress.part(1):
+                accuracies.append(_learned(model, x, own, name, epochs, batch_size))
+            models.append(model)
     return PermutedLabelModels(models[0], tuple(models[1:]), tuple(accuracies))
 
 
@@ -178,7 +181,7 @@ def data_randomization_check(
     preprocess: Preprocess | None = None,
     batch_size: int = 32,
     on_problem: OnProblem = "warn",
-    verbose: int = 1,
+    verbose: Verbose = "auto",
 ) -> SanityResult:
     """Check whether maps depend on the labels that the network learned.
 
@@ -204,7 +207,7 @@ def data_randomization_check(
     similarities
         As for sanity_check.
     verbose
-        1 for progress bars, 0 for none.
+        Progress, as for saliency_map.
 
     Returns
     -------
@@ -245,7 +248,7 @@ def data_randomization_check(
         permuted = permuted.permuted
     others = (permuted,) if isinstance(permuted, keras.Model) else tuple(permuted or ())
     inputs = check_inputs(
-        model, images, methods, targets, score, preprocess, batch_size, on_problem
+        model, images, methods, targets, score, preprocess, batch_size, on_problem, verbose=verbose
     )
     _check_models(inputs, others)
 
@@ -326,26 +329,24 @@ def _learned(
     name: str,
     epochs: int,
     batch_size: int,
-    verbose: int,
 ) -> float:
     """Train a network and return its training accuracy, at least 95 %."""
-    if verbose:
-        print(f"training on {name}")
-    bar = keras.utils.Progbar(epochs, unit_name="epoch") if verbose else None
     reached = 0.0
-    for epoch in range(epochs):
-        model.fit(images, labels, batch_size=batch_size, verbose=0)
-        found = model.evaluate(images, labels, batch_size=batch_size, verbose=0, return_dict=True)
-        if _METRIC not in found:
-            raise ModelError(
-                f"Expected build to compile with metrics=[{_METRIC!r}]. Received: {sorted(found)}."
+    with Progress("auto", epochs, "epoch") as progress:
+        for _ in range(epochs):
+            model.fit(images, labels, batch_size=batch_size, verbose=0)
+            found = model.evaluate(
+                images, labels, batch_size=batch_size, verbose=0, return_dict=True
             )
-        reached = float(found[_METRIC])
-        done = reached >= _DONE or epoch + 1 == epochs
-        if bar:
-            bar.update(epoch + 1, [(_METRIC, reached)], finalize=done)
-        if done:
-            break
+            if _METRIC not in found:
+                raise ModelError(
+                    f"Expected build to compile with metrics=[{_METRIC!r}]. Received: "
+                    f"{sorted(found)}."
+                )
+            reached = float(found[_METRIC])
+            if reached >= _DONE:
+                break
+            progress.advance(1)
     if reached < LEARNED - _ROUNDING:
         raise ModelError(
             f"The network trained on {name} reached a training accuracy of {reached:.1%}. Expected "

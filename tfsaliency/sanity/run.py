@@ -13,10 +13,11 @@ import numpy as np
 
 from ..arrays import Array, to_storable
 from ..diagnostics import Problem, Problems, check_on_problem, raise_problems
+from ..display.progress import Verbose, check_verbose
 from ..engine.functions import Model
 from ..engine.scores import Score
 from ..engine.targets import TOP_CLASS
-from ..errors import ModelError, OptionError, check_int, check_number
+from ..errors import ModelError, OptionError, check_number
 from ..evaluation.controls import compare_with_controls
 from ..maps import Options, explain
 from ..methods.table import MethodsArgument, resolve_methods
@@ -55,7 +56,7 @@ class Settings:
 
     similarities: Any
     baseline: float
-    verbose: int
+    verbose: Verbose
     check: str = "parameter randomization"
     dependence: str = PARAMETERS
 
@@ -70,15 +71,15 @@ def check_inputs(
     batch_size: int,
     on_problem: str,
     region: Any = None,
+    verbose: Verbose = "auto",
 ) -> Inputs:
     """Check the arguments of sanity_check, and compute the maps of the trained network."""
     resolved = resolve_methods(methods)
     prepared = as_prepared(model, resolved, score, preprocess)
     batch = prepared.check(images, region)
     raise_problems(batch.problems, check_on_problem(on_problem))
-    options = Options(
-        targets, None, batch_size, "ignore"
-    )  # reported with the problems of the check
+    # Problems are reported with those of the check.
+    options = Options(targets, None, batch_size, "ignore", check_verbose(verbose))
     trained = explain(prepared, batch, resolved, None, options)
     return Inputs(prepared, resolved, batch, prepared.trace(resolved, batch), trained, batch_size)
 
@@ -187,7 +188,6 @@ def compare_variants(
     wanted = _similarities(settings.similarities, inputs.batch.preprocessed)
     baseline = settings.baseline
     check_number("baseline", baseline, -np.inf)
-    check_int("verbose", int(settings.verbose) if settings.verbose is True else settings.verbose, 0)
     if all(similarity.name != "spearman" for similarity in wanted):
         wanted = (SIMILARITIES["spearman"], *wanted)  # for the controls
     return compare(inputs, steps, len(seeds), variants, wanted, baseline, settings.verbose)

@@ -1,0 +1,19 @@
+"""The way from results to their figures and pages.
+
+Results lie below `visualization` in the import order, and are drawn there. Their methods `plot` and
+`_repr_html_` call this module, which imports `visualization`, and with it Matplotlib, only then.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PACKAGE = __package__.rpartition(".")[0]
+
+
+def draw(name: str, *arguments: Any, **options: Any) -> Any:
+    """Call a function of tfsaliency.visualization, given as "module.function"."""
+    module, function = name.split(".")
+    drawer = getattr(import_module(f"{_PACKAGE}.visualization.{module}"), function)
+    return drawer(*arguments, **options)
