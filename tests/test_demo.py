@@ -89,7 +89,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["demo"]) == 0
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[0] == "verbose 0"
+    assert printed.out.splitlines()[0] == "verbose auto"
     assert printed.out.splitlines()[-1].endswith("and the numbers to demo")
     assert printed.err == "a progress bar\n"
     (tmp_path / "file").write_text("")

@@ -108,7 +108,7 @@ def test_raise_and_ignore():
 
 
 def test_problems_are_saved_and_joined(tmp_path):
-    from tfsaliency.saliency_maps import join_files
+    from tfsaliency.saliency_maps.files import join_files
 
     maps = tfs.saliency_map(_dense(WEIGHTS * 0), IMAGES, score="logit", on_problem="ignore")
     maps = replace(maps, names=("a", "b", "c"))

@@ -190,6 +190,32 @@ def batches(n: int, batch_size: int) -> Iterator[slice]:
         yield slice(start, min(start + int(batch_size), n))
 
 
+def resolve_indices(indices: Any, n: int) -> Array:
+    """Return the indices (k,) of some of n items, given as one, several or a mask (n,).
+
+    >>> resolve_indices(-1, 3), resolve_indices([True, False, True], 3)
+    (array([2]), array([0, 2]))
+    """
+    try:
+        given = np.atleast_1d(np.asarray(indices))
+    except ValueError:  # lists of different lengths
+        given = np.array([], object)
+    mask = given.dtype.kind == "b" and given.shape == (n,)
+    places = np.flatnonzero(given) if mask else given
+    if (
+        places.dtype.kind not in "iu"
+        or places.ndim != 1
+        or not places.size
+        or places.min() < -n
+        or places.max() >= n
+    ):
+        raise OptionError(
+            f"Expected indices of {n} images, at least one, or a mask ({n},). "
+            f"Received: {indices!r:.100}."
+        )
+    return places % n
+
+
 def resolve_reduction(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return the channel reduction of that name, a function (n, h, w, c) -> (n, h, w)."""
     check_choice("reduction", name, REDUCTIONS)

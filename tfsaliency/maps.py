@@ -148,9 +148,9 @@ def saliency_map(
         Treatment of meaningless maps: "warn" (see SaliencyWarning), "raise" or "ignore". The
         attribute `problems` of the result lists them in any case.
     verbose
-        Progress with the time left: "auto" (from the second second on, as a bar in a terminal or a
-        notebook, which is removed at the end, else as lines), 0 (none), 1 (a bar that stays) or 2
-        (a line for each batch).
+        Progress with the time left, on standard error or in the notebook: "auto" (after a second,
+        as a bar in a terminal or a notebook, which is removed at the end, else as lines), 0 (none),
+        1 (a bar that stays) or 2 (a line for each batch).
 
     Returns
     -------
@@ -277,6 +277,8 @@ def explain(
         problems=problems,
         details=details,
         meaning=trace.meaning,
+        class_names=tuple(options.class_names or ()),
+        settings=prepared.describe(),
     )
 
 

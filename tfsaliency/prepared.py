@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -137,14 +138,13 @@ class Prepared:
         key = (identities, score, self.input, self.output, describe_loss(self._loss()))
         return self._kept.find(key, methods, batch, lambda b: self._subject(methods, b))
 
-    def describe(self, score: str, counts: Mapping[str, str]) -> dict[str, str]:
-        """Return the settings of a result: the model, the score in words, and the versions."""
+    def describe(self, words: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+        """Return the settings of a result: the model, other words, preprocessing, versions."""
         preprocess = self.preprocess
         named = getattr(preprocess, "__qualname__", repr(preprocess))
         return {
             "model": str(getattr(self.model, "name", "a function")),
-            **counts,
-            "score": score,
+            **words,
             "preprocess": "none" if preprocess is None else named,
             "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
             f"Keras {keras.__version__}",

@@ -13,13 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..arrays import Array, batches
+from ..arrays import batches
 from ..diagnostics import Problem, shift_problems
 from ..errors import TfSaliencyError
 from ..maps import saliency_map
 from ..methods.table import Method
 from ..prepared import Prepared
-from ..saliency_maps import SaliencyMaps, join_files
+from ..saliency_maps import SaliencyMaps
+from ..saliency_maps.files import join_files
 from ..tables import Fit
 from ..visualization.tiles import tile_input_and_maps
 from .options import choose_methods, load, load_class_names, parse_target
@@ -29,8 +30,6 @@ from .photos import Photo, check_pictures, name_images, picture_names, read_phot
 _BATCH = 8
 _MAPS = "maps.npz"
 _SIGNS = {"sum": "; red raises it, blue lowers it"}
-_ONE_PERCENT = 0.005  # the smallest probability that rounds to 1 %
-_ROUNDING = 1e-3  # tolerance of the sum of probabilities
 
 
 @dataclass(eq=False)
@@ -157,7 +156,7 @@ def _explain(job: _Job, photos: list[Photo], part: Path) -> None:
         figure = tile_input_and_maps(
             images[i],
             [maps[method][i] for method in maps],
-            [_caption(job.class_names, maps, i, maps.targets[i]), *maps],
+            [maps.caption(i), *maps],
             title=f"Gradient attribution maps of the {maps.score}{signs}",
         )
         write_figure(figure, job.out / f"{photo.name}.png", bbox_inches="tight")
@@ -166,23 +165,8 @@ def _explain(job: _Job, photos: list[Photo], part: Path) -> None:
 def _answers(job: _Job, maps: SaliencyMaps, i: int) -> str:
     """Name the top classes of an image, and the explained one if it was chosen."""
     values = maps.class_values(i)
-    captions = [_caption(job.class_names, maps, i, k) for k in np.argsort(values)[::-1][: job.top]]
-    chosen = _caption(job.class_names, maps, i, maps.targets[i])
-    return ", ".join(captions) + ("" if job.target is None else f"; explained: {chosen}")
-
-
-def _caption(class_names: Sequence[str] | None, maps: SaliencyMaps, i: int, index: int) -> str:
-    """Name a class with its confidence, as in the original: "English setter (64%)"."""
-    values: Array = maps.class_values(i)
-    value = float(values[index])
-    name = class_names[index] if class_names else f"class {index}"
-    if maps.meaning == "outputs" and not class_names:
-        return f"output {value:.4g}" if len(values) == 1 else f"output {index} ({value:.4g})"
-    several = maps.meaning == "labels"
-    whole = several or abs(float(values.sum()) - 1) <= _ROUNDING
-    if values.min() < 0 or values.max() > 1 or not whole:  # not probabilities
-        return f"{name} ({value:.4g})"
-    return f"{name} (<1%)" if value < _ONE_PERCENT else f"{name} ({value:.0%})"
+    captions = [maps.caption(i, int(k)) for k in np.argsort(values)[::-1][: job.top]]
+    return ", ".join(captions) + ("" if job.target is None else f"; explained: {maps.caption(i)}")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
 """Progress of calls that take longer than a second, shown as Keras's `verbose` says.
 
+In a notebook, progress is an output of the cell; elsewhere it goes to standard error, so that the
+results of a script or a command can be piped.
+
 One thread looks at all running calls a few times a second, so a short call costs some microseconds.
 A call inside another one, in the same thread, is part of that one's progress.
 """
@@ -63,11 +66,10 @@ class Progress:
 
     Examples
     --------
-    >>> with Progress(2, 2, "image", "maps") as progress:
-    ...     progress.advance(1)  # doctest: +ELLIPSIS
+    >>> with Progress(0, 2, "image") as progress:
     ...     progress.advance(1)
-    maps: 1 of 2 images, ...
-    maps: 2 of 2 images, ...
+    ...     progress.share
+    0.5
     """
 
     def __init__(self, verbose: Verbose, total: int, unit: str = "image", label: str = "") -> None:
@@ -220,7 +222,7 @@ class _Lines(_View):
 
     def __init__(self, verbose: Verbose) -> None:
         super().__init__(verbose)
-        self._stream = sys.stdout
+        self._stream = sys.stderr
         self._last: tuple[float, float] | None = None  # time and share of the last line
 
     def _wants(self, progress: Progress, finished_part: bool) -> bool:
@@ -247,7 +249,7 @@ class _Terminal(_View):
 
     def __init__(self, verbose: Verbose) -> None:
         super().__init__(verbose)
-        self._stream = sys.stdout
+        self._stream = sys.stderr
         self._width = 0
 
     def _write(self, progress: Progress) -> None:
@@ -296,7 +298,7 @@ def _choose_view(verbose: Verbose) -> _View:
         return _Lines(verbose)
     if find_shell() is not None:
         return _Notebook(verbose)
-    on_terminal = getattr(sys.stdout, "isatty", lambda: False)()
+    on_terminal = getattr(sys.stderr, "isatty", lambda: False)()
     return _Terminal(verbose) if on_terminal else _Lines(verbose)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
+from ..display.drawing import draw
 from ..errors import NoReluError, UncoveredReluError
 from ..methods.cell_grids import CellGrid
 from .graph_nodes import Inner, Node, find_influenced, inside, make_node
@@ -117,6 +118,9 @@ class Coverage:
         layers = "".join(f"; at {grid}" for grid in self.grids)
         return f"{self.rule}: {counted} ReLUs{leaky} ({self.engine}){left}{layers}"
 
+    def _repr_html_(self) -> str:
+        return str(draw("pages.coverage_page", [self]))
+
 
 class Coverages(dict[str, Coverage]):
     """The Coverage of each method by name; prints one line for each.
@@ -129,6 +133,9 @@ class Coverages(dict[str, Coverage]):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.values()))
+
+    def _repr_html_(self) -> str:
+        return str(draw("pages.coverage_page", list(self.values())))
 
 
 def find_relus(sources: Sequence[tf.Tensor], scores: tf.Tensor, marks: bool = False) -> Census:

@@ -7,17 +7,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import storage
 from ..arrays import Array
 from ..diagnostics import Problems, read_problems
+from ..display.drawing import draw
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..statistics import bootstrap, interval, nanmean
 from ..tables import align, short
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CHANCE = "chance"
 FEWEST = 8  # images; with fewer, intervals contain the mean too rarely
@@ -105,6 +109,13 @@ class Evaluation:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+    def _repr_html_(self) -> str:
+        return str(draw("pages.evaluation_page", self))
+
+    def plot(self) -> Figure:
+        """Draw the numbers with their intervals, as plot_evaluation does."""
+        return draw("evaluation_figures.plot_evaluation", self)
 
     @property
     def names(self) -> tuple[str, ...]:

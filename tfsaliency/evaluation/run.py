@@ -113,7 +113,7 @@ def evaluate(
         tuple(METRICS),
         _correct(maps, labels),
         maps.coverage,
-        prepared.describe(maps.score, counts),
+        prepared.describe({**counts, "score": maps.score}),
         maps.problems,
     )
 

@@ -153,7 +153,7 @@ def train_permuted_label_models(
             )
         tasks[f"permuted labels, seed {seed}"] = permuted
     models: list[keras.Model] = []
-    accuracies: list[float] = []
+    accuracies = []
     with Progress(verbose, len(tasks), "network", "training") as progress:
         for name, own in tasks.items():
             model = _built(build)
@@ -340,8 +340,7 @@ def _learned(
             )
             if _METRIC not in found:
                 raise ModelError(
-                    f"Expected build to compile with metrics=[{_METRIC!r}]. Received: "
-                    f"{sorted(found)}."
+                    f"Expected build to compile with metrics=[{_METRIC!r}]. Received: {[*found]}."
                 )
             reached = float(found[_METRIC])
             if reached >= _DONE:

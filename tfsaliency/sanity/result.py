@@ -7,19 +7,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import storage
 from ..arrays import Array
 from ..diagnostics import Problems, read_problems
+from ..display.drawing import draw
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..evaluation.controls import ExplainedBy
 from ..similarity import RESERVED
 from .text import format_result
 from .verdict import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AXES = ("method", "step", "similarity", "image", "seed")
 # The fields in the header of a file; the others are arrays.
@@ -157,6 +161,13 @@ class SanityResult:
 
     def __str__(self) -> str:
         return "\n".join(format_result(self))
+
+    def _repr_html_(self) -> str:
+        return str(draw("pages.sanity_page", self))
+
+    def plot(self) -> Figure:
+        """Draw the numbers with their intervals, as plot_similarities does."""
+        return draw("sanity_figures.plot_similarities", self)
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:

@@ -264,7 +264,7 @@ def make_result(
         headline,
         explained_by,
         trained.coverage,
-        {**words, **inputs.prepared.describe(trained.score, counts)},
+        {**words, **inputs.prepared.describe({**counts, "score": trained.score})},
         _problems(inputs, {name: verdicts[name][at] for name in methods}),
         Shown(to_storable(as_pictures(trained.images[:1])[0]), comparison.steps, comparison.maps),
     )

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays import Array
+from ..display.drawing import draw
 from ..errors import OptionError
 from ..statistics import bootstrap, interval, nanmean, upper_percentile
 from ..tables import short
@@ -101,6 +102,9 @@ class Verdict:
     def __str__(self) -> str:
         numbers = f"invariance {short(self.invariance)} [{short(self.low)}, {short(self.high)}]"
         return f"{self.verdict}: {numbers}" + (f" ({self.reason})" if self.reason else "")
+
+    def _repr_html_(self) -> str:
+        return str(draw("pages.verdict_page", self))
 
 
 def judge(trained: Any, randomized: Any) -> Verdict:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..arrays import Array
@@ -15,7 +14,8 @@ from ..errors import ImageError, OptionError
 from ..evaluation.localization import check_masks
 from ..evaluation.result import CHANCE, Evaluation
 from ..synthetic import GroundTruth
-from .tiles import RED, InlineFigure, check_labels, check_title, scale_colors, to_picture
+from .canvas import make_figure
+from .tiles import RED, check_labels, check_title, scale_colors, to_picture
 
 _TILE_INCHES, _LABEL_INCHES = 1.6, 0.5
 _OUTLINE = "#0050ff"
@@ -42,8 +42,8 @@ def tile_ground_truth(
 
     Returns
     -------
-    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
-    cell; figure.savefig(path) saves it.
+    matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use;
+    figure.savefig(path) saves it.
 
     Raises
     ------
@@ -84,8 +84,7 @@ def tile_ground_truth(
         labels = check_labels(labels, n, "one for each picture, or none")
     columns = ["picture", *maps]
     size = (_TILE_INCHES * len(columns) + 0.3, _TILE_INCHES * n * h / w + _LABEL_INCHES)
-    figure = InlineFigure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(*size)
     axes = figure.subplots(n, len(columns), squeeze=False)
     for i in range(n):
         axes[i, 0].imshow(to_picture(data.images[i]))
@@ -145,8 +144,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
         _NAME_INCHES + _PANEL_INCHES * len(evaluation.metrics),
         _ROW_INCHES * len(names) + _FRAME_INCHES,
     )
-    figure = InlineFigure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(*size)
     panels = figure.subplots(1, len(evaluation.metrics), sharey=True, squeeze=False)[0]
     colors = colormaps["tab10"](np.arange(len(names)) % 10)
     for axis, metric in zip(panels, evaluation.metrics, strict=True):

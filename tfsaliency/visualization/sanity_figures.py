@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,7 +17,8 @@ from ..sanity.text import is_cumulative, is_worth_showing
 from ..sanity.verdict import DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE
 from ..similarity import SIMILARITIES
 from ..statistics import bootstrap, interval
-from .tiles import RED, InlineFigure, scale_colors, to_picture
+from .canvas import make_figure
+from .tiles import RED, scale_colors, to_picture
 
 _TILE_INCHES, _LABEL_INCHES = 1.5, 0.75
 _PANEL_INCHES, _STEP_INCHES, _LEAST_WIDTH = 2.6, 0.38, 6.5
@@ -39,8 +39,8 @@ def tile_cascade(result: SanityResult) -> Figure:
 
     Returns
     -------
-    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
-    cell; figure.savefig(path) saves it. Each map has its own scale; a map that is zero, constant or
+    matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use;
+    figure.savefig(path) saves it. Each map has its own scale; a map that is zero, constant or
     not finite is gray.
 
     Raises
@@ -68,8 +68,7 @@ def tile_cascade(result: SanityResult) -> Figure:
     columns = ["photo", "trained", *(plus + _cut(result.steps[at].name) for at in shown.steps)]
     rows = len(result.methods)
     size = (_TILE_INCHES * len(columns), _TILE_INCHES * rows + _LABEL_INCHES)
-    figure = InlineFigure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(*size)
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for row, method in enumerate(result.methods):
         for column, values in enumerate(shown.maps[row].astype(np.float64), start=1):
@@ -132,8 +131,7 @@ def plot_similarities(result: SanityResult) -> Figure:
     steps = np.arange(len(result.steps))
     width = max(_LEAST_WIDTH, _STEP_INCHES * len(steps) + 2)
     size = (width, _PANEL_INCHES * (1 + len(panels)) + 1)
-    figure = InlineFigure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(*size)
     axes = figure.subplots(1 + len(panels), 1, sharex=True, squeeze=False)[:, 0]
     _draw_thresholds(axes[0])
     colors = colormaps["tab10"](np.arange(len(result.methods)) % 10)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from ..arrays import Array, as_batch
 from ..errors import ImageError, OptionError, check_number
 from ..tables import is_iterable
+from .canvas import make_figure
 
 RED = LinearSegmentedColormap.from_list("tfsaliency_red", ["white", "red"])
 _SIGNED = colormaps["RdBu_r"]
@@ -26,21 +24,6 @@ _TILE_INCHES = 2.4
 _LINE_INCHES = 0.32  # height of a line of a label or title
 _LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # approximate widths
 _FULL_COLOR = 99.0  # percentile of a map's values with full color
-
-
-class InlineFigure(Figure):
-    """A Figure that notebooks display without pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png", bbox_inches="tight")
-        return file.getvalue()
-
-    def with_plain_text(self) -> InlineFigure:
-        """Return the figure, with dollar signs in names as they are, instead of as mathematics."""
-        for text in self.findobj(Text):
-            text.set_parse_math(False)
-        return self
 
 
 def tile_input_and_maps(
@@ -77,8 +60,8 @@ def tile_input_and_maps(
 
     Returns
     -------
-    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
-    cell; figure.savefig(path) saves it.
+    matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use;
+    figure.savefig(path) saves it.
 
     Raises
     ------
@@ -109,7 +92,7 @@ def tile_input_and_maps(
     drawn = [_one_map(m, picture.shape[:2]) for m in listed]
     names = check_labels(labels, 1 + len(drawn), "one for the image, and one for each of the maps")
     check_title(title)
-    positive = _colormap(cmap)
+    positive = resolve_colormap(cmap)
     h, w = picture.shape[:2]
     width = _TILE_INCHES * min(2.0, max(0.5, w / h))
     wrapped = [_wrapped(label, width / _LETTER_INCHES) for label in names]
@@ -119,8 +102,7 @@ def tile_input_and_maps(
     lines = max(label.count("\n") for label in wrapped) + 1
     height = rows * (width * h / w + _LINE_INCHES * lines)
     height += _LINE_INCHES * (heading.count("\n") + 1) if title else 0
-    figure = InlineFigure(figsize=(width * columns, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(width * columns, height)
     axes = [figure.add_subplot(rows, columns, 1 + i) for i in range(1 + len(drawn))]
     axes[0].imshow(picture)
     for axis, values in zip(axes[1:], drawn, strict=True):
@@ -193,7 +175,14 @@ def overlay(
     check_number("strength", strength, 0, 1)
     picture = to_picture(image)
     values = _one_map(saliency_map, picture.shape[:2])
-    low, high, colors = scale_colors(values, _colormap(cmap), percentile)
+    return overlay_map(picture, values, resolve_colormap(cmap), strength, percentile)
+
+
+def overlay_map(
+    picture: Array, values: Array, positive: Colormap, strength: float, percentile: float
+) -> Array:
+    """Overlay a map (h, w) on a picture (h, w, 3) of 0..1; see overlay."""
+    low, high, colors = scale_colors(values, positive, percentile)
     position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
     signed = low < 0
     if np.nanmin(position) == np.nanmax(position):  # a constant map shows nothing
@@ -223,6 +212,22 @@ def to_picture(image: Any) -> Array:
             f"{pixels.min():.4g} to {pixels.max():.4g}. Give the photo before preprocessing."
         )
     return np.broadcast_to(pixels / top, (*pixels.shape[:2], 3))
+
+
+def as_picture(image: Array) -> Array:
+    """Return any image (h, w, c) as a picture (h, w, 3) with values 0..1.
+
+    Other channels than 1 or 3 are averaged. Values that are no pixels, as after preprocessing, are
+    stretched from their minimum to their maximum.
+    """
+    pixels = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
+    if pixels.shape[-1] not in (1, 3):
+        pixels = pixels.mean(axis=-1, keepdims=True)
+    low, high = pixels.min(), pixels.max()
+    if low >= 0 and high <= 255:
+        top = 255.0 if np.asarray(image).dtype.kind in "ui" or high > 1 else 1.0
+        return np.broadcast_to(pixels / top, (*pixels.shape[:2], 3))
+    return np.broadcast_to((pixels - low) / (high - low), (*pixels.shape[:2], 3))
 
 
 def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
@@ -265,7 +270,8 @@ def _gray() -> Colormap:
     return LinearSegmentedColormap.from_list("constant", ["lightgray", "lightgray"])
 
 
-def _colormap(cmap: str | Colormap) -> Colormap:
+def resolve_colormap(cmap: str | Colormap) -> Colormap:
+    """Return a colormap, given as one or by its name, or raise OptionError."""
     if isinstance(cmap, Colormap):
         return cmap
     if not isinstance(cmap, str) or cmap not in colormaps:

@@ -1,0 +1,5 @@
+"""The result of saliency_map, and its files."""
+
+from .record import SaliencyMaps
+
+__all__ = ["SaliencyMaps"]

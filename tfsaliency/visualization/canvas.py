@@ -1,0 +1,80 @@
+"""Figures that show in scripts with pyplot and in notebooks, once."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from importlib import import_module
+from typing import Any
+
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from ..display.notebooks import find_shell
+
+_for_files: ContextVar[bool] = ContextVar("for_files", default=False)
+
+
+class InlineFigure(Figure):
+    """A Figure that notebooks display, also if pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", bbox_inches="tight")
+        return file.getvalue()
+
+    def _ipython_display_(self) -> None:
+        # A figure that pyplot knows is shown by its backend at the end of the cell.
+        if not _is_open(self):
+            sys.modules["IPython"].display.display(
+                {"image/png": self._repr_png_(), "text/plain": repr(self)}, raw=True
+            )
+
+    def with_plain_text(self) -> InlineFigure:
+        """Return the figure, with dollar signs in names as they are, instead of as mathematics."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        return self
+
+
+def make_figure(width: float, height: float, layout: str = "constrained") -> InlineFigure:
+    """Return an empty figure of a size in inches.
+
+    pyplot knows it if pyplot is in use, or in a notebook. Its settings apply as to any figure.
+    """
+    options: dict[str, Any] = {"figsize": (width, height), "layout": layout}
+    pyplot = None if _for_files.get() else _find_pyplot()
+    if pyplot is not None:
+        made: InlineFigure = pyplot.figure(FigureClass=InlineFigure, **options)
+        return made
+    figure = InlineFigure(**options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@contextlib.contextmanager
+def for_files() -> Iterator[None]:
+    """Make figures that are only saved: pyplot does not know them, and need not close them."""
+    token = _for_files.set(True)
+    try:
+        yield
+    finally:
+        _for_files.reset(token)
+
+
+def _find_pyplot() -> Any:
+    """Return pyplot if it is in use, or in a notebook; else None."""
+    if find_shell() is not None:
+        return import_module("matplotlib.pyplot")
+    return sys.modules.get("matplotlib.pyplot")
+
+
+def _is_open(figure: Figure) -> bool:
+    """Return whether pyplot knows a figure, and has not closed it."""
+    manager = Gcf.figs.get(getattr(figure, "number", -1))
+    return manager is not None and manager.canvas.figure is figure
