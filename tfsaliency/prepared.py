@@ -14,7 +14,7 @@ import tensorflow as tf
 from .arrays import Array, as_batch, cast_checked, check_batch, check_region
 from .diagnostics import image_problems
 from .engine.build import output_rank
-from .engine.functions import Model
+from .engine.functions import Model, digest_weights
 from .engine.gradients import Trace
 from .engine.heads import describe_loss, find_loss
 from .engine.kept_traces import KeptTraces, tracing
@@ -149,6 +149,13 @@ class Prepared:
             "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
             f"Keras {keras.__version__}",
         }
+
+    def record(self, words: Mapping[str, str]) -> dict[str, str]:
+        """Return the settings of a result, with a digest of the model's weights."""
+        model, settings = self.model, self.describe(words)
+        if isinstance(model, keras.Model):
+            settings["weights"] = f"sha256 {digest_weights(model).hex()}"
+        return settings
 
     def _position_axes(self, batch: Batch) -> int:
         """Return the number of axes of positions of the scored output, at least 1."""

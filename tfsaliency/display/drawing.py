@@ -15,5 +15,14 @@ _PACKAGE = __package__.rpartition(".")[0]
 def draw(name: str, *arguments: Any, **options: Any) -> Any:
     """Call a function of tfsaliency.visualization, given as "module.function"."""
     module, function = name.split(".")
-    drawer = getattr(import_module(f"{_PACKAGE}.visualization.{module}"), function)
-    return drawer(*arguments, **options)
+    return getattr(_import(module), function)(*arguments, **options)
+
+
+def plot(name: str, *arguments: Any, **options: Any) -> Any:
+    """Draw a figure that is shown in scripts that use pyplot, and in notebooks."""
+    with _import("canvas").showing():
+        return draw(name, *arguments, **options)
+
+
+def _import(module: str) -> Any:
+    return import_module(f"{_PACKAGE}.visualization.{module}")

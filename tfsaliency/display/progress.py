@@ -168,7 +168,7 @@ class Progress:
         if not total:
             return f"{done} {units}"
         if self.share > done / total:
-            return f"{self.share:.0%} of {total} {units}"
+            return f"{int(100 * self.share)}% of {total} {units}"
         return f"{done} of {total} {units}" if self._begun or done else "preparing"
 
 
@@ -240,7 +240,8 @@ class _Lines(_View):
         _print(self._stream, f"{progress}\n")
 
     def _end(self, progress: Progress, succeeded: bool) -> None:
-        if succeeded and self._last is not None and not self._every_part and progress.total:
+        shown = self._last is not None and self._last[1] < 1
+        if succeeded and shown and not self._every_part and progress.total:
             _print(self._stream, f"{progress}\n")
 
 

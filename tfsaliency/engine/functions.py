@@ -1,8 +1,9 @@
-"""Models that do not declare their inputs: functions, signatures and subclassed models."""
+"""Models that do not declare their inputs: functions, signatures and subclassed models; digests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ..arrays import Shape
+from ..arrays import Array, Shape
 from ..errors import ImageError, ModelError, one_line
 
 Model: TypeAlias = keras.Model | Callable[..., Any]
@@ -89,3 +90,16 @@ def _takes(function: Callable[..., Any], shape: Shape) -> bool:
     except Exception:  # of the caller's function
         return False
     return True
+
+
+def digest_weights(model: keras.Model) -> bytes:
+    """Return a digest of the weights of a model, not of its other variables, such as seeds."""
+    return digest_arrays(weight.numpy() for weight in model.weights)
+
+
+def digest_arrays(arrays: Iterable[Array | None]) -> bytes:
+    """Return a digest of the bytes of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(b"" if array is None else array.tobytes())
+    return digest.digest()

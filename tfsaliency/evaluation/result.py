@@ -14,7 +14,7 @@ import numpy as np
 from .. import storage
 from ..arrays import Array
 from ..diagnostics import Problems, read_problems
-from ..display.drawing import draw
+from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..statistics import bootstrap, interval, nanmean
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 CHANCE = "chance"
 FEWEST = 8  # images; with fewer, intervals contain the mean too rarely
-_RANKED = (
+FEW = f"means; intervals and a ranking need at least {FEWEST} images"
+MEANS = "means, with 95 % intervals over images"
+RANKED = (
     "From highest to lowest; = marks a difference from the first of the group that may be chance:"
 )
+_UNPRINTED = ("versions", "weights")  # settings for records and reports
 _ARRAYS = ("values", "chance", "correct")
 
 
@@ -115,7 +118,7 @@ class Evaluation:
 
     def plot(self) -> Figure:
         """Draw the numbers with their intervals, as plot_evaluation does."""
-        return draw("evaluation_figures.plot_evaluation", self)
+        return plot("evaluation_figures.plot_evaluation", self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -226,9 +229,20 @@ def _interval(values: Array) -> tuple[float, float]:
 
 
 def _lines(result: Evaluation) -> list[str]:
-    lines = [f"{key}: {value}" for key, value in result.settings.items() if key != "versions"]
+    lines = [f"{key}: {value}" for key, value in result.settings.items() if key not in _UNPRINTED]
     if result.correct is not None:
         lines.append(f"classified correctly: {np.mean(result.correct):.1%}")
+    lines += ["", *align(metric_rows(result)), ""]
+    if result.values.shape[-1] < FEWEST:
+        lines.append(FEW)
+    else:
+        lines += [MEANS, "", RANKED, "", *align(ranking_rows(result))]
+    undefined = say_undefined(result)
+    return [*lines, "", undefined] if undefined else lines
+
+
+def metric_rows(result: Evaluation) -> list[list[str]]:
+    """Return the table of metrics with their intervals, with a row of names above."""
     rows = [["", *result.metrics]]
     for name in result.names:
         cells = []
@@ -238,24 +252,21 @@ def _lines(result: Evaluation) -> list[str]:
             spread = f"  {short(low)} to {short(high)}" if known else ""
             cells.append(short(result.mean(name, metric)) + spread)
         rows.append([name, *cells])
-    lines += ["", *align(rows), ""]
-    if result.values.shape[-1] < FEWEST:
-        lines.append(f"means; intervals and a ranking need at least {FEWEST} images")
-    else:
-        groups = map(result.ranking, result.metrics)
-        rankings = [" > ".join(map(" = ".join, each)) for each in groups]
-        lines += [
-            "means, with 95 % intervals over images",
-            "",
-            _RANKED,
-            "",
-            *align([list(row) for row in zip(result.metrics, rankings, strict=True)]),
-        ]
+    return rows
+
+
+def ranking_rows(result: Evaluation) -> list[list[str]]:
+    """Return the ranking by each metric."""
+    groups = map(result.ranking, result.metrics)
+    rankings = [" > ".join(map(" = ".join, each)) for each in groups]
+    return [list(row) for row in zip(result.metrics, rankings, strict=True)]
+
+
+def say_undefined(result: Evaluation) -> str:
+    """Return the number of undefined values in words; "" if there are none."""
     undefined = int((~np.isfinite(result.values)).sum())
-    if undefined:
-        what = "a map is constant or not finite, or a mask is empty"
-        lines += ["", f"Undefined, because {what}: {undefined} of {result.values.size}."]
-    return lines
+    what = "a map is constant or not finite, or a mask is empty"
+    return f"Undefined, because {what}: {undefined} of {result.values.size}." if undefined else ""
 
 
 def _plain(result: Evaluation) -> dict[str, Any]:

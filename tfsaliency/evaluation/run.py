@@ -113,7 +113,7 @@ def evaluate(
         tuple(METRICS),
         _correct(maps, labels),
         maps.coverage,
-        prepared.describe({**counts, "score": maps.score}),
+        prepared.record({**counts, "score": maps.score}),
         maps.problems,
     )
 

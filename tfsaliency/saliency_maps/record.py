@@ -13,7 +13,7 @@ import numpy as np
 from .. import storage
 from ..arrays import Array, rescale, resolve_indices
 from ..diagnostics import Problems
-from ..display.drawing import draw
+from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage
 from ..engine.heads import Meaning
 from ..engine.targets import resolve_targets
@@ -256,7 +256,7 @@ class SaliencyMaps(Mapping[str, Array]):
         OptionError
             If a method or an option is unknown.
         """
-        return draw(
+        return plot(
             "maps_figure.plot_maps",
             self,
             methods,

@@ -17,6 +17,7 @@ from ..arrays import Array
 from ..diagnostics import OnProblem, check_on_problem, report
 from ..display.progress import Progress, Verbose
 from ..engine.build import outputs_differ
+from ..engine.functions import digest_weights
 from ..engine.gradients import Trace
 from ..engine.scores import Score
 from ..errors import ModelError, OptionError, check_int
@@ -30,7 +31,6 @@ from .run import (
     Settings,
     check_inputs,
     compare_variants,
-    digest_weights,
     make_result,
     resolve_seeds,
 )

@@ -14,7 +14,7 @@ import numpy as np
 from .. import storage
 from ..arrays import Array
 from ..diagnostics import Problems, read_problems
-from ..display.drawing import draw
+from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..evaluation.controls import ExplainedBy
@@ -167,7 +167,7 @@ class SanityResult:
 
     def plot(self) -> Figure:
         """Draw the numbers with their intervals, as plot_similarities does."""
-        return draw("sanity_figures.plot_similarities", self)
+        return plot("sanity_figures.plot_similarities", self)
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:

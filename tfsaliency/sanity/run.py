@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from ..arrays import Array, to_storable
 from ..diagnostics import Problem, Problems, check_on_problem, raise_problems
 from ..display.progress import Verbose, check_verbose
-from ..engine.functions import Model
+from ..engine.functions import Model, digest_arrays, digest_weights
 from ..engine.scores import Score
 from ..engine.targets import TOP_CLASS
 from ..errors import ModelError, OptionError, check_number
@@ -157,7 +156,7 @@ class _Draws:
                 yield Variant(k, r, assemble_weights(units, step, drawn, model.weights), targets)
             self.last.update(drawn)
             for position, each in drawn.items():
-                self._digests.setdefault(position, set()).add(_digest(each.arrays))
+                self._digests.setdefault(position, set()).add(digest_arrays(each.arrays))
         if digest_weights(model) != before:
             raise ModelError(
                 "The model's weights changed during the check. Do not train the model or set "
@@ -264,7 +263,7 @@ def make_result(
         headline,
         explained_by,
         trained.coverage,
-        {**words, **inputs.prepared.describe({**counts, "score": trained.score})},
+        {**words, **inputs.prepared.record({**counts, "score": trained.score})},
         _problems(inputs, {name: verdicts[name][at] for name in methods}),
         Shown(to_storable(as_pictures(trained.images[:1])[0]), comparison.steps, comparison.maps),
     )
@@ -353,15 +352,3 @@ def resolve_seeds(seeds: Any) -> tuple[int, ...]:
             f"from 0. Received: {seeds!r}."
         )
     return numbers
-
-
-def digest_weights(model: keras.Model) -> bytes:
-    """Return a digest of the weights of a model."""
-    return _digest(weight.numpy() for weight in model.weights)
-
-
-def _digest(arrays: Iterable[Array | None]) -> bytes:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(b"" if array is None else array.tobytes())
-    return digest.digest()

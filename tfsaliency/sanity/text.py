@@ -21,8 +21,9 @@ from .verdict import (
 
 COSINE, SIGNED = RESERVED
 
+UNPRINTED = ("versions", "weights")  # settings for records and reports
 _SAME = 0.01  # similarities that differ by less are shown once
-_LEGEND = (
+LEGEND = (
     "alike: similarity of maps of the same photo, with chance (different photos) in brackets, as\n"
     "for the other similarities. invariance: (alike - chance) / (1 - chance), with chance at most\n"
     f"{CHANCE_LIMIT:g}; about the share of the maps that survives randomization. An interval below "
@@ -33,46 +34,67 @@ _LEGEND = (
 
 def format_result(result: Any) -> list[str]:
     """Return the lines that a SanityResult prints."""
-    lines = [f"{key}: {value}" for key, value in result.settings.items() if key != "versions"]
+    lines = [f"{key}: {value}" for key, value in result.settings.items() if key not in UNPRINTED]
     at = result.headline
     if at is not None:
-        lines += ["", _heading(result, at), "", *align(_headline_rows(result, at))]
-        lines += ["", _LEGEND]
-        lines += [
-            f"{name}: its Spearman correlation, {short(e.spearman)}, is close to that of "
-            f"x * noise, {short(e.noise_to_noise)}, so it cannot distinguish the two."
-            for name, e in result.explained_by.items()
-            if e.like_noise
-        ]
-    if at is None or len(result.steps) > 1:
-        adds = "each step adds one layer to those of the steps above"
-        how = adds if is_cumulative(result) else "at each step, all other layers are trained"
-        lines += [
-            "",
-            f"Invariance at each step ({how});",
-            "D depends, N does not depend, I inconclusive:",
-        ]
-        lines += ["", *align(_step_rows(result))]
-    reasons = _reasons(result)
-    if reasons:
-        lines += ["", *reasons]
+        lines += ["", f"{heading(result, at)}:", "", *align(headline_rows(result, at))]
+        lines += ["", LEGEND]
+    if has_steps(result):
+        lines += ["", *steps_heading(result), "", *align(step_rows(result))]
+    for paragraph in notes(result):
+        lines += ["", *paragraph]
+    return lines
+
+
+def has_steps(result: Any) -> bool:
+    """Return whether a result has more to tell of its steps than the headline."""
+    return result.headline is None or len(result.steps) > 1
+
+
+def steps_heading(result: Any) -> list[str]:
+    """Return the lines above the table of steps."""
+    adds = "each step adds one layer to those of the steps above"
+    how = adds if is_cumulative(result) else "at each step, all other layers are trained"
+    return [
+        f"Invariance at each step ({how});",
+        "D depends, N does not depend, I inconclusive:",
+    ]
+
+
+def notes(result: Any) -> list[list[str]]:
+    """Return paragraphs on what limits the verdicts, each a list of lines."""
+    alike = [
+        f"{name}: its Spearman correlation, {short(e.spearman)}, is close to that of "
+        f"x * noise, {short(e.noise_to_noise)}, so it cannot distinguish the two."
+        for name, e in result.explained_by.items()
+        if e.like_noise
+    ]
     unchanged = sorted({name for step in result.steps for name in step.unchanged})
-    if unchanged:
-        named = ", ".join(unchanged[:3]) + (", ..." if len(unchanged) > 3 else "")
-        lines += [
-            "",
-            f"{len(unchanged)} weights are unchanged, because the randomizer has only one value "
-            f"for them: {named}",
-        ]
+    named = ", ".join(unchanged[:3]) + (", ..." if len(unchanged) > 3 else "")
+    kept = (
+        f"{len(unchanged)} weights are unchanged, because the randomizer has only one value "
+        f"for them: {named}"
+    )
     cells = result.values[:, :, result.similarities.index(COSINE)]
     undefined = int((~np.isfinite(cells)).sum())
-    if undefined:
-        lines += [
-            "",
-            "Undefined, because a map is zero, constant or not finite: "
-            f"{undefined} of {cells.size}.",
-        ]
-    return lines
+    missing = (
+        f"Undefined, because a map is zero, constant or not finite: {undefined} of {cells.size}."
+    )
+    found = [alike, _reasons(result), [kept] * bool(unchanged), [missing] * bool(undefined)]
+    return [paragraph for paragraph in found if paragraph]
+
+
+def say_verdict(method: str, verdict: Verdict) -> str:
+    """Return a verdict on a method in a sentence or two."""
+    share, low, high = (f"{100 * x:.0f}" for x in (verdict.invariance, verdict.low, verdict.high))
+    if verdict.verdict == INCONCLUSIVE:
+        return f"{method}: undecided, because of this: {verdict.reason}."
+    what = f"About {share} % of its maps stay the same (95 % interval: {low} to {high} %)"
+    caveat = f". Note: {verdict.reason}" if verdict.reason else ""
+    if verdict.verdict == DOES_NOT_DEPEND:
+        return f"{method}: the maps hardly change, so they cannot explain it. {what}{caveat}."
+    on = verdict.verdict.partition(" on ")[2]
+    return f"{method}: the maps depend on {on}. {what}{caveat}."
 
 
 def is_cumulative(result: Any) -> bool:
@@ -81,19 +103,21 @@ def is_cumulative(result: Any) -> bool:
     return all(a < b for a, b in pairwise(layers))
 
 
-def _heading(result: Any, at: int) -> str:
+def heading(result: Any, at: int) -> str:
+    """Return what was changed at a step, in words."""
     record = result.steps[at]
     count = len(record.layers)
     if not count:
-        return f"With {record.name}:"
+        return f"With {record.name}"
     names = " + ".join(record.layers[:3]) + (" + ..." if count > 3 else "")
-    heading = f"With new weights in {names} ({count} layer{'s' * (count > 1)}"
+    words = f"With new weights in {names} ({count} layer{'s' * (count > 1)}"
     if len(result.steps) > 1:
-        return f"{heading}; the upper layers, which distinguish the classes; other steps below):"
-    return f"{heading}):"
+        return f"{words}; the upper layers, which distinguish the classes; other steps below)"
+    return f"{words})"
 
 
-def _headline_rows(result: Any, at: int) -> list[list[str]]:
+def headline_rows(result: Any, at: int) -> list[list[str]]:
+    """Return the table of verdicts at a step, with a row of names above."""
     compared = [s for s in result.similarities if is_worth_showing(result, s)]
     rows = [["method", "verdict", "invariance", "95 %", "alike", *compared, "edges", "defined"]]
     for m, (name, verdicts) in enumerate(result.verdicts.items()):
@@ -143,7 +167,8 @@ def _reasons(result: Any) -> list[str]:
     return lines
 
 
-def _step_rows(result: Any) -> list[list[str]]:
+def step_rows(result: Any) -> list[list[str]]:
+    """Return the table of invariance at each step, with a row of names above."""
     rows = [["step", *result.methods]]
     for at, step in enumerate(result.steps):
         cells = [result.verdicts[name][at] for name in result.methods]

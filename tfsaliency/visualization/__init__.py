@@ -1,4 +1,4 @@
-"""Figures. Matplotlib is imported only here, and only when a figure is made."""
+"""Figures, pages and reports. Matplotlib is imported only here, and only when one is made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .evaluation_figures import plot_evaluation, tile_ground_truth
+    from .report import write_report
     from .sanity_figures import plot_similarities, tile_cascade
     from .tiles import RED, overlay, tile_input_and_maps
 
@@ -18,10 +19,11 @@ __all__ = [
     "tile_cascade",
     "tile_ground_truth",
     "tile_input_and_maps",
+    "write_report",
 ]
 
 # Matplotlib takes longer to import than all of this package, so it is imported when needed.
-_MODULES = ("tiles", "sanity_figures", "evaluation_figures")
+_MODULES = ("tiles", "sanity_figures", "evaluation_figures", "report")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Figures that show in scripts with pyplot and in notebooks, once."""
+"""Figures, which the methods `plot` of results show in scripts with pyplot and in notebooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 from ..display.notebooks import find_shell
 
-_for_files: ContextVar[bool] = ContextVar("for_files", default=False)
+_to_show: ContextVar[bool] = ContextVar("to_show", default=False)
 
 
 class InlineFigure(Figure):
@@ -43,12 +43,9 @@ class InlineFigure(Figure):
 
 
 def make_figure(width: float, height: float, layout: str = "constrained") -> InlineFigure:
-    """Return an empty figure of a size in inches.
-
-    pyplot knows it if pyplot is in use, or in a notebook. Its settings apply as to any figure.
-    """
+    """Return an empty figure of a size in inches; pyplot knows it only within `showing`."""
     options: dict[str, Any] = {"figsize": (width, height), "layout": layout}
-    pyplot = None if _for_files.get() else _find_pyplot()
+    pyplot = _pyplot_in_use() if _to_show.get() else None
     if pyplot is not None:
         made: InlineFigure = pyplot.figure(FigureClass=InlineFigure, **options)
         return made
@@ -58,16 +55,16 @@ def make_figure(width: float, height: float, layout: str = "constrained") -> Inl
 
 
 @contextlib.contextmanager
-def for_files() -> Iterator[None]:
-    """Make figures that are only saved: pyplot does not know them, and need not close them."""
-    token = _for_files.set(True)
+def showing() -> Iterator[None]:
+    """Make figures that pyplot shows, if it is in use, and notebooks, wherever in a cell."""
+    token = _to_show.set(True)
     try:
         yield
     finally:
-        _for_files.reset(token)
+        _to_show.reset(token)
 
 
-def _find_pyplot() -> Any:
+def _pyplot_in_use() -> Any:
     """Return pyplot if it is in use, or in a notebook; else None."""
     if find_shell() is not None:
         return import_module("matplotlib.pyplot")

@@ -42,8 +42,8 @@ def tile_ground_truth(
 
     Returns
     -------
-    matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use;
-    figure.savefig(path) saves it.
+    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
+    cell; figure.savefig(path) saves it.
 
     Raises
     ------

@@ -97,7 +97,7 @@ def _tile_size(images: Array) -> tuple[float, float]:
 def _tiles(maps: SaliencyMaps, i: int, names: Sequence[str], style: _Style) -> list[_Tile]:
     """Return the tiles of an image: the image, then its maps."""
     image = np.asarray(maps.images[i])
-    arrays = [_without_channels(maps[name][i], image) for name in names]
+    arrays = [reduce_channels(maps[name][i], image) for name in names]
     label = describe_image(maps, i)
     if image.ndim <= 2:
         lines = image.reshape(len(image), -1)
@@ -118,7 +118,7 @@ def _tiles(maps: SaliencyMaps, i: int, names: Sequence[str], style: _Style) -> l
     ]
 
 
-def _without_channels(values: Array, image: Array) -> Array:
+def reduce_channels(values: Array, image: Array) -> Array:
     """Return the map (h, w) of attributions (h, w, c), their sum; other maps as they are."""
     values = np.asarray(values, np.float64)
     return values.sum(axis=-1) if values.ndim == image.ndim > 1 else values

@@ -39,8 +39,8 @@ def tile_cascade(result: SanityResult) -> Figure:
 
     Returns
     -------
-    matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use;
-    figure.savefig(path) saves it. Each map has its own scale; a map that is zero, constant or
+    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
+    cell; figure.savefig(path) saves it. Each map has its own scale; a map that is zero, constant or
     not finite is gray.
 
     Raises

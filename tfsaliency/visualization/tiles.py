@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from ..arrays import Array, as_batch
@@ -17,6 +17,7 @@ from ..tables import is_iterable
 from .canvas import make_figure
 
 RED = LinearSegmentedColormap.from_list("tfsaliency_red", ["white", "red"])
+_UNDEFINED = to_rgb("lightgray")
 _SIGNED = colormaps["RdBu_r"]
 
 _COLUMNS = 6
@@ -60,8 +61,8 @@ def tile_input_and_maps(
 
     Returns
     -------
-    matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use;
-    figure.savefig(path) saves it.
+    matplotlib.figure.Figure, not registered with pyplot. A notebook shows it as the last value of a
+    cell; figure.savefig(path) saves it.
 
     Raises
     ------
@@ -192,6 +193,15 @@ def overlay_map(
     share = np.where(np.isfinite(values)[..., np.newaxis], share, 0.0)
     blended = (1 - share) * gray + share * colors(position)[..., :3]
     return np.round(255 * blended).astype(np.uint8)
+
+
+def color_map(values: Array, positive: Colormap = RED, percentile: float = _FULL_COLOR) -> Array:
+    """Return the colors of a map (h, w), RGB of 0..255 (h, w, 3); see tile_input_and_maps."""
+    low, high, colors = scale_colors(values, positive, percentile)
+    position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
+    painted = colors(position)[..., :3]
+    painted[~np.isfinite(values)] = _UNDEFINED
+    return np.round(255 * painted).astype(np.uint8)
 
 
 def _wrapped(text: str, letters: float) -> str:

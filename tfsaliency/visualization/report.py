@@ -1,0 +1,358 @@
+"""A report of maps and checks in one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from os import PathLike
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..arrays import Array
+from ..display.progress import Progress, Verbose
+from ..engine.coverage import Coverage
+from ..engine.functions import digest_weights
+from ..errors import OptionError
+from ..evaluation.result import (
+    FEW,
+    FEWEST,
+    MEANS,
+    RANKED,
+    Evaluation,
+    metric_rows,
+    ranking_rows,
+    say_undefined,
+)
+from ..saliency_maps import SaliencyMaps
+from ..sanity.result import SanityResult
+from ..sanity.text import (
+    LEGEND,
+    has_steps,
+    heading,
+    headline_rows,
+    notes,
+    say_verdict,
+    step_rows,
+    steps_heading,
+)
+from ..sanity.verdict import DOES_NOT_DEPEND, INCONCLUSIVE
+from ..storage import replacing
+from ..version import __version__
+from .evaluation_figures import plot_evaluation
+from .maps_figure import describe_image, plot_maps, reduce_channels
+from .markup import encode_figure, encode_picture
+from .pages import coverage_rows
+from .sanity_figures import plot_similarities, tile_cascade
+from .tiles import as_picture, check_title, color_map
+
+_TEMPLATE = "report.html.jinja"
+_SCRIPT = """
+document.documentElement.classList.add("scripted");
+for (const input of document.querySelectorAll(".slider input")) {
+  const show = () => input.closest("article").style.setProperty("--opacity", input.value / 100);
+  input.addEventListener("input", show);
+  show();
+}
+"""
+_BYTES = 10_000_000  # of all pictures, before base64 makes a third more of them
+_BYTES_A_PIXEL = 0.4  # of a map of noise
+_SIDES = 64, 320  # pixels
+_SMALL = 100  # pixels; smaller images are drawn with visible pixels
+_PICTURE_AXES = 4
+_UNSAID = (
+    "Whether a map is right. A map that depends on the network may still miss what the network "
+    "uses; known answers and faithfulness metrics test that.",
+    "Whether the network is right, fair or safe. A map can show a good reason for a wrong answer.",
+    "Anything about other photos, layers or networks. The intervals cover the choice among photos "
+    "like these, and of random seeds.",
+    "That a method is useless if it does not depend on the network. It may find objects, as an "
+    "edge detector does, but it cannot explain this network's decision.",
+)
+
+
+def write_report(
+    path: str | PathLike[str],
+    maps: SaliencyMaps | None = None,
+    sanity: SanityResult | Sequence[SanityResult] | None = None,
+    evaluation: Evaluation | None = None,
+    *,
+    model: keras.Model | None = None,
+    title: str = "Saliency report",
+    verbose: Verbose = "auto",
+) -> None:
+    """Write a report of maps, checks and an evaluation to one HTML file.
+
+    The file has its pictures and styles inside, loads nothing, and can be mailed, printed and read
+    on a phone. A slider fades the maps of each photo; all else works without scripts. Names of
+    photos and classes are escaped.
+
+    Parameters
+    ----------
+    path
+        Path of the file. An existing file is replaced once the new one is complete.
+    maps
+        Maps (n, h, w) of n images. Pictures are at most 320 pixels wide, less if there are many, so
+        that 50 photos take less than 15 MB.
+    sanity
+        One result of a sanity check, or several.
+    evaluation
+        A result of evaluate.
+    model
+        The explained model, for its size and the digest of its weights.
+    title
+        The title of the page.
+    verbose
+        Progress, as for saliency_map.
+
+    Raises
+    ------
+    OptionError
+        If there is nothing to report, or a result is of another kind.
+    ImportError
+        If jinja2 is not installed, which the extra "report" brings.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> from tfsaliency import synthetic
+    >>> model, images = synthetic.shapes_model(), synthetic.make_shapes(2, seed=0).images
+    >>> tfs.write_report("report.html", tfs.saliency_map(model, images), model=model)
+    >>> open("report.html").read().count("<article")
+    2
+    """
+    template = _template()
+    checks = _checked(maps, sanity, evaluation, model)
+    check_title(title)
+    results = [each for each in (maps, *checks, evaluation) if each is not None]
+    script_hash = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    count = 0 if maps is None else len(maps.images)
+    with Progress(verbose, count + len(checks), "part", "report") as progress:
+        text = template.render(
+            version=__version__,
+            title=title,
+            script=_SCRIPT,
+            script_hash=f"sha256-{script_hash}",
+            summary=_summary(maps, checks, evaluation, model),
+            checks=[_check(each, progress) for each in checks],
+            unsaid=_UNSAID,
+            photos=[] if maps is None else _photos(maps, progress),
+            maps_text=_maps_text(maps),
+            evaluation=_evaluation(evaluation),
+            coverage=coverage_rows(_coverages(results)),
+            problems=_problems(maps, checks, evaluation),
+            record=_record(maps, checks, evaluation, model),
+        )
+    with replacing(path) as file:
+        file.write(text)
+
+
+def _template() -> Any:
+    """Return the template of the page, or raise ImportError without jinja2."""
+    try:
+        import jinja2  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(
+            "Expected jinja2, which fills in the report. Received: an environment without it. "
+            "Install it: pip install 'tfsaliency[report]', or pip install jinja2."
+        ) from error
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def _checked(maps: Any, sanity: Any, evaluation: Any, model: Any) -> tuple[SanityResult, ...]:
+    """Return the sanity checks as a tuple, or raise OptionError for results of another kind."""
+    listed = sanity if isinstance(sanity, Iterable) else [sanity] if sanity is not None else []
+    checks = tuple(listed)
+    kinds = [
+        ("maps", maps, SaliencyMaps),
+        *(("sanity", check, SanityResult) for check in checks),
+        ("evaluation", evaluation, Evaluation),
+        ("model", model, keras.Model),
+    ]
+    for name, value, kind in kinds:
+        if value is not None and not isinstance(value, kind):
+            raise OptionError(
+                f"Expected {name} as {kind.__name__}. Received: {type(value).__name__}."
+            )
+    if maps is None and evaluation is None and not checks:
+        raise OptionError("Expected maps, sanity or evaluation to report. Received: none of them.")
+    return checks
+
+
+def _summary(
+    maps: SaliencyMaps | None,
+    checks: Sequence[SanityResult],
+    evaluation: Evaluation | None,
+    model: keras.Model | None,
+) -> list[str]:
+    """Return the first sentences: what was explained, with which model, how and when."""
+    every = [each.settings for each in (maps, *checks, evaluation) if each is not None]
+    names = {model.name} if model is not None else {s["model"] for s in every if "model" in s}
+    lines = [f"Model: {', '.join(sorted(names)) or 'not recorded'}."]
+    if model is not None:
+        lines[0] = f"Model: {model.name}, {model.count_params():,} parameters."
+    if maps is not None:
+        n = len(maps.images)
+        size = " x ".join(map(str, maps.images.shape[1:]))
+        plural = "" if n == 1 else "s"
+        lines.append(
+            f"Explained: the {maps.score} of {n} image{plural} ({size}), by {', '.join(maps)}."
+        )
+    scores = {s["score"] for s in every if "score" in s} - {maps.score if maps else ""}
+    if scores:
+        lines.append(f"Score of the checks: {', '.join(sorted(scores))}.")
+    return [*lines, f"Written on {datetime.now(UTC):%Y-%m-%d, %H:%M} UTC."]
+
+
+def _check(check: SanityResult, progress: Progress) -> dict[str, Any]:
+    """Return the parts of a sanity check for the template."""
+    at = check.headline
+    verdicts = [
+        (name, each[len(check.steps) - 1 if at is None else at])
+        for name, each in check.verdicts.items()
+    ]
+    kinds = {DOES_NOT_DEPEND: "no", INCONCLUSIVE: "unsure"}
+    step = check.steps[-1 if at is None else at].name
+    found = {
+        "name": check.settings.get("check", "sanity check"),
+        "heading": f"{heading(check, at)}:" if at is not None else f"At the last step, {step}:",
+        "verdicts": [
+            {"text": say_verdict(name, verdict), "kind": kinds.get(verdict.verdict, "yes")}
+            for name, verdict in verdicts
+        ],
+        "table": headline_rows(check, at) if at is not None else None,
+        "legend": LEGEND,
+        "steps": step_rows(check) if has_steps(check) else None,
+        "steps_heading": " ".join(steps_heading(check)),
+        "curves": encode_figure(plot_similarities(check)),
+        "cascade": encode_figure(tile_cascade(check)) if check.shown is not None else None,
+        "notes": [" ".join(lines) for lines in notes(check)],
+    }
+    progress.advance(1)
+    return found
+
+
+def _maps_text(maps: SaliencyMaps | None) -> str:
+    if maps is None:
+        return ""
+    signed = [name for name in maps if np.nanmin(maps[name]) < 0]
+    text = (
+        "Each map has its own scale, with full color at its 99th percentile: from white, its "
+        "minimum, to red."
+    )
+    if signed:
+        text += f" {', '.join(signed)}: from blue, negative, to red; white is zero."
+    return f"{text} A constant map is gray. Maps lie over their photo."
+
+
+def _photos(maps: SaliencyMaps, progress: Progress) -> list[dict[str, Any]]:
+    """Return the images and their maps for the template."""
+    tiles = len(maps.images) * (1 + len(maps))
+    side = int(np.clip(np.sqrt(_BYTES / tiles / _BYTES_A_PIXEL), *_SIDES))
+    photos = []
+    for i in range(len(maps.images)):
+        photos.append(_photo(maps, i, side))
+        progress.advance(1)
+    return photos
+
+
+def _photo(maps: SaliencyMaps, i: int, side: int) -> dict[str, Any]:
+    image = np.asarray(maps.images[i])
+    name = maps.names[i] if maps.names else f"image {i}"
+    found: dict[str, Any] = {
+        "index": i,
+        "title": name.replace("\\", "/").rpartition("/")[2],
+        "label": f"{name}, explained: {maps.caption(i)}",
+        "caption": ", ".join(describe_image(maps.select(i), 0).split("\n")[bool(maps.names) :]),
+        "background": None,
+        "figure": None,
+        "small": False,
+    }
+    if maps.images.ndim != _PICTURE_AXES:
+        one = maps.select(i)
+        figure = plot_maps(
+            one, None, overlay=False, percentile=99.0, cmap=None, columns=None, title=""
+        )
+        return {**found, "figure": encode_figure(figure)}
+    h, w = image.shape[:2]
+    painted = {name: color_map(reduce_channels(each[i], image)) for name, each in maps.items()}
+    return {
+        **found,
+        "background": encode_picture(as_picture(image) * 255, side),
+        "shape": f"{w} / {h}",
+        "small": max(h, w) <= _SMALL,
+        "maps": [
+            {"name": name, "address": encode_picture(each, side, 70)}
+            for name, each in painted.items()
+        ],
+    }
+
+
+def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    few = evaluation.values.shape[-1] < FEWEST
+    correct = evaluation.correct
+    text = [
+        f"{evaluation.values.shape[-1]} images with masks of the relevant pixels; a higher value "
+        f"is better. Numbers are {FEW if few else MEANS}. Names that are not methods are controls "
+        "without a network; chance is the mean for shuffled maps.",
+        f"Classified correctly: {np.mean(correct):.1%}." if correct is not None else "",
+        say_undefined(evaluation),
+    ]
+    return {
+        "text": [line for line in text if line],
+        "table": metric_rows(evaluation),
+        "figure": encode_figure(plot_evaluation(evaluation)),
+        "ranked": RANKED,
+        "ranking": None if few else [["metric", "ranking"], *ranking_rows(evaluation)],
+    }
+
+
+def _coverages(results: Sequence[Any]) -> list[Coverage]:
+    """Return the coverage of every result, each once."""
+    found = [each for result in results for each in result.coverage.values()]
+    return list(dict.fromkeys(found))
+
+
+def _problems(
+    maps: SaliencyMaps | None, checks: Sequence[SanityResult], evaluation: Evaluation | None
+) -> list[str]:
+    parts = [("maps", maps), *(("check", check) for check in checks), ("evaluation", evaluation)]
+    return [f"{name}: {each}" for name, part in parts if part for each in part.problems]
+
+
+def _record(
+    maps: SaliencyMaps | None,
+    checks: Sequence[SanityResult],
+    evaluation: Evaluation | None,
+    model: keras.Model | None,
+) -> list[dict[str, Any]]:
+    """Return versions, settings, seeds and digests of all that the report shows."""
+    parts: list[tuple[str, dict[str, str]]] = []
+    if model is not None:
+        digest = f"sha256 {digest_weights(model).hex()}"
+        parts.append(("Model", {"name": model.name, "weights": digest}))
+    if maps is not None:
+        digests = {"images": _digest(maps.images)} | {n: _digest(a) for n, a in maps.items()}
+        parts.append(("Maps", {**maps.settings, "score": maps.score, **digests}))
+    for check in checks:
+        seeds = ", ".join(map(str, check.seeds))
+        parts.append(("Check", {**check.settings, "seeds": seeds, "values": _digest(check.values)}))
+    if evaluation is not None:
+        digest = _digest(evaluation.values)
+        parts.append(("Evaluation", {**evaluation.settings, "values": digest}))
+    parts.append(("Report", {"written by": f"tfsaliency {__version__}"}))
+    return [{"title": title, "entries": list(entries.items())} for title, entries in parts]
+
+
+def _digest(array: Array) -> str:
+    return f"sha256 {hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()}"
