@@ -89,12 +89,13 @@ def say_verdict(method: str, verdict: Verdict) -> str:
     share, low, high = (f"{100 * x:.0f}" for x in (verdict.invariance, verdict.low, verdict.high))
     if verdict.verdict == INCONCLUSIVE:
         return f"{method}: undecided, because of this: {verdict.reason}."
-    what = f"About {share} % of its maps stay the same (95 % interval: {low} to {high} %)"
+    what = f"About {share} % of what they show stays the same (95 % interval: {low} to {high} %)"
     caveat = f". Note: {verdict.reason}" if verdict.reason else ""
     if verdict.verdict == DOES_NOT_DEPEND:
-        return f"{method}: the maps hardly change, so they cannot explain it. {what}{caveat}."
-    on = verdict.verdict.partition(" on ")[2]
-    return f"{method}: the maps depend on {on}. {what}{caveat}."
+        told = "the maps hardly change, so they do not show what this network has learned"
+    else:
+        told = f"the maps depend on {verdict.verdict.partition(' on ')[2]}"
+    return f"{method}: {told}. {what}{caveat}."
 
 
 def is_cumulative(result: Any) -> bool:

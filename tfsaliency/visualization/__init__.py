@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .callback import SaliencyCallback
     from .evaluation_figures import plot_evaluation, tile_ground_truth
     from .report import write_report
     from .sanity_figures import plot_similarities, tile_cascade
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RED",
+    "SaliencyCallback",
     "overlay",
     "plot_evaluation",
     "plot_similarities",
@@ -23,7 +25,7 @@ __all__ = [
 ]
 
 # Matplotlib takes longer to import than all of this package, so it is imported when needed.
-_MODULES = ("tiles", "sanity_figures", "evaluation_figures", "report")
+_MODULES = ("tiles", "sanity_figures", "evaluation_figures", "report", "callback")
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,15 @@ from ..arrays import Array
 from ..errors import ImageError, OptionError, check_flag, check_int, unknown_option
 from ..saliency_maps import SaliencyMaps
 from .canvas import InlineFigure, make_figure
-from .tiles import RED, as_picture, check_title, overlay_map, resolve_colormap, scale_colors
+from .tiles import (
+    FULL_COLOR,
+    RED,
+    as_picture,
+    check_title,
+    overlay_map,
+    resolve_colormap,
+    scale_colors,
+)
 
 _PICTURE_INCHES, _SIGNAL_INCHES = 1.7, (3.4, 1.2)
 _LINE_INCHES, _LETTER_INCHES, _GAP_INCHES = 0.155, 0.072, 0.08
@@ -27,13 +35,13 @@ _MOST_PIXELS = 60_000  # of a side of a figure; Matplotlib's limit is 65,535
 
 def plot_maps(
     maps: SaliencyMaps,
-    methods: str | Sequence[str] | None,
+    methods: str | Sequence[str] | None = None,
     *,
-    overlay: bool,
-    percentile: float,
-    cmap: str | Colormap | None,
-    columns: int | None,
-    title: str | None,
+    overlay: bool = False,
+    percentile: float = FULL_COLOR,
+    cmap: str | Colormap | None = None,
+    columns: int | None = None,
+    title: str | None = None,
 ) -> InlineFigure:
     """Draw images beside their maps; see SaliencyMaps.plot."""
     names = _choose(maps, methods)
@@ -150,7 +158,7 @@ def _draw_picture(axes: Any, picture: Array, values: Array | None, style: _Style
                 f"Expected maps of the images' size {(h, w)} to lay over them. Received: "
                 f"{values.shape}. Draw cells with overlay=False, or compute them with resize=True."
             )
-        axes.imshow(overlay_map(picture, values, style.colors, 0.9, style.percentile))
+        axes.imshow(overlay_map(picture, values, style.colors, percentile=style.percentile))
         return
     low, high, colors = scale_colors(values, style.colors, style.percentile)
     axes.set_facecolor("lightgray")

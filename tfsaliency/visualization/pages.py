@@ -45,10 +45,7 @@ def _preview(maps: SaliencyMaps, names: Sequence[str]) -> str:
     """Return a table of images and their maps, or a figure of what are no pictures."""
     alt = f"images and their maps by {', '.join(names)}"
     if maps.images.ndim != _PICTURE_AXES:
-        figure = plot_maps(
-            maps, names, overlay=False, percentile=99.0, cmap=None, columns=None, title=""
-        )
-        return picture_tag(encode_figure(figure, 72), alt)
+        return picture_tag(encode_figure(plot_maps(maps, names, title=""), 72), alt)
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("image", *names))
     rows = []
     for i in range(len(maps.images)):
@@ -121,13 +118,18 @@ def sanity_page(result: SanityResult) -> str:
 
 def evaluation_page(result: Evaluation) -> str:
     """Return an Evaluation as HTML: the metrics, and the ranking by each."""
-    parts = [_settings(result.settings), table(metric_rows(result))]
+    parts = [_settings(result.settings), table(in_brackets(metric_rows(result)))]
     if result.values.shape[-1] < FEWEST:
         parts.append(paragraphs([FEW]))
     else:
         ranking = table([["metric", "ranking"], *ranking_rows(result)])
         parts += [paragraphs([MEANS]), f"<details><summary>{RANKED}</summary>{ranking}</details>"]
     return "".join([*parts, paragraphs(list(map(str, result.problems)))])
+
+
+def in_brackets(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return a table of text with the intervals behind its numbers in brackets."""
+    return [[f"{a} ({b})" if b else a for a, _, b in (c.partition("  ") for c in r)] for r in rows]
 
 
 def _settings(settings: Mapping[str, str]) -> str:

@@ -46,7 +46,7 @@ from ..version import __version__
 from .evaluation_figures import plot_evaluation
 from .maps_figure import describe_image, plot_maps, reduce_channels
 from .markup import encode_figure, encode_picture
-from .pages import coverage_rows
+from .pages import coverage_rows, in_brackets
 from .sanity_figures import plot_similarities, tile_cascade
 from .tiles import as_picture, check_title, color_map
 
@@ -128,7 +128,6 @@ def write_report(
     template = _template()
     checks = _checked(maps, sanity, evaluation, model)
     check_title(title)
-    results = [each for each in (maps, *checks, evaluation) if each is not None]
     script_hash = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     count = 0 if maps is None else len(maps.images)
     with Progress(verbose, count + len(checks), "part", "report") as progress:
@@ -143,7 +142,7 @@ def write_report(
             photos=[] if maps is None else _photos(maps, progress),
             maps_text=_maps_text(maps),
             evaluation=_evaluation(evaluation),
-            coverage=coverage_rows(_coverages(results)),
+            coverage=_coverage(maps, checks, evaluation),
             problems=_problems(maps, checks, evaluation),
             record=_record(maps, checks, evaluation, model),
         )
@@ -277,11 +276,7 @@ def _photo(maps: SaliencyMaps, i: int, side: int) -> dict[str, Any]:
         "small": False,
     }
     if maps.images.ndim != _PICTURE_AXES:
-        one = maps.select(i)
-        figure = plot_maps(
-            one, None, overlay=False, percentile=99.0, cmap=None, columns=None, title=""
-        )
-        return {**found, "figure": encode_figure(figure)}
+        return {**found, "figure": encode_figure(plot_maps(maps.select(i), title=""))}
     h, w = image.shape[:2]
     painted = {name: color_map(reduce_channels(each[i], image)) for name, each in maps.items()}
     return {
@@ -310,24 +305,34 @@ def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
     ]
     return {
         "text": [line for line in text if line],
-        "table": metric_rows(evaluation),
+        "table": in_brackets(metric_rows(evaluation)),
         "figure": encode_figure(plot_evaluation(evaluation)),
         "ranked": RANKED,
         "ranking": None if few else [["metric", "ranking"], *ranking_rows(evaluation)],
     }
 
 
-def _coverages(results: Sequence[Any]) -> list[Coverage]:
-    """Return the coverage of every result, each once."""
-    found = [each for result in results for each in result.coverage.values()]
-    return list(dict.fromkeys(found))
-
-
-def _problems(
+def _parts(
     maps: SaliencyMaps | None, checks: Sequence[SanityResult], evaluation: Evaluation | None
-) -> list[str]:
-    parts = [("maps", maps), *(("check", check) for check in checks), ("evaluation", evaluation)]
-    return [f"{name}: {each}" for name, part in parts if part for each in part.problems]
+) -> list[tuple[str, Any]]:
+    """Return all results with their titles."""
+    named = [(f"check: {check.settings.get('check', 'sanity')}", check) for check in checks]
+    every = [("maps", maps), *named, ("evaluation", evaluation)]
+    return [(title, result) for title, result in every if result is not None]
+
+
+def _coverage(*results: Any) -> list[dict[str, Any]]:
+    """Return the tables of coverage of all results, equal ones once."""
+    titles: dict[tuple[Coverage, ...], list[str]] = {}
+    for title, result in _parts(*results):
+        titles.setdefault(tuple(result.coverage.values()), []).append(title)
+    return [
+        {"title": "; ".join(named), "rows": coverage_rows(each)} for each, named in titles.items()
+    ]
+
+
+def _problems(*results: Any) -> list[str]:
+    return [f"{title}: {each}" for title, result in _parts(*results) for each in result.problems]
 
 
 def _record(
@@ -341,15 +346,14 @@ def _record(
     if model is not None:
         digest = f"sha256 {digest_weights(model).hex()}"
         parts.append(("Model", {"name": model.name, "weights": digest}))
-    if maps is not None:
-        digests = {"images": _digest(maps.images)} | {n: _digest(a) for n, a in maps.items()}
-        parts.append(("Maps", {**maps.settings, "score": maps.score, **digests}))
-    for check in checks:
-        seeds = ", ".join(map(str, check.seeds))
-        parts.append(("Check", {**check.settings, "seeds": seeds, "values": _digest(check.values)}))
-    if evaluation is not None:
-        digest = _digest(evaluation.values)
-        parts.append(("Evaluation", {**evaluation.settings, "values": digest}))
+    for title, result in _parts(maps, checks, evaluation):
+        entries = dict(result.settings)
+        if isinstance(result, SaliencyMaps):
+            arrays = {"images": result.images, **result.maps}
+            entries |= {"score": result.score, **{n: _digest(a) for n, a in arrays.items()}}
+        else:
+            entries["values"] = _digest(result.values)
+        parts.append((title.capitalize(), entries))
     parts.append(("Report", {"written by": f"tfsaliency {__version__}"}))
     return [{"title": title, "entries": list(entries.items())} for title, entries in parts]
 

@@ -24,7 +24,8 @@ _COLUMNS = 6
 _TILE_INCHES = 2.4
 _LINE_INCHES = 0.32  # height of a line of a label or title
 _LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # approximate widths
-_FULL_COLOR = 99.0  # percentile of a map's values with full color
+STRENGTH = 0.9  # opacity of full color
+FULL_COLOR = 99.0  # percentile of a map's values with full color
 
 
 def tile_input_and_maps(
@@ -34,7 +35,7 @@ def tile_input_and_maps(
     cmap: str | Colormap = RED,
     title: str = "",
     *,
-    percentile: float = _FULL_COLOR,
+    percentile: float = FULL_COLOR,
 ) -> Figure:
     """Draw an image and its maps in one row, or in rows of six.
 
@@ -140,8 +141,8 @@ def overlay(
     saliency_map: Any,
     cmap: str | Colormap = RED,
     *,
-    strength: float = 0.9,
-    percentile: float = _FULL_COLOR,
+    strength: float = STRENGTH,
+    percentile: float = FULL_COLOR,
 ) -> Array:
     """Overlay a map on its image, which stays visible in gray.
 
@@ -180,7 +181,11 @@ def overlay(
 
 
 def overlay_map(
-    picture: Array, values: Array, positive: Colormap, strength: float, percentile: float
+    picture: Array,
+    values: Array,
+    positive: Colormap = RED,
+    strength: float = STRENGTH,
+    percentile: float = FULL_COLOR,
 ) -> Array:
     """Overlay a map (h, w) on a picture (h, w, 3) of 0..1; see overlay."""
     low, high, colors = scale_colors(values, positive, percentile)
@@ -195,7 +200,7 @@ def overlay_map(
     return np.round(255 * blended).astype(np.uint8)
 
 
-def color_map(values: Array, positive: Colormap = RED, percentile: float = _FULL_COLOR) -> Array:
+def color_map(values: Array, positive: Colormap = RED, percentile: float = FULL_COLOR) -> Array:
     """Return the colors of a map (h, w), RGB of 0..255 (h, w, 3); see tile_input_and_maps."""
     low, high, colors = scale_colors(values, positive, percentile)
     position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
