@@ -119,6 +119,14 @@ def read_header(path: str | PathLike[str]) -> dict[str, Any]:
     return dict(header)
 
 
+def read_kind(path: str | PathLike[str]) -> str:
+    """Return the class of the record in a file, or "" if no record can be read."""
+    try:
+        return str(read_header(path).get("kind", ""))
+    except Exception:  # as in load
+        return ""
+
+
 def load(path: str | PathLike[str], kind: str, read: Callable[[Arrays, Header], T]) -> T:
     """Read a file that save wrote.
 

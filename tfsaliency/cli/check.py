@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from ..sanity.plans import PLANS, Plan
 from ..visualization.sanity_figures import plot_similarities, tile_cascade
 from .options import choose_methods, load, load_class_names, parse_target
 from .output import claimed_folder, complain, say, tell, write_figure
-from .photos import Photo, check_pictures, name_images, picture_names, read_photos
+from .photos import Photo, check_pictures, find_photos, name_images, picture_names, read_photos
 
 _PICTURES = ("curves", "maps")
 _FILES = ("result.npz", "result.json", "curves.png", "maps.png")
@@ -28,6 +26,7 @@ _FILES = ("result.npz", "result.json", "curves.png", "maps.png")
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
+    arguments.photos = find_photos(arguments.photos)
     check_pictures(arguments.out, arguments.photos, _PICTURES)
     problems: list[TfSaliencyError] = []
     with claimed_folder(arguments, _FILES) as out:
@@ -37,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
             say("warning: repeated photos are used once")
         read = read_photos(photos, prepared, arguments.fit, arguments.size, problems)
         if read:
-            result = _check(arguments, loaded, prepared, read)
+            result = check_photos(arguments, loaded, prepared, read)
             tell(f"{result}\n")
             for problem in result.problems:
                 say(f"warning: {problem.describe(name_images(problem, result.images))}")
@@ -46,23 +45,23 @@ def run(arguments: argparse.Namespace) -> int:
     return max([complain(problem) for problem in problems], default=0)
 
 
-def _check(
+def check_photos(
     arguments: argparse.Namespace, loaded: LoadedModel, prepared: Prepared, read: Sequence[Photo]
 ) -> SanityResult:
+    """Run the sanity check that the options choose."""
     target = parse_target(arguments)
     names = load_class_names(arguments, loaded) if isinstance(target, str) else None
-    with contextlib.redirect_stdout(sys.stderr):
-        result = sanity_check(
-            prepared,
-            np.concatenate([photo.pixels for photo in read]),
-            choose_methods(arguments),
-            plan=_plan(arguments.plan),
-            randomizer=arguments.randomizer,
-            similarities=arguments.similarities,
-            seeds=arguments.seeds,
-            targets=None if target is None else resolve_targets(target, len(read), names),
-            on_problem="ignore",  # printed with the names of the photos
-        )
+    result = sanity_check(
+        prepared,
+        np.concatenate([photo.pixels for photo in read]),
+        choose_methods(arguments),
+        plan=_plan(arguments.plan),
+        randomizer=arguments.randomizer,
+        similarities=arguments.similarities,
+        seeds=arguments.seeds,
+        targets=None if target is None else resolve_targets(target, len(read), names),
+        on_problem="ignore",  # printed with the names of the photos
+    )
     return replace(result, images=tuple(photo.path for photo in read))
 
 

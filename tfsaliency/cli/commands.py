@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import TfSaliencyError
-from .output import complain, escape_unprintable, forget_broken_pipe, say
+from .output import announced, complain, escape_unprintable, forget_broken_pipe, say
 from .parser import parse
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
@@ -55,7 +55,7 @@ def _import_command(name: str) -> Any:
     # On by default only for some processors, and on others faster by a half.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # Some lines come before TensorFlow reads its log level.
-    with tempfile.TemporaryFile() as log:
+    with announced("loading TensorFlow"), tempfile.TemporaryFile() as log:
         saved = os.dup(2)
         try:
             sys.stderr.flush()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,18 +46,9 @@ depend on it may still find the object."""
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    stdout = sys.stdout
-
-    def say(text: str) -> None:
-        with contextlib.redirect_stdout(stdout):
-            tell(text)
-
     files = re.findall(r"\w+\.(?:txt|png|csv|npz)", _FILES)
-    with (
-        claimed_folder(arguments, files) as out,
-        contextlib.redirect_stdout(sys.stderr),  # progress bars
-    ):
-        demonstrate(out, say, "auto")
+    with claimed_folder(arguments, files) as out:
+        demonstrate(out, tell, "auto")
     tell(f"Wrote report.txt, 4 pictures and the numbers to {arguments.out}")
     return 0
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from ..arrays import batches
+from ..arrays import Array, batches
 from ..diagnostics import Problem, shift_problems
+from ..display.progress import Progress
 from ..errors import TfSaliencyError
-from ..maps import saliency_map
+from ..maps import name_methods, saliency_map
 from ..methods.table import Method
 from ..prepared import Prepared
 from ..saliency_maps import SaliencyMaps
 from ..saliency_maps.files import join_files
 from ..tables import Fit
+from ..visualization.maps_figure import plot_maps
 from ..visualization.tiles import tile_input_and_maps
 from .options import choose_methods, load, load_class_names, parse_target
 from .output import claimed_folder, complain, say, tell, write_figure
-from .photos import Photo, check_pictures, name_images, picture_names, read_photos
+from .photos import Photo, check_pictures, find_photos, name_images, picture_names, read_photos
 
 _BATCH = 8
 _MAPS = "maps.npz"
@@ -44,6 +43,7 @@ class _Job:
     fit: Fit
     size: Any
     top: int
+    overlay: bool
     out: Path
     finished: bool = False
     parts: list[Path] = field(default_factory=list)
@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     The maps of each batch are written when it is done, and joined at the end or after Ctrl-C.
     """
+    arguments.photos = find_photos(arguments.photos)
     photos = list(picture_names(arguments.photos).items())
     names = [name for _, name in photos]
     check_pictures(arguments.out, [path for path, _ in photos], names)
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.fit,
             arguments.size,
             arguments.top,
+            arguments.overlay,
             out,
         )
         try:
@@ -92,12 +94,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _explain_all(job: _Job, photos: list[tuple[str, str]]) -> None:
     # Lines are printed at the end, so that they do not interrupt the progress bar.
-    with _progress(len(photos)) as advance:
+    with Progress("auto", len(photos), "photo", name_methods(job.methods)) as progress:
         for part in batches(len(photos), _BATCH):
-            read = read_photos(photos[part], job.prepared, job.fit, job.size, job.errors)
-            if read:
-                _explain(job, read, job.out / _part_name(part.start))
-            advance(part.stop)
+            with progress.part(len(photos[part])):
+                read = read_photos(photos[part], job.prepared, job.fit, job.size, job.errors)
+                if read:
+                    _explain(job, read, job.out / _part_name(part.start))
 
 
 def _part_name(start: int) -> str:
@@ -153,13 +155,16 @@ def _explain(job: _Job, photos: list[Photo], part: Path) -> None:
     signs = _SIGNS.get(job.reduction or "", "")
     for i, photo in enumerate(photos):
         job.lines.append(f"{photo.path}: {_answers(job, maps, i)}")
-        figure = tile_input_and_maps(
-            images[i],
-            [maps[method][i] for method in maps],
-            [maps.caption(i), *maps],
-            title=f"Gradient attribution maps of the {maps.score}{signs}",
-        )
+        title = f"Gradient attribution maps of the {maps.score}{signs}"
+        figure = _draw(job, maps.select(i), images[i], title)
         write_figure(figure, job.out / f"{photo.name}.png", bbox_inches="tight")
+
+
+def _draw(job: _Job, maps: SaliencyMaps, image: Array, title: str) -> Any:
+    """Draw the maps of one photo beside it, or over it."""
+    if job.overlay:
+        return plot_maps(maps, overlay=True, title=title)
+    return tile_input_and_maps(image, maps, [maps.caption(0), *maps], title=title)
 
 
 def _answers(job: _Job, maps: SaliencyMaps, i: int) -> str:
@@ -167,14 +172,3 @@ def _answers(job: _Job, maps: SaliencyMaps, i: int) -> str:
     values = maps.class_values(i)
     captions = [maps.caption(i, int(k)) for k in np.argsort(values)[::-1][: job.top]]
     return ", ".join(captions) + ("" if job.target is None else f"; explained: {maps.caption(i)}")
-
-
-@contextlib.contextmanager
-def _progress(photos: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar for many photos, if standard error is a terminal."""
-    if photos <= _BATCH or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    with contextlib.redirect_stdout(sys.stderr):
-        bar = keras.utils.Progbar(photos, unit_name="photo")
-        yield bar.update

@@ -60,6 +60,19 @@ def say(message: object) -> None:
 
 
 @contextlib.contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Say on standard error what takes a while; on a terminal, until it is done."""
+    on_terminal = sys.stderr.isatty()
+    line = f"tfsaliency: {what}"
+    print(line, end="" if on_terminal else "\n", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if on_terminal:
+            print(f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
 def claimed_folder(arguments: argparse.Namespace, names: Sequence[str]) -> Iterator[Path]:
     """Make the output folder, and record the options of the run in it.
 

@@ -86,7 +86,13 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     parser = _Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    adders = {"demo": _add_demo, "map": _add_map, "check": _add_check}
+    adders = {
+        "demo": _add_demo,
+        "map": _add_map,
+        "check": _add_check,
+        "evaluate": _add_evaluate,
+        "report": _add_report,
+    }
     return parser, {name: add(commands) for name, add in adders.items()}
 
 
@@ -121,6 +127,10 @@ def _add_map(commands: Any) -> argparse.ArgumentParser:
         help="reduction of channels; by default, each method's own",
     )
     parser.add_argument("--top", type=_number, default=1, metavar="N", help="classes to print")
+    parser.add_argument(
+        "--overlay", action="store_true", help="draw the maps over the photos, which turn gray"
+    )
+    _add_out(parser)
     return _with_overwrite(parser)
 
 
@@ -134,6 +144,53 @@ def _add_check(commands: Any) -> argparse.ArgumentParser:
         "curves.png and maps.png to a folder. Give at least 8 photos of different things.",
     )
     _add_photo_options(parser)
+    _add_check_options(parser)
+    _add_out(parser)
+    return _with_overwrite(parser)
+
+
+def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "evaluate",
+        "measure maps against masks of the relevant pixels",
+        "Explain photos whose relevant pixels are known, measure the maps beside controls that use "
+        "no network, and write metrics.npz, metrics.csv, metrics.png and pictures.png to a folder. "
+        "Give at least 8 photos.",
+    )
+    _add_photo_options(parser)
+    parser.add_argument(
+        "--masks", type=Path, required=True, metavar="DIR",
+        help="folder of masks, images with the photos' names and sizes; pixels other than 0 are "
+        "relevant",
+    )  # fmt: skip
+    _add_out(parser)
+    return _with_overwrite(parser)
+
+
+def _add_report(commands: Any) -> argparse.ArgumentParser:
+    parser = _add_command(
+        commands,
+        "report",
+        "write one HTML file of maps, verdicts and metrics",
+        "Write a report to one HTML file that can be mailed. Give the folders that map, check and "
+        "evaluate wrote, or their .npz files; or give photos, which are explained and checked now.",
+    )
+    _add_photo_options(parser, "RESULT or PHOTO", "folders of results, .npz files, or photos")
+    _add_check_options(parser)
+    parser.add_argument(
+        "--no-check", action="store_true", help="leave out the check of photos, which takes longest"
+    )
+    parser.add_argument("--title", default="Saliency report", help="title of the page")
+    parser.add_argument(
+        "--out", type=_folder, default=Path("report.html"), metavar="FILE",
+        help="output file; by default, report.html",
+    )  # fmt: skip
+    return _with_overwrite(parser)
+
+
+def _add_check_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of sanity checks."""
     parser.add_argument(
         "--plan", nargs="+", default=["cascade"], metavar="PLAN",
         help=f"{', '.join(get_args(PlanName))}, or names of layers, one per step; a+b for two in "
@@ -152,7 +209,6 @@ def _add_check(commands: Any) -> argparse.ArgumentParser:
         "--seeds", type=_number, default=4, metavar="N",
         help="random networks per step; by default, 4",
     )  # fmt: skip
-    return _with_overwrite(parser)
 
 
 def _add_command(commands: Any, name: str, brief: str, text: str) -> argparse.ArgumentParser:
@@ -160,9 +216,13 @@ def _add_command(commands: Any, name: str, brief: str, text: str) -> argparse.Ar
     return added
 
 
-def _add_photo_options(parser: argparse.ArgumentParser) -> None:
+def _add_photo_options(
+    parser: argparse.ArgumentParser,
+    name: str = "PHOTO",
+    what: str = "image files, folders of them, or patterns such as 'photos/*.jpg'",
+) -> None:
     """Add the options of commands on photos."""
-    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="image files")
+    parser.add_argument("photos", nargs="*", metavar=name, help=what)
     parser.add_argument(
         "--model",
         default="squeezenet",
@@ -204,6 +264,9 @@ def _add_photo_options(parser: argparse.ArgumentParser) -> None:
         "--size", nargs=2, type=_number, metavar=("H", "W"),
         help="size of the photos in pixels, for a model of any size",
     )  # fmt: skip
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=_folder, required=True, metavar="DIR", help="output folder")
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ..arrays import Array
 from ..diagnostics import Problem
@@ -26,6 +29,41 @@ class Photo:
     path: str
     name: str
     pixels: Array
+
+
+def find_photos(words: Sequence[str]) -> list[str]:
+    """Return the photos that words name: files, folders with all images below, and patterns.
+
+    Raises
+    ------
+    OptionError
+        If a folder has no images, or nothing matches a pattern.
+    """
+    photos: list[str] = []
+    for word in words:
+        if os.path.isdir(word):
+            found = sorted(str(path) for path in Path(word).rglob("*") if is_image(path))
+            what = "images in the folder"
+        elif is_pattern(word) and not os.path.lexists(word):
+            found = sorted(path for path in glob(word, recursive=True) if os.path.isfile(path))
+            what = "files that match the pattern"
+        else:
+            found, what = [word], ""
+        if not found:
+            raise OptionError(f"Expected {what} {word}. Received: none.")
+        photos += found
+    return photos
+
+
+def is_pattern(word: str) -> bool:
+    """Return whether a word has a wildcard."""
+    return bool(set(word) & set("*?["))
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a path is a visible file with the suffix of an image."""
+    known = path.suffix.lower() in Image.registered_extensions()
+    return known and path.is_file() and not path.name.startswith(".")
 
 
 def read_photos(

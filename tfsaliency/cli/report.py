@@ -1,0 +1,112 @@
+"""The command `tfsaliency report`: maps, verdicts and metrics in one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import OptionError, ResultError, TfSaliencyError
+from ..evaluation import Evaluation
+from ..maps import saliency_map
+from ..saliency_maps import SaliencyMaps
+from ..sanity import SanityResult
+from ..storage import read_kind
+from ..visualization.report import write_report
+from .check import check_photos
+from .options import choose_methods, load, load_class_names, parse_target
+from .output import complain, say, tell
+from .photos import find_photos, is_pattern, name_images, picture_names, read_photos
+
+_SUFFIX = ".npz"
+_KINDS: dict[str, Any] = {
+    "SaliencyMaps": SaliencyMaps,
+    "SanityResult": SanityResult,
+    "Evaluation": Evaluation,
+}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
+    out = Path(arguments.out)
+    if os.path.lexists(out) and not arguments.overwrite:
+        raise OptionError(f"{out} exists. Choose another file as --out, or pass --overwrite.")
+    files, photos = _sort(arguments.photos)
+    problems: list[TfSaliencyError] = []
+    if files and photos:
+        raise OptionError(
+            f"Expected results or photos. Received: both, such as {files[0]} and {photos[0]}."
+        )
+    parts = _read(files) if files else _explain(arguments, photos, problems)
+    if parts:
+        write_report(out, **parts, title=arguments.title)
+        tell(f"Wrote {arguments.out}, {out.stat().st_size / 1e6:.1f} MB")
+    return max([complain(problem) for problem in problems], default=0)
+
+
+def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return the result files that words name, also in folders of a run, and the photos."""
+    files: list[Path] = []
+    others: list[str] = []
+    for word in words:
+        path = Path(word)
+        inside = sorted(path.glob(f"*{_SUFFIX}")) if path.is_dir() else []
+        if inside or path.suffix == _SUFFIX:
+            files += inside or [path]
+        else:
+            if not os.path.lexists(word) and not is_pattern(word):
+                raise OptionError(f"Expected a result or a photo. Received: {word}, no file.")
+            others.append(word)
+    return files, find_photos(others)
+
+
+def _read(files: Sequence[Path]) -> dict[str, Any]:
+    """Read results, at most one of maps and one evaluation."""
+    found: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
+    for path in files:
+        kind = read_kind(path)
+        if kind not in _KINDS:
+            what = "a damaged file, or one of another program" if path.is_file() else "no file"
+            raise ResultError(
+                f"Expected maps.npz, result.npz or metrics.npz of a run. Received: {path}, {what}."
+            )
+        found[kind].append(_KINDS[kind].load(path))
+    for kind in ("SaliencyMaps", "Evaluation"):
+        if len(found[kind]) > 1:
+            raise OptionError(
+                f"Expected at most one file of {kind} in a report. Received: {len(found[kind])}."
+            )
+    return {
+        "maps": next(iter(found["SaliencyMaps"]), None),
+        "sanity": found["SanityResult"],
+        "evaluation": next(iter(found["Evaluation"]), None),
+    }
+
+
+def _explain(
+    arguments: argparse.Namespace, photos: Sequence[str], problems: list[TfSaliencyError]
+) -> dict[str, Any]:
+    """Explain photos, and check the methods unless the options say otherwise."""
+    loaded, prepared = load(arguments)
+    listed = list(picture_names(photos).items())
+    read = read_photos(listed, prepared, arguments.fit, arguments.size, problems)
+    if not read:
+        return {}
+    maps = saliency_map(
+        prepared,
+        np.concatenate([photo.pixels for photo in read]),
+        choose_methods(arguments),
+        targets=parse_target(arguments),
+        class_names=load_class_names(arguments, loaded),
+        on_problem="ignore",  # the report has them
+    )
+    maps = replace(maps, names=tuple(photo.path for photo in read))
+    for problem in maps.problems:
+        say(f"warning: {problem.describe(name_images(problem, maps.names))}")
+    check = None if arguments.no_check else check_photos(arguments, loaded, prepared, read)
+    return {"maps": maps, "sanity": check, "model": loaded.model}
