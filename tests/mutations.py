@@ -384,7 +384,7 @@ MUTATIONS = [
         "test_storage.py::test_parts_that_do_not_belong_together_are_refused",
     ),
     Mutation(
-        "saliency_maps.py",
+        "saliency_maps/files.py",
         'read_problems(header["problems"], len(header["names"])), int(start)',
         'read_problems(header["problems"], len(header["names"])), 0',
         "test_diagnostics.py::test_problems_are_saved_and_joined",

@@ -1,5 +1,6 @@
 """Shared helpers: dtypes, slow parameters, and a check that a model is unchanged."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,17 @@ def float64() -> Iterator[None]:
 def slow_but(names: Iterable[Any], *fast: Any) -> list[Any]:
     """Mark all parameters of a test but a few as slow."""
     return [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+# Lines of progress, which depend on the speed of the machine.
+_PROGRESS = re.compile(
+    r"tfsaliency: loading TensorFlow|.*(preparing|\d+%? (of \d+ )?\w+), .*\d+ s( left)?"
+)
+
+
+def without_progress(text: str) -> list[str]:
+    """Return the lines of standard error, without those of progress."""
+    return [line for line in text.splitlines() if not _PROGRESS.fullmatch(line)]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zoo
 from PIL import Image
+from setups import without_progress
 
 import tfsaliency as tfs
 from tfsaliency import cli
@@ -38,7 +39,7 @@ def model_file(tmp_path):
 def _run(capsys, *arguments):
     code = cli.main([str(a) for a in arguments])
     out, err = capsys.readouterr()
-    return code, out.splitlines(), err.splitlines()
+    return code, out.splitlines(), without_progress(err)
 
 
 def test_the_dog_of_the_original(data, keras_home, tmp_path, capsys):
@@ -280,10 +281,11 @@ def test_labels_from_a_file(photo, model_file, tmp_path, capsys):
 )
 def test_captions_claim_no_probability_that_is_none(outputs, meaning, names, caption):
     image = np.zeros((1, 2, 2, 3))
+    known = ("setter", "terrier") if names else ()
     maps = tfs.SaliencyMaps(
-        {}, image, [0], [0.0], "logit", np.array([outputs]), {}, meaning=meaning
+        {}, image, [0], [0.0], "logit", np.array([outputs]), {}, meaning=meaning, class_names=known
     )
-    assert map_command._caption(["setter", "terrier"] if names else None, maps, 0, 0) == caption
+    assert maps.caption(0) == caption
 
 
 def test_without_class_names_the_class_is_a_number(photo, tmp_path, capsys, monkeypatch):

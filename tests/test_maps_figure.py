@@ -111,7 +111,7 @@ def test_labels_do_not_touch_their_neighbors():
     figure.draw_without_rendering()
     boxes = [axes.title.get_window_extent() for axes in figure.axes]
     width, height = figure.bbox.width, figure.bbox.height
-    assert all(0 <= box.x0 and box.x1 <= width and box.y1 <= height for box in boxes)
+    assert all(box.x0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
     for i, a in enumerate(boxes):
         assert not any(a.overlaps(b) for b in boxes[i + 1 :])
 
@@ -161,7 +161,8 @@ def test_any_image_is_drawn():
 def test_unknown_options_are_named():
     with pytest.raises(tfs.OptionError, match="Did you mean 'gradient'"):
         _maps().plot("gradeint")
-    for options in ({"overlay": 1}, {"columns": 0}, {"percentile": 0}, {"cmap": "reed"}, {"title": 3}):
+    wrong = {"overlay": 1, "columns": 0, "percentile": 0, "cmap": "reed", "title": 3}
+    for options in ({name: value} for name, value in wrong.items()):
         with pytest.raises(tfs.OptionError, match="Received|Unknown"):
             _maps().plot(**options)
     with pytest.raises(tfs.OptionError, match="at least one"):
@@ -178,14 +179,14 @@ maps = tfs.saliency_map(model, np.random.default_rng(0).uniform(size=(2, 8, 8, 3
 figure = maps.plot()
 tfs.tile_input_and_maps(maps.images[0], maps[:1], ["a", "b"])
 pyplot = sys.modules.get("matplotlib.pyplot")
-print(None if pyplot is None else [pyplot.figure(n) is figure for n in pyplot.get_fignums()])
+print([] if pyplot is None else [pyplot.figure(n) is figure for n in pyplot.get_fignums()])
 """
 
 
 @pytest.mark.parametrize(
     ("first", "known"),
-    [("", "None"), ("import matplotlib.pyplot as plt", "[True]")],
-    ids=["without pyplot", "with pyplot"],
+    [("", "[]"), ("import matplotlib.pyplot as plt", "[True]"), ("import matplotlib", "[True]")],
+    ids=["not in use", "pyplot", "matplotlib"],
 )
 def test_plt_show_finds_the_figure_if_pyplot_is_in_use(first, known):
     run = subprocess.run(
@@ -258,7 +259,8 @@ def test_images_are_selected_with_all_that_belongs_to_them(chosen, places):
     assert len(maps.problems) >= 1
     for problem in maps.problems:
         expected = tuple(k for k, i in enumerate(places) if i in problem.images)
-        found = [p.images for p in few.problems if (p.cause, p.methods) == (problem.cause, problem.methods)]
+        same = problem.cause, problem.methods
+        found = [p.images for p in few.problems if (p.cause, p.methods) == same]
         assert found == ([expected] if expected else [])
 
 

@@ -103,16 +103,15 @@ def test_2_prints_a_line_for_each_part_and_0_none(clock, capsys):
 def test_a_call_inside_another_is_part_of_it(clock, capsys):
     with Progress("auto", 2, "network") as outer:
         clock.now += 2
-        with outer.part(1):
-            with Progress("auto", 4, "image") as inner:
-                inner.begin()  # what came before does not count for the estimate
-                clock.now += 3
-                with inner.part(2, lambda: 0.5):
-                    assert inner.share == 0.25
-                    assert outer.share == 0.125
-                    assert outer.left == pytest.approx(3 * 7)
-                    outer.look()
-                assert outer.share == 0.25
+        with outer.part(1), Progress("auto", 4, "image") as inner:
+            inner.begin()  # what came before does not count for the estimate
+            clock.now += 3
+            with inner.part(2, lambda: 0.5):
+                assert inner.share == 0.25
+                assert outer.share == 0.125
+                assert outer.left == pytest.approx(3 * 7)
+                outer.look()
+            assert outer.share == 0.25
         assert outer.share == 0.5
     assert capsys.readouterr().err.splitlines()[0] == "12% of 2 networks, 5 s, 21 s left"
 

@@ -18,6 +18,7 @@ from PIL import Image
 import tfsaliency as tfs
 from tfsaliency import synthetic
 from tfsaliency.tables import short
+from tfsaliency.visualization.markup import table
 from tfsaliency.visualization.tiles import color_map
 
 BAD = "<img src=x onerror=alert(1)>.png"
@@ -168,7 +169,7 @@ def test_sequences_are_reported_as_figures(tmp_path):
 
 
 def test_what_is_no_result_is_refused(results, tmp_path):
-    maps, checks, evaluation = results
+    maps, checks, _ = results
     for wrong in (
         {},
         {"maps": checks[0]},
@@ -217,6 +218,17 @@ def test_results_in_notebooks_have_their_numbers_and_pictures(results):
         tags = {tag for tag, _ in _Page(each).elements}
         assert not tags & {"script", "style", "b"} - {"b"}
         assert "background" not in each and "color:" not in each  # those of the notebook
+
+
+def test_a_table_escapes_its_cells():
+    page = _Page(table([["<b>a", "b"], ["<i>c", "<u>d & e"]]))
+    assert [cell for cell in page.cells if isinstance(cell, str)] == [
+        "<b>a",
+        "b",
+        "<i>c",
+        "<u>d & e",
+    ]
+    assert {tag for tag, _ in page.elements} == {"table", "thead", "tbody", "tr", "th", "td"}
 
 
 def test_names_in_a_notebook_are_text(results):

@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 import tfsaliency as tfs
+from tfsaliency.visualization.tiles import color_map
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype="uint8")
 MAP = np.linspace(0.5, 2.0, 96).reshape(8, 12)
@@ -310,3 +312,14 @@ def test_scores_are_drawn_at_their_means_with_intervals():
     )
     with pytest.raises(tfs.OptionError, match="an Evaluation. Received: dict"):
         tfs.plot_evaluation({})
+
+
+@pytest.mark.parametrize(
+    "values", [MAP, MAP - 1, np.zeros((8, 12)), np.where(MAP > 1, np.nan, MAP)]
+)
+def test_colors_of_a_map_are_those_of_its_tile(values):
+    figure = tfs.tile_input_and_maps(PHOTO, [values], ["a", "b"])
+    expected = np.where(
+        np.isfinite(values)[..., np.newaxis], _colors(figure, 1), to_rgb("lightgray")
+    )
+    np.testing.assert_allclose(color_map(values) / 255, expected, atol=0.51 / 255)

@@ -277,7 +277,7 @@ def explain(
         problems=problems,
         details=details,
         meaning=trace.meaning,
-        class_names=tuple(options.class_names or ()),
+        class_names=() if names is None else tuple(map(str, names)),
         settings=prepared.describe(),
     )
 

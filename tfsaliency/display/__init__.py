@@ -1,1 +1,1 @@
-"""What people see of a run and its results: progress, and the way to figures and pages."""
+"""Progress of calls, and the way from results to their figures and pages."""

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..arrays import Array
+from ..display.progress import Progress, Verbose
 from ..errors import check_int
 from ..tables import Table
 from .clutter import Rng, add_distractors, apart, backgrounds, contrasting, wobbly
@@ -86,7 +87,14 @@ class Scene(NamedTuple):
     colors: Array
 
 
-def make_shapes(n: int, seed: int, size: int = 64, variant: VariantName = "plain") -> GroundTruth:
+def make_shapes(
+    n: int,
+    seed: int,
+    size: int = 64,
+    variant: VariantName = "plain",
+    *,
+    verbose: Verbose = "auto",
+) -> GroundTruth:
     """Generate pictures of one object, whose shape is the class, on a cluttered background.
 
     The class is independent of the object's position and rotation, of its color except in the
@@ -109,6 +117,8 @@ def make_shapes(n: int, seed: int, size: int = 64, variant: VariantName = "plain
         "two_objects": two objects of different classes, left and right; a mark in an upper corner
         selects the one that counts. The mask contains that object and the mark.
         "null_patch": every picture contains the same patch of strong edges.
+    verbose
+        Progress, as for saliency_map.
 
     Returns
     -------
@@ -135,7 +145,11 @@ def make_shapes(n: int, seed: int, size: int = 64, variant: VariantName = "plain
     check_int("n", n, 1, _MOST)
     check_int("seed", seed, 0)
     check_int("size", size, _SMALLEST_SIZE, _LARGEST_SIZE)
-    parts = list(_chunks(n, seed, size, variant))
+    parts = []
+    with Progress(verbose, -(-n // _CHUNK) * _CHUNK, "picture", "drawing") as progress:
+        for part in _chunks(n, seed, size, variant):
+            parts.append(part)
+            progress.advance(_CHUNK)
     names = [field.name for field in fields(GroundTruth)]
     columns = (np.concatenate([getattr(part, name) for part in parts])[:n] for name in names)
     return GroundTruth(*columns)

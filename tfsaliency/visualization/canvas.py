@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
+from matplotlib import get_backend
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ from matplotlib.text import Text
 
 from ..display.notebooks import find_shell
 
+_OWN = (f"{__package__.split('.')[0]}.", "matplotlib.", "keras.", "tensorflow.")  # not callers
 _to_show: ContextVar[bool] = ContextVar("to_show", default=False)
 
 
@@ -29,11 +31,14 @@ class InlineFigure(Figure):
         return file.getvalue()
 
     def _ipython_display_(self) -> None:
-        # A figure that pyplot knows is shown by its backend at the end of the cell.
-        if not _is_open(self):
-            sys.modules["IPython"].display.display(
-                {"image/png": self._repr_png_(), "text/plain": repr(self)}, raw=True
-            )
+        manager = _find_manager(self)
+        if manager is not None and not get_backend().endswith("inline"):
+            return  # its window or widget is there
+        sys.modules["IPython"].display.display(
+            {"image/png": self._repr_png_(), "text/plain": repr(self)}, raw=True
+        )
+        if manager is not None:  # or the end of the cell would show it again
+            Gcf.destroy(manager)
 
     def with_plain_text(self) -> InlineFigure:
         """Return the figure, with dollar signs in names as they are, instead of as mathematics."""
@@ -65,13 +70,27 @@ def showing() -> Iterator[None]:
 
 
 def _pyplot_in_use() -> Any:
-    """Return pyplot if it is in use, or in a notebook; else None."""
+    """Return pyplot in a notebook, or if a caller has imported it; else None.
+
+    Keras imports pyplot too, so that it is imported means nothing.
+    """
     if find_shell() is not None:
         return import_module("matplotlib.pyplot")
-    return sys.modules.get("matplotlib.pyplot")
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None or Gcf.figs:
+        return pyplot
+    modules = pyplot, sys.modules["matplotlib"]
+    frame: Any = sys._getframe()
+    while frame is not None:
+        if not frame.f_globals.get("__name__", "").startswith(_OWN):
+            names = [*frame.f_globals.values(), *frame.f_locals.values()]
+            if any(value is module for value in names for module in modules):
+                return pyplot
+        frame = frame.f_back
+    return None
 
 
-def _is_open(figure: Figure) -> bool:
-    """Return whether pyplot knows a figure, and has not closed it."""
+def _find_manager(figure: Figure) -> Any:
+    """Return pyplot's manager of a figure that it knows and has not closed; else None."""
     manager = Gcf.figs.get(getattr(figure, "number", -1))
-    return manager is not None and manager.canvas.figure is figure
+    return manager if manager is not None and manager.canvas.figure is figure else None

@@ -59,7 +59,7 @@ for (const input of document.querySelectorAll(".slider input")) {
   show();
 }
 """
-_BYTES = 10_000_000  # of all pictures, before base64 makes a third more of them
+_BYTES = 9_000_000  # of all pictures, before base64 makes a third more of them
 _BYTES_A_PIXEL = 0.4  # of a map of noise
 _SIDES = 64, 320  # pixels
 _SMALL = 100  # pixels; smaller images are drawn with visible pixels
@@ -108,6 +108,10 @@ def write_report(
         The title of the page.
     verbose
         Progress, as for saliency_map.
+
+    Returns
+    -------
+    None
 
     Raises
     ------

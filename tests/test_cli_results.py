@@ -1,0 +1,168 @@
+"""The commands evaluate and report, and photos given as folders and patterns."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from setups import without_progress
+
+import tfsaliency as tfs
+from tfsaliency import cli, synthetic
+
+DATA = synthetic.make_shapes(9, seed=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, photos with masks, and a photo in a folder below."""
+    path = tmp_path_factory.mktemp("photos")
+    synthetic.shapes_model().save(path / "model.keras")
+    (path / "photos" / "more").mkdir(parents=True)
+    (path / "masks").mkdir()
+    for i, (image, mask) in enumerate(zip(DATA.images, DATA.masks, strict=True)):
+        below = "more" if i == 8 else "."
+        Image.fromarray(image.astype("uint8")).save(path / "photos" / below / f"p{i}.png")
+        Image.fromarray(mask.astype("uint8")).save(path / "masks" / f"p{i}.png")
+    (path / "photos" / "notes.txt").write_text("no photo")
+    (path / "photos" / ".hidden.png").write_bytes(b"")
+    return path
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    """Run a command in the folder."""
+    monkeypatch.chdir(folder)
+
+    def run(*words):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, without_progress(err)
+
+    return run
+
+
+def test_folders_and_patterns_name_photos(run, tmp_path):
+    common = ["--model", "model.keras", "--methods", "gradient", "--out"]
+    for k, (word, expected) in enumerate(
+        [
+            ("photos", [8, *range(8)]),  # "more" comes first in the alphabet
+            ("photos/p[0-2].png", [0, 1, 2]),
+            ("photos/**/p*.png", [8, *range(8)]),
+        ]
+    ):
+        code, out, errors = run("map", word, *common, tmp_path / str(k))
+        assert (code, errors) == (0, [])
+        maps = tfs.SaliencyMaps.load(tmp_path / str(k) / "maps.npz")
+        np.testing.assert_array_equal(maps.images, DATA.images[expected])
+        assert out.count(" (") >= len(expected)
+    (tmp_path / "empty").mkdir()
+    for word, what in (
+        ("masks/*.gif", "Expected files that match the pattern"),
+        (tmp_path / "empty", "Expected images in the folder"),
+    ):
+        code, _, (error,) = run("map", word, *common, tmp_path / "no")
+        assert code == 2 and what in error
+    assert not (tmp_path / "no").exists()
+
+
+def test_overlays_are_those_of_plot(run, tmp_path):
+    out = tmp_path / "o"
+    common = ["--model", "model.keras", "--methods", "grad_cam", "--layer", "fire5-concat"]
+    code, _, errors = run("map", "photos/p1.png", *common, "--overlay", "--out", out)
+    assert (code, errors) == (0, [])
+    maps = tfs.saliency_map(
+        synthetic.shapes_model(), DATA.images[1:2], "grad_cam", layer="fire5-concat"
+    )
+    title = f"Gradient attribution maps of the {maps.score}"
+    figure = replace(maps, names=("photos/p1.png",)).plot(overlay=True, title=title)
+    figure.savefig(tmp_path / "own.png", dpi=150, bbox_inches="tight")
+    ours, theirs = (np.asarray(Image.open(p)) for p in (tmp_path / "own.png", out / "p1.png"))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_evaluate_measures_against_the_masks(run, tmp_path):
+    out = tmp_path / "o"
+    words = ["photos/p*.png", "--masks", "masks", "--model", "model.keras", "--methods", "gradient"]
+    code, printed, errors = run("evaluate", *words, "grad_cam", "--target", 3, "--out", out)
+    assert (code, errors) == (0, [])
+    labels = np.full(8, 3)
+    known = tfs.GroundTruth(DATA.images[:8], labels, DATA.masks[:8])
+    expected = tfs.evaluate(synthetic.shapes_model(), known, ["gradient", "grad_cam"])
+    found = tfs.Evaluation.load(out / "metrics.npz")
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-5, atol=1e-6)
+    assert str(found).splitlines()[-1] in printed
+    assert {p.name for p in out.iterdir()} == {
+        "metrics.csv", "metrics.npz", "metrics.png", "pictures.png", "run.json"
+    }  # fmt: skip
+
+
+def test_masks_are_cut_as_photos_are_and_problems_are_those_of_a_photo(run, tmp_path):
+    (tmp_path / "masks").mkdir()
+    wide, mask = Image.new("RGB", (160, 80), "white"), np.zeros((80, 160), "uint8")
+    mask[:, 80:] = 7  # the right half
+    Image.fromarray(mask).save(tmp_path / "masks" / "wide.png")
+    Image.fromarray(mask[:, :100]).save(tmp_path / "masks" / "short.png")
+    (tmp_path / "masks" / "torn.png").write_bytes(b"no image")
+    photos = []
+    for name in ("wide", "short", "torn", "alone"):
+        photos.append(tmp_path / f"{name}.png")
+        wide.save(photos[-1])
+    out = tmp_path / "o"
+    words = ["--masks", tmp_path / "masks", "--model", "model.keras", "--methods", "gradient"]
+    code, _, errors = run("evaluate", *photos, *words, "--target", 0, "--out", out)
+    assert code == 2
+    for name, what in (("short", "160 x 80"), ("torn", "cannot be read"), ("alone", "no mask")):
+        assert sum(f"{name}.png" in error and what in error for error in errors) == 1
+    # Of the middle 80 columns of 160, the right half is relevant; so is half of a shuffled map.
+    result = tfs.Evaluation.load(out / "metrics.npz")
+    assert result.values.shape[-1] == 1
+    assert result.mean("chance", "relevance_mass") == pytest.approx(0.5)
+    new = tmp_path / "new"
+    code, _, (error,) = run("evaluate", photos[0], *words, "--masks", "nowhere", "--out", new)
+    assert code == 2 and "--masks as a folder" in error
+
+
+def test_a_report_of_what_the_commands_wrote(run, tmp_path):
+    out, page = tmp_path / "o", tmp_path / "report.html"
+    common = ["photos", "--model", "model.keras", "--methods", "gradient", "--out", out]
+    assert run("map", *common)[0] == 0
+    assert run("check", *common, "--plan", "conv8", "--seeds", 2)[0] == 0
+    assert run("evaluate", *common, "--masks", "masks")[0] == 0
+    code, printed, errors = run("report", out, "--out", page, "--title", "<i>Shapes</i>")
+    assert (code, errors) == (0, []) and "report.html" in printed
+    text = page.read_text()
+    assert "<title>&lt;i&gt;Shapes&lt;/i&gt;</title>" in text
+    assert text.count("<article") == 9
+    assert all(f'id="{part}"' in text for part in ("verdicts", "maps", "known-answers"))
+    code, _, (error,) = run("report", out, "--out", page)
+    assert code == 2 and "--overwrite" in error
+    assert run("report", out / "maps.npz", "--out", page, "--overwrite")[0] == 0
+    assert 'id="verdicts"' not in page.read_text()
+    before = page.read_bytes()
+    (tmp_path / "torn.npz").write_bytes(b"no result")
+    for words, what in (
+        ([tmp_path / "torn.npz"], "a damaged file"),
+        ([tmp_path / "none.npz"], "no file"),
+        ([tmp_path / "none"], "no file"),
+        ([out, "photos/p0.png"], "Received: both"),
+        ([out, out / "maps.npz"], "at most one file of SaliencyMaps"),
+    ):
+        code, _, (error,) = run("report", *words, "--out", page, "--overwrite")
+        assert code == 2 and what in error
+    assert page.read_bytes() == before
+
+
+def test_a_report_of_photos(run, tmp_path):
+    page = tmp_path / "report.html"
+    words = ["--model", "model.keras", "--methods", "gradient", "--out", page, "--overwrite"]
+    assert run("report", "photos/p[0-3].png", *words, "--plan", "conv8", "--seeds", 2)[0] == 0
+    text = page.read_text()
+    assert text.count("<article") == 4 and 'id="verdicts"' in text
+    assert re.search(r"weights</dt><dd>sha256 [0-9a-f]{64}", text)
+    assert run("report", "photos/p0.png", *words, "--no-check")[0] == 0
+    assert 'id="verdicts"' not in page.read_text()
