@@ -152,7 +152,7 @@ class Progress:
 
     @property
     def numbers(self) -> str:
-        """What is done, the time that it took, and the time left, in words."""
+        """The work that is done, the time that it took, and the time left, in words."""
         words = [self._count(), _duration(self.elapsed)]
         left = self.left
         if left is not None and self.share < 1:

@@ -120,6 +120,10 @@ def write_report(
     ImportError
         If jinja2 is not installed, which the extra "report" brings.
 
+    References
+    ----------
+    Adebayo et al. 2018, arXiv:1810.03292 (the question of the verdicts).
+
     Examples
     --------
     >>> import tfsaliency as tfs
