@@ -63,6 +63,11 @@ def test_each_image_is_named_with_the_explained_and_the_top_class():
     assert _titles(_maps().plot("signed"))[1::2] == ["signed"] * 3
 
 
+def test_outputs_with_positions_have_no_confidence():
+    maps = _maps(1, outputs=np.full((1, 6, 8, 3), 0.25))
+    assert _titles(maps.plot())[0] == "photo_0.jpg\ndog"
+
+
 def test_tiles_have_the_colors_of_the_originals_figure():
     maps = _maps()
     figure = maps.plot(percentile=100)

@@ -135,6 +135,8 @@ def reduce_channels(values: Array, image: Array) -> Array:
 def describe_image(maps: SaliencyMaps, i: int) -> str:
     """Return the caption of an image: its name, the explained class, and another top class."""
     lines = [maps.names[i].replace("\\", "/").rpartition("/")[2]] if maps.names else []
+    if maps.outputs.ndim > 2:  # positions: a mean over all of them is no confidence in a region
+        return "\n".join([*lines, maps.class_name(int(maps.targets[i]))])
     explained = maps.caption(i)
     lines.append(explained)
     values = maps.class_values(i)
