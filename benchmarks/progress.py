@@ -29,6 +29,7 @@ print("DONE", file=sys.stderr, flush=True)
 SHAPES = ("synthetic.shapes_model()", "synthetic.make_shapes(8, seed=1).images")
 PHOTOS = ("tfs.models.EfficientNetLite0()", "tfs.load_images(['images/cat.jpg'] * 8, model)")
 LEFT = re.compile(r"(\d+)% of 8 images, .*?((?:\d+ h )?(?:\d+ min )?\d+ s) left")
+STREAMS = ("pipe", "pseudo-terminal")
 UNITS = {"h": 3600, "min": 60, "s": 1}
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     """Print a line for each network and stream."""
     for name, (model, images) in {"shapes": SHAPES, "EfficientNet-Lite0": PHOTOS}.items():
         code = CODE.format(model=model, images=images)
-        for stream in ("pipe", "pseudo-terminal"):
+        for stream in STREAMS:
             print(f"{name}, {stream}: {measure(code, stream)}")
 
 

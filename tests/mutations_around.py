@@ -205,8 +205,8 @@ AROUND = [
     ),
     Mutation(
         "visualization/markup.py",
-        '<td style="{_LEFT}">{escape(cell)}</td>',
-        '<td style="{_LEFT}">{cell}</td>',
+        '<td style="{LEFT}">{escape(cell)}</td>',
+        '<td style="{LEFT}">{cell}</td>',
         "test_report.py::test_a_table_escapes_its_cells",
     ),
     Mutation(

@@ -11,6 +11,7 @@ from keras import layers
 from PIL import Image
 
 import tfsaliency as tfs
+from tfsaliency.visualization.tiles import color_map
 
 METHODS = ["gradient", "guided_backprop", "smooth_grad", "grad_cam"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype("float32")
@@ -131,6 +132,27 @@ def test_one_trace_serves_all_epochs(tmp_path, monkeypatch):
     assert len(made) == 1
 
 
+def test_a_model_of_several_inputs_and_a_region(tmp_path):
+    image, number = keras.Input((8, 8, 3), name="image"), keras.Input((2,), name="number")
+    h = layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    h = layers.Concatenate()([h, layers.Reshape((8, 8, 2))(layers.Dense(128)(number))])
+    out = layers.Conv2D(2, 1, activation="softmax", name="classes")(h)
+    model = keras.Model({"image": image, "number": number}, out)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    inputs = {"image": IMAGES[:8, :8, :8], "number": np.ones((8, 2))}
+    region = np.zeros((8, 8))
+    region[:4] = 1
+    keep = _Keep()
+    few = {name: array[:2] for name, array in inputs.items()}
+    watch = tfs.SaliencyCallback(
+        few, log_dir=tmp_path, input="image", targets=1, region=region, overlay=False
+    )
+    model.fit(inputs, np.zeros((8, 8, 8)), epochs=1, callbacks=[watch, keep], verbose=0)
+    maps = tfs.saliency_map(tfs.prepare(model, input="image"), few, targets=1, region=region)
+    drawn = [color_map(each.astype(float)) for each in maps["gradient"]]
+    np.testing.assert_array_equal(_events(tmp_path)["saliency/gradient", 0], drawn)
+
+
 def test_sequences_are_drawn_as_a_figure(tmp_path):
     model = keras.Sequential(
         [keras.Input((20, 1)), layers.Conv1D(4, 3, activation="relu"), layers.Flatten(),
@@ -153,6 +175,11 @@ def test_errors_come_before_training(tmp_path, monkeypatch):
     keep = _Keep()
     with pytest.raises(tfs.ImageError, match="16"):
         _fit(watch, keep)
+    assert keep.weights == []
+    cells = tfs.CAM(resize=False)
+    for where in ("png_dir", "log_dir"):
+        with pytest.raises(tfs.ImageError, match="overlay=False"):
+            _fit(tfs.SaliencyCallback(IMAGES[:2], cells, **{where: tmp_path / where}), keep)
     assert keep.weights == []
     found = importlib.util.find_spec
     monkeypatch.setattr(

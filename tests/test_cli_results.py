@@ -1,6 +1,9 @@
 """The commands evaluate and report, and photos given as folders and patterns."""
 
+import json
+import os
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +29,9 @@ def folder(tmp_path_factory):
         Image.fromarray(image.astype("uint8")).save(path / "photos" / below / f"p{i}.png")
         Image.fromarray(mask.astype("uint8")).save(path / "masks" / f"p{i}.png")
     (path / "photos" / "notes.txt").write_text("no photo")
-    (path / "photos" / ".hidden.png").write_bytes(b"")
+    (path / "photos" / ".hidden").mkdir()
+    for name in (".hidden.png", ".hidden/p.png", "table.h5", "paper.pdf"):
+        (path / "photos" / name).write_bytes(b"")
     return path
 
 
@@ -116,7 +121,7 @@ def test_masks_are_cut_as_photos_are_and_problems_are_those_of_a_photo(run, tmp_
     words = ["--masks", tmp_path / "masks", "--model", "model.keras", "--methods", "gradient"]
     code, _, errors = run("evaluate", *photos, *words, "--target", 0, "--out", out)
     assert code == 2
-    for name, what in (("short", "160 x 80"), ("torn", "cannot be read"), ("alone", "no mask")):
+    for name, what in (("short", "160 x 80"), ("torn", "not an image"), ("alone", "no mask")):
         assert sum(f"{name}.png" in error and what in error for error in errors) == 1
     # Of the middle 80 columns of 160, the right half is relevant; so is half of a shuffled map.
     result = tfs.Evaluation.load(out / "metrics.npz")
@@ -125,6 +130,69 @@ def test_masks_are_cut_as_photos_are_and_problems_are_those_of_a_photo(run, tmp_
     new = tmp_path / "new"
     code, _, (error,) = run("evaluate", photos[0], *words, "--masks", "nowhere", "--out", new)
     assert code == 2 and "--masks as a folder" in error
+
+
+def test_transparent_pixels_of_a_mask_do_not_count(run, tmp_path):
+    photo, mask = tmp_path / "p.png", tmp_path / "masks" / "p.png"
+    mask.parent.mkdir()
+    Image.new("RGB", (64, 64), "white").save(photo)
+    pixels = np.full((64, 64, 4), 255, "uint8")
+    pixels[:, 16:, 3] = 0  # a quarter is opaque
+    numbers = Image.fromarray(np.repeat(np.arange(4, dtype="uint8"), 16)[np.newaxis].repeat(64, 0))
+    numbers.putpalette([255, 255, 255] * 256)  # the number counts, not the color
+    for made, share in ((Image.fromarray(pixels), 0.25), (numbers.convert("P"), 0.75)):
+        made.save(mask)
+        words = ["--masks", mask.parent, "--model", "model.keras", "--methods", "gradient"]
+        out = tmp_path / f"{share}"
+        assert run("evaluate", photo, *words, "--out", out)[0] == 0
+        result = tfs.Evaluation.load(out / "metrics.npz")
+        assert result.mean("chance", "relevance_mass") == pytest.approx(share)
+        assert result.correct is None  # nobody said what is right
+
+
+def test_photos_and_masks_that_cannot_be_told_apart(run, tmp_path):
+    masks = tmp_path / "masks"
+    for folder in (masks, tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        Image.new("L", (64, 64), 255).save(folder / "p.png")
+    words = ["--masks", masks, "--model", "model.keras", "--out", tmp_path / "o"]
+    code, _, (error,) = run("evaluate", tmp_path / "a", tmp_path / "b", *words)
+    assert code == 2 and "different names" in error and "a/p.png" in error
+    code, _, errors = run("evaluate", masks / "p.png", *words)
+    assert code == 2 and any("no mask" in error for error in errors)
+    Image.new("L", (64, 64), 255).save(masks / "p.gif")
+    code, _, (error,) = run("evaluate", tmp_path / "a", *words)
+    assert code == 2 and "p.gif" in error
+
+
+def test_the_masks_of_a_run_are_noted_from_the_root(run, tmp_path, folder):
+    words = ["--masks", "masks", "--model", "model.keras", "--methods", "gradient"]
+    assert run("evaluate", "photos/p1.png", *words, "--out", tmp_path / "o")[0] == 0
+    record = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert record["evaluate"]["masks"] == str(folder / "masks")
+
+
+def test_a_report_that_cannot_be_written_is_refused_at_once(run, tmp_path, monkeypatch):
+    words = ["photos/p0.png", "--model", "no model", "--out"]
+    code, _, (error,) = run("report", *words, tmp_path / "none" / "report.html")
+    assert code == 2 and "a folder that exists" in error
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    code, _, (error,) = run("report", *words, tmp_path / "report.html")
+    assert code == 2 and "tfsaliency[report]" in error
+
+
+def test_a_photo_on_its_side_with_a_name_that_is_no_text(run, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the photo lies on its side
+    photo = tmp_path / os.fsdecode(b"side\xff.jpg")
+    Image.new("RGB", (64, 32), "white").save(photo, exif=exif)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.new("L", (32, 64), 255).save(masks / os.fsdecode(b"side\xff.png"))
+    words = [photo, "--model", "model.keras", "--methods", "gradient", "--out"]
+    assert run("evaluate", *words, tmp_path / "e", "--masks", masks)[0] == 0
+    assert run("map", *words, tmp_path / "o", "--overlay")[0] == 0
+    assert run("report", tmp_path / "o", "--out", tmp_path / "r.html")[0] == 0
 
 
 def test_a_report_of_what_the_commands_wrote(run, tmp_path):

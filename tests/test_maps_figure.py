@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 import tfsaliency as tfs
+from tfsaliency.arrays import resolve_indices
 from tfsaliency.engine.coverage import Coverages
 from tfsaliency.visualization.tiles import RED
 
@@ -163,6 +164,29 @@ def test_any_image_is_drawn():
     assert shown.min() == 0 and shown.max() == 1
 
 
+def test_a_constant_image_of_any_value_is_drawn():
+    maps = _maps(1)
+    for value in (-1.0, 0.0, 300.0, np.nan):
+        dark = replace(maps, images=np.full_like(maps.images, value))
+        assert np.isfinite(_shown(dark.plot().axes[0])).all()
+        assert "<table" in dark._repr_html_()
+
+
+def test_a_name_that_is_no_text_is_escaped():
+    maps = _maps(1, names=("a/\udcff\nb.png",))
+    assert _titles(maps.plot())[0].startswith("\\udcff b.png\n")
+    maps._repr_html_().encode()
+
+
+def test_a_figure_that_fails_is_not_left_to_pyplot(monkeypatch):
+    import matplotlib.pyplot as plt
+
+    for options in ({"percentile": 0}, {"overlay": True}):
+        with pytest.raises(tfs.TfSaliencyError):
+            _maps(1, maps={"cells": np.ones((1, 2, 2))}).plot(**options)
+    assert plt.get_fignums() == []
+
+
 def test_unknown_options_are_named():
     with pytest.raises(tfs.OptionError, match="Did you mean 'gradient'"):
         _maps().plot("gradeint")
@@ -240,6 +264,7 @@ def test_class_names_and_settings_are_kept_and_saved(tmp_path):
         (lambda m: m[::-2], [3, 1]),
         (lambda m: m.select([3, 0, 3]), [3, 0, 3]),
         (lambda m: m.select(-1), [3]),
+        (lambda m: m.select(np.array([2, 1], np.uint8)), [2, 1]),
         (lambda m: m.select(m.targets == 1), [0, 2]),
         (lambda m: m.images_of("dog"), [0, 2]),
         (lambda m: m.images_of(0), [1]),
@@ -267,6 +292,11 @@ def test_images_are_selected_with_all_that_belongs_to_them(chosen, places):
         same = problem.cause, problem.methods
         found = [p.images for p in few.problems if (p.cause, p.methods) == same]
         assert found == ([expected] if expected else [])
+
+
+def test_indices_of_a_small_dtype_reach_many_images():
+    assert resolve_indices(np.array([1, 255], np.uint8), 300).tolist() == [1, 255]
+    assert resolve_indices(np.array([-1], np.int8), 300).tolist() == [299]
 
 
 def test_what_cannot_be_selected_is_named():

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tfsaliency as tfs
 from tfsaliency import synthetic
 from tfsaliency.display import progress
 from tfsaliency.display.progress import Progress
+from tfsaliency.engine import counts
 
 
 class _Clock:
@@ -24,7 +26,7 @@ class _Clock:
         return self.now
 
     def sleep(self, seconds):
-        raise AssertionError("a thread of the test")
+        time.sleep(seconds)  # of a thread that an earlier test left
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_a_call_inside_another_is_part_of_it(clock, capsys):
                 outer.look()
             assert outer.share == 0.25
         assert outer.share == 0.5
-    assert capsys.readouterr().err.splitlines()[0] == "12% of 2 networks, 5 s, 21 s left"
+    assert capsys.readouterr().err.splitlines()[0] == "12% of 2 networks, 5 s"
 
 
 def test_calls_inside_a_silent_one_are_silent(clock, capsys):
@@ -137,6 +139,8 @@ def test_a_closed_stream_stops_nothing(clock, monkeypatch):
     monkeypatch.setattr("sys.stderr", closed)
     with Progress(1, 1) as call:
         closed.close()
+        call.advance(1)
+    with Progress(1, 1) as call:
         call.advance(1)
     monkeypatch.setattr("sys.stderr", None)
     with Progress(1, 1) as call:
@@ -192,17 +196,53 @@ def test_points_are_counted_as_they_are_evaluated():
     )
     prepared = tfs.prepare(synthetic.shapes_model())
     maps = tfs.saliency_map(prepared, images, methods, on_problem="ignore", batch_size=2)
-    counts = prepared.trace(methods, prepared.check(images)).counts
+    kept = prepared.trace(methods, prepared.check(images)).counts
     # The last part has one image. A path has both of its ends, and its levels 4, 8, 16.
     steps = maps.details["path"]["steps"][2]
     levels = sum(level for level in (4, 8, 16) if level <= steps)
-    found = [variable.numpy().tolist() for variable in counts._variables]
+    found = [variable.numpy().tolist() for variable in kept._variables]
     ends = 1  # the baseline; the image itself is already known
     assert found == [[0, 1], [7, 1], [levels + ends, 1], [5 + ends, 1], [2 * (3 + 2), 1]]
-    assert counts.share(1) == 1.0
-    counts.start(4)
-    assert counts.share(4) == 0.0
-    assert counts._expected == [points for points, _ in found]
+    assert kept.share(1) == 1.0
+    kept.start(4)
+    assert kept.share(4) == 0.0
+    # The next call expects what this one took.
+    assert [expected(0.0) for expected in kept._expected] == [points for points, _ in found]
+
+
+def test_a_refined_path_is_expected_to_go_on():
+    levels = [16.0, 32.0, 64.0]
+    assert counts._expect_refined(levels, 0.0) == pytest.approx(16 + 0.8 * 32 + 0.64 * 64)
+    assert counts._expect_refined(levels, 17.0) == pytest.approx(16 + 32 + 0.8 * 64)
+    assert counts._expect_refined(levels, 50.0) == pytest.approx(16 + 32 + 64)
+    assert counts._expect_refined(levels, 120.0) == 120.0
+
+
+def test_compiling_does_not_count_for_the_time_left(clock):
+    done = [0.0]
+    with Progress("auto", 1) as call:
+        call.begin()
+        with call.part(1, lambda: done[0]):
+            clock.now += 30  # TensorFlow optimizes the graph
+            call.look()
+            done[0] = 0.1
+            call.look()
+            assert call.left is None
+            clock.now += 4
+            done[0] = 0.3
+            assert call.left == pytest.approx(4 * 0.7 / 0.2)
+
+
+def test_a_loop_over_batches_is_left_alone_while_it_works(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "_PERIOD", 0.01)
+    images = synthetic.make_shapes(2, seed=0).images
+    batches = tfs.saliency_map_batches(synthetic.shapes_model(), [images] * 3)
+    next(batches)
+    capsys.readouterr()
+    assert progress._watcher._running == []
+    list(batches)
+    assert "3 of 3 batches" in capsys.readouterr().err
 
 
 def test_a_pseudo_terminal_gets_a_bar(monkeypatch):
@@ -215,3 +255,10 @@ def test_a_pseudo_terminal_gets_a_bar(monkeypatch):
     written = os.read(leader, 10_000).decode()
     os.close(leader)
     assert re.search(r"\r\[={24}\] 2 of 2 images, \d+ s: gradient", written)
+
+
+def test_pictures_are_counted_up_to_n(capsys):
+    synthetic.make_shapes(70, seed=0, verbose=2)
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "drawing: 64 of 70 pictures", "drawing: 70 of 70 pictures"
+    ]  # fmt: skip

@@ -83,7 +83,7 @@ def test_a_report_holds_every_map_and_every_number(results, tmp_path):
     shown = {a["alt"]: a["src"] for a in page.all("img")}
     for name in maps:
         for i in range(8):
-            alt = f"{name} map of photos/{i} {BAD}, explained: {maps.caption(i)}"
+            alt = f"{name} map of {i} {BAD}, {maps.caption(i)}"
             error = np.abs(_picture(shown[alt]) - color_map(maps[name][i].astype(float)))
             assert error.mean() < 12  # of 255; lossy
     cells = _texts(text)

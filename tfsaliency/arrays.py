@@ -213,7 +213,7 @@ def resolve_indices(indices: Any, n: int) -> Array:
             f"Expected indices of {n} images, at least one, or a mask ({n},). "
             f"Received: {indices!r:.100}."
         )
-    return places % n
+    return places.astype(np.intp) % n  # n may be too large for the dtype
 
 
 def resolve_reduction(name: str) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,7 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 Photo = str | PathLike[str] | Image.Image
 
 MAX_PIXELS = 89_478_485  # above which Pillow warns by default: 256 MB in RGB
+_HALF = 127.5  # of 255, at the edges of a resized mask
 _SPARE = 2.0  # a JPEG is decoded at least at twice the size needed
 _ORIENTATION = 0x0112  # the EXIF tag
 _SIDEWAYS = (
@@ -142,18 +144,67 @@ def _listed(paths: Any) -> list[Any]:
     return photos
 
 
+def load_mask(
+    path: str | PathLike[str], photo: str | PathLike[str], size: tuple[int, int], fit: Fit
+) -> Array:
+    """Read the mask of a photo, cut and resized as load_images does with the photo.
+
+    Parameters
+    ----------
+    path
+        The mask, an image of the photo's size as it is shown. Pixels other than 0 count, unless
+        they are transparent; of a palette, numbers other than 0.
+    photo
+        The photo.
+    size, fit
+        The size (h, w) and the way of load_images.
+
+    Returns
+    -------
+    Array (h, w) of bool: whether a pixel is at least half inside.
+
+    Raises
+    ------
+    ImageError
+        If one of the two cannot be read, or they differ in size.
+    """
+    with _named_errors(str(photo)), Image.open(_path(photo)) as image:
+        sideways = _TURNS.get(_orientation(image)) in _SIDEWAYS
+        shown = image.size[::-1] if sideways else image.size
+    with _named_errors(str(path)), Image.open(_path(path)) as mask:
+        if mask.size != shown:
+            raise ImageError(
+                f"Expected a mask of the photo's size, {shown[0]} x {shown[1]} pixels. Received: "
+                f"{mask.width} x {mask.height}."
+            )
+        if mask.has_transparency_data:
+            *colors, opaque = np.moveaxis(np.asarray(mask.convert("RGBA")), -1, 0)
+            inside = np.any(colors, axis=0) & (opaque > 0)
+        else:
+            pixels = np.asarray(mask)
+            inside = pixels.any(axis=-1) if pixels.ndim > 2 else pixels != 0
+    whole = Image.fromarray(np.uint8(255) * inside.astype(np.uint8))
+    return np.asarray(_fitted(whole, (*size, 1), fit)[..., 0] >= _HALF)
+
+
 def _read(photo: Photo, number: int, size: tuple[int, int, int], fit: str) -> Array:
-    """Read one photo; whatever its decoder raises becomes an ImageError that names it."""
-    name = str(photo) if isinstance(photo, (str, PathLike)) else f"image {number}"
-    try:
-        if isinstance(photo, Image.Image):
+    """Read one photo."""
+    if isinstance(photo, Image.Image):
+        with _named_errors(f"image {number}"):
             return _fitted(photo, size, fit)
-        path = _path(photo)
+    name = str(photo) if isinstance(photo, (str, PathLike)) else f"image {number}"
+    with _named_errors(name), Image.open(_path(photo)) as image:
+        _decode_smaller(image, size, fit)
+        return _fitted(image, size, fit)
+
+
+@contextlib.contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError that names the photo."""
+    try:
         with warnings.catch_warnings():  # Pillow's, of many pixels: _fitted has a limit of its own
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _decode_smaller(image, size, fit)
-                return _fitted(image, size, fit)
+            yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except UnidentifiedImageError as error:

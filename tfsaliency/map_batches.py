@@ -109,7 +109,8 @@ def saliency_map_batches(
                 options = Options(own, class_names, batch_size, on_problem, verbose)
                 with progress.part(1):
                     maps = explain(prepared, batch, resolved, reduce, options)
-                yield maps
+                with progress.suspended():
+                    yield maps
 
     return explained()
 

@@ -278,7 +278,7 @@ def explain(
         details=details,
         meaning=trace.meaning,
         class_names=() if names is None else tuple(map(str, names)),
-        settings=prepared.describe(),
+        settings=prepared.describe(methods, {}),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +13,7 @@ import tensorflow as tf
 from .arrays import Array, as_batch, cast_checked, check_batch, check_region
 from .diagnostics import image_problems
 from .engine.build import output_rank
-from .engine.functions import Model, digest_weights
+from .engine.functions import Model, describe_weights
 from .engine.gradients import Trace
 from .engine.heads import describe_loss, find_loss
 from .engine.kept_traces import KeptTraces, tracing
@@ -32,7 +31,7 @@ from .engine.precision import PRECISIONS, Precision
 from .engine.scores import Score, check_score
 from .engine.subject import Subject
 from .errors import ImageError, ModelError, OptionError, check_choice, check_flag
-from .methods.table import Method, identify
+from .methods.table import Method, describe_method, identify
 from .models.ranges import find_trained_range
 from .tables import ScoreName
 from .version import __version__
@@ -138,23 +137,34 @@ class Prepared:
         key = (identities, score, self.input, self.output, describe_loss(self._loss()))
         return self._kept.find(key, methods, batch, lambda b: self._subject(methods, b))
 
-    def describe(self, words: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
-        """Return the settings of a result: the model, other words, preprocessing, versions."""
-        preprocess = self.preprocess
+    def describe(
+        self, methods: Sequence[Method], words: Mapping[str, str], digest: bool = False
+    ) -> dict[str, str]:
+        """Return the settings of a result in words.
+
+        Parameters
+        ----------
+        methods
+            The methods; the settings of those with a composition are noted.
+        words
+            Other settings.
+        digest
+            Whether to add a digest of the model's weights, which takes time for a large model.
+        """
+        model, preprocess = self.model, self.preprocess
         named = getattr(preprocess, "__qualname__", repr(preprocess))
-        return {
-            "model": str(getattr(self.model, "name", "a function")),
+        settings = {
+            "model": str(getattr(model, "name", "a function")),
             **words,
             "preprocess": "none" if preprocess is None else named,
             "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
             f"Keras {keras.__version__}",
         }
-
-    def record(self, words: Mapping[str, str]) -> dict[str, str]:
-        """Return the settings of a result, with a digest of the model's weights."""
-        model, settings = self.model, self.describe(words)
-        if isinstance(model, keras.Model):
-            settings["weights"] = f"sha256 {digest_weights(model).hex()}"
+        composed = [method for method in methods if method.composition is not None]
+        if composed:
+            settings["methods"] = "; ".join(map(describe_method, composed))
+        if digest and isinstance(model, keras.Model):
+            settings["weights"] = describe_weights(model)
         return settings
 
     def _position_axes(self, batch: Batch) -> int:

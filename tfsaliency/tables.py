@@ -57,6 +57,10 @@ PreprocessMode = Literal["none", "unit", "caffe", "tf", "torch"]
 DEFAULT_METHODS: tuple[MethodName, ...] = ("gradient", "guided_backprop", "zeiler_fergus")
 
 
+# Settings of results for records and reports, which are too long to print.
+UNPRINTED = ("versions", "weights", "methods")
+
+
 class Table(Mapping[str, T]):
     """A read-only mapping of names to options; prints one line for each name.
 

@@ -1,4 +1,4 @@
-"""The command line `tfsaliency`, with the commands demo, map and check."""
+"""The command line `tfsaliency`, which runs its commands."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..arrays import Array, batches
 from ..diagnostics import Problem, shift_problems
 from ..display.progress import Progress
+from ..engine.functions import describe_weights
 from ..errors import TfSaliencyError
 from ..maps import name_methods, saliency_map
 from ..methods.table import Method
@@ -36,6 +37,7 @@ class _Job:
     """The options that all batches of photos share, and what is done."""
 
     prepared: Prepared
+    weights: str
     class_names: list[str] | None
     methods: Sequence[Method]
     target: Any
@@ -67,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         loaded, prepared = load(arguments)
         job = _Job(
             prepared,
+            describe_weights(loaded.model),
             load_class_names(arguments, loaded),
             choose_methods(arguments),
             parse_target(arguments),
@@ -148,6 +151,7 @@ def _explain(job: _Job, photos: list[Photo], part: Path) -> None:
         ),
         names=tuple(photo.path for photo in photos),
     )
+    maps = replace(maps, settings={**maps.settings, "weights": job.weights})
     maps.save(part)
     job.parts.append(part)
     job.problems += shift_problems(maps.problems, len(job.names))

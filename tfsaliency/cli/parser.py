@@ -60,9 +60,16 @@ def _sort_methods_and_photos(arguments: argparse.Namespace) -> None:
         known = get_args(SimilarityName)
         arguments.similarities = _names(arguments, "similarities", "similarity", known)
     if "plan" in arguments:  # of names that only the model knows
-        photos = [word for word in arguments.plan if os.path.isfile(word)]
+        photos = [word for word in arguments.plan if _is_path(word)]
         arguments.photos += photos
         arguments.plan = [word for word in arguments.plan if word not in photos] or ["cascade"]
+
+
+def _is_path(word: str) -> bool:
+    """Return whether a word behind --plan is a file, a folder or a pattern, and not a layer."""
+    return word not in get_args(PlanName) and (
+        os.path.lexists(word) or bool(set(word) & set("*?["))
+    )
 
 
 def _names(
@@ -183,10 +190,11 @@ def _add_report(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--title", default="Saliency report", help="title of the page")
     parser.add_argument(
-        "--out", type=_folder, default=Path("report.html"), metavar="FILE",
+        "--out", type=_path, default=Path("report.html"), metavar="FILE",
         help="output file; by default, report.html",
     )  # fmt: skip
-    return _with_overwrite(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    return parser
 
 
 def _add_check_options(parser: argparse.ArgumentParser) -> None:
@@ -281,8 +289,12 @@ def _with_overwrite(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _folder(text: str) -> Path:
     """Parse the path of a folder."""
+    return _path(text, "folder")
+
+
+def _path(text: str, what: str = "file") -> Path:
     if not text.strip():
-        raise argparse.ArgumentTypeError("expected a folder, received an empty name")
+        raise argparse.ArgumentTypeError(f"expected a {what}, received an empty name")
     return Path(text)
 
 

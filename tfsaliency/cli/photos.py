@@ -9,8 +9,6 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..arrays import Array
 from ..diagnostics import Problem
 from ..errors import OptionError, TfSaliencyError
@@ -18,6 +16,11 @@ from ..image_io import load_images
 from ..prepared import Prepared
 from ..tables import Fit
 
+# Files of a folder that count as photos.
+_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jp2", ".png", ".webp", ".avif"),
+    *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+}
 _NAMED = 3  # the largest number of photos to name in a warning
 _LONGEST = 200  # bytes in the name of a picture; file systems allow 255
 
@@ -42,7 +45,8 @@ def find_photos(words: Sequence[str]) -> list[str]:
     photos: list[str] = []
     for word in words:
         if os.path.isdir(word):
-            found = sorted(str(path) for path in Path(word).rglob("*") if is_image(path))
+            below = (path for path in Path(word).rglob("*") if path.suffix.lower() in _SUFFIXES)
+            found = sorted(str(path) for path in below if _is_visible(path, Path(word)))
             what = "images in the folder"
         elif is_pattern(word) and not os.path.lexists(word):
             found = sorted(path for path in glob(word, recursive=True) if os.path.isfile(path))
@@ -55,15 +59,14 @@ def find_photos(words: Sequence[str]) -> list[str]:
     return photos
 
 
+def _is_visible(path: Path, folder: Path) -> bool:
+    parts = path.relative_to(folder).parts
+    return path.is_file() and not any(part.startswith(".") for part in parts)
+
+
 def is_pattern(word: str) -> bool:
     """Return whether a word has a wildcard."""
     return bool(set(word) & set("*?["))
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a path is a visible file with the suffix of an image."""
-    known = path.suffix.lower() in Image.registered_extensions()
-    return known and path.is_file() and not path.name.startswith(".")
 
 
 def read_photos(

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..maps import saliency_map
 from ..saliency_maps import SaliencyMaps
 from ..sanity import SanityResult
 from ..storage import read_kind
-from ..visualization.report import write_report
+from ..visualization.report import load_template, write_report
 from .check import check_photos
 from .options import choose_methods, load, load_class_names, parse_target
 from .output import complain, say, tell
@@ -36,6 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if os.path.lexists(out) and not arguments.overwrite:
         raise OptionError(f"{out} exists. Choose another file as --out, or pass --overwrite.")
+    if not out.absolute().parent.is_dir():
+        raise OptionError(f"Expected --out in a folder that exists. Received: {out}.")
+    load_template()  # an error of it comes now, and not behind a long run
     files, photos = _sort(arguments.photos)
     problems: list[TfSaliencyError] = []
     if files and photos:
@@ -55,13 +59,16 @@ def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     others: list[str] = []
     for word in words:
         path = Path(word)
-        inside = sorted(path.glob(f"*{_SUFFIX}")) if path.is_dir() else []
+        if is_pattern(word) and word.endswith(_SUFFIX):
+            inside = sorted(map(Path, glob(word, recursive=True)))
+        else:
+            inside = sorted(path.glob(f"*{_SUFFIX}")) if path.is_dir() else []
         if inside or path.suffix == _SUFFIX:
             files += inside or [path]
-        else:
-            if not os.path.lexists(word) and not is_pattern(word):
-                raise OptionError(f"Expected a result or a photo. Received: {word}, no file.")
+        elif os.path.lexists(word) or is_pattern(word):
             others.append(word)
+        else:
+            raise OptionError(f"Expected a result or a photo. Received: {word}, no file.")
     return files, find_photos(others)
 
 

@@ -83,6 +83,7 @@ class Progress:
         self._parent: Progress | None = None
         self._view: _View | None = None
         self._started = self._began = time.monotonic()
+        self._origin: tuple[float, float] | None = None  # time and share of the first points
 
     def __enter__(self) -> Progress:
         self._parent = _current.get() if self._verbose != 0 else None
@@ -103,7 +104,7 @@ class Progress:
 
     def begin(self) -> None:
         """Start the clock of the estimate: what took place before is done only once."""
-        self._began, self._begun = time.monotonic(), True
+        self._began, self._begun, self._origin = time.monotonic(), True, None
         if self._parent is not None and not self._parent._done:
             self._parent.begin()
 
@@ -119,6 +120,19 @@ class Progress:
             self._pending, self._within = 0.0, None
         self.advance(units)
 
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Leave the work alone for a while, and show nothing meanwhile."""
+        if self._view is None:
+            yield
+            return
+        _watcher.remove(self)
+        self._view.hide()
+        try:
+            yield
+        finally:
+            _watcher.add(self)
+
     def advance(self, units: int) -> None:
         """Note that units of work are done."""
         self._done += units
@@ -127,6 +141,8 @@ class Progress:
 
     def look(self) -> None:
         """Show the progress, if it is time."""
+        if self._origin is None and not self._done and self.share:
+            self._origin = time.monotonic(), self.share  # behind what compiling took
         if self._view is not None:
             self._view.show(self, finished_part=False)
 
@@ -147,8 +163,11 @@ class Progress:
     @property
     def left(self) -> float | None:
         """Estimated seconds left, None if it is too early to say."""
+        start, before = self._origin or (self._began, 0.0)
         share = self.share
-        return (time.monotonic() - self._began) * (1 - share) / share if share >= _SURE else None
+        if share - before < _SURE:
+            return None
+        return (time.monotonic() - start) * (1 - share) / (share - before)
 
     @property
     def numbers(self) -> str:
@@ -200,6 +219,9 @@ class _View:
             early = self._patient and progress.elapsed < _PATIENCE
             if not early and not self._closed and self._wants(progress, finished_part):
                 self._write(progress)
+
+    def hide(self) -> None:
+        """Remove what would be in the way of other output."""
 
     def close(self, progress: Progress, succeeded: bool) -> None:
         """Show the end, or remove what was shown."""
@@ -264,10 +286,16 @@ class _Terminal(_View):
         _print(self._stream, f"\r{text.ljust(min(self._width, columns))}")
         self._width = len(text)
 
-    def _end(self, progress: Progress, succeeded: bool) -> None:
-        if self._patient and self._width:
+    def hide(self) -> None:
+        """Clear the line."""
+        if self._width:
             _print(self._stream, f"\r{' ' * self._width}\r")
-        elif not self._patient:
+            self._width = 0
+
+    def _end(self, progress: Progress, succeeded: bool) -> None:
+        if self._patient:
+            self.hide()
+        else:
             if succeeded:
                 self._write(progress)
             _print(self._stream, "\n")
@@ -299,8 +327,14 @@ def _choose_view(verbose: Verbose) -> _View:
         return _Lines(verbose)
     if find_shell() is not None:
         return _Notebook(verbose)
-    on_terminal = getattr(sys.stderr, "isatty", lambda: False)()
-    return _Terminal(verbose) if on_terminal else _Lines(verbose)
+    return _Terminal(verbose) if _is_terminal(sys.stderr) else _Lines(verbose)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (OSError, ValueError, AttributeError):  # closed, or none
+        return False
 
 
 def _columns(stream: Any) -> int:

@@ -8,9 +8,14 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from ..methods.completeness import double_steps
+
 T = TypeVar("T", bound=Any)
 
-_REFINED = 7  # a path of 16 steps is often refined to 32 and 64, 112 steps together
+_AGAIN = 0.8  # the probability that a path is refined once more
+
+# Expected number of points for an image, of which some are evaluated already.
+Expectation = Callable[[float], float]
 
 
 class Counts:
@@ -25,7 +30,7 @@ class Counts:
     """
 
     def __init__(self, compositions: Sequence[Any]) -> None:
-        self._expected: list[float] = [_guess_points(each) for each in compositions]
+        self._expected: list[Expectation] = [_guess_points(each) for each in compositions]
         # A variable for each method, so that none waits for another one's count.
         with tf.init_scope(), tf.device("CPU"):
             self._variables = [tf.Variable([0, 0], dtype=tf.int64) for _ in compositions]
@@ -51,7 +56,8 @@ class Counts:
 
     def learn(self, images: int) -> None:
         """Expect as many points for each image as there were for these."""
-        self._expected = [variable.numpy()[0] / images for variable in self._variables]
+        points = [float(variable.numpy()[0]) / images for variable in self._variables]
+        self._expected = [partial(max, each) for each in points]
 
     def share(self, images: int) -> float:
         """Return the share of the points that are done, for a number of images, 0 to 1."""
@@ -59,16 +65,31 @@ class Counts:
         for expected, variable in zip(self._expected, self._variables, strict=True):
             points, finished = variable.numpy().tolist()
             done += points
-            total += points if finished else max(points, expected * images)
+            total += points if finished else images * expected(points / images)
         return done / total if total else 0.0
 
 
-def _guess_points(composition: Any) -> float:
+def _guess_points(composition: Any) -> Expectation:
     """Guess the number of points that a composition evaluates for an image, from its fields."""
     if composition is None:
-        return 1
-    steps = getattr(composition, "steps", 1)
+        return partial(max, 1.0)
+    each = _guess_points(getattr(composition, "inner", None))(0.0)
     if hasattr(composition, "max_steps"):
-        steps = min(_REFINED * steps, 2 * composition.max_steps)
-    own = getattr(composition, "samples", steps)
-    return float(own * _guess_points(getattr(composition, "inner", None)))
+        levels = double_steps(composition.steps, composition.max_steps)
+        return partial(_expect_refined, [each * level for level in levels])
+    own = getattr(composition, "samples", getattr(composition, "steps", 1))
+    return partial(max, float(own * each))
+
+
+def _expect_refined(levels: Sequence[float], done: float) -> float:
+    """Return the expected number of points of a path that is refined level by level.
+
+    >>> round(_expect_refined([16, 32, 64], 0.0), 2), _expect_refined([16, 32, 64], 20.0)
+    (82.56, 99.2)
+    """
+    total, probability = 0.0, 1.0
+    for level in levels:
+        total += probability * level
+        if total > done:  # this level has begun, and another one may follow
+            probability *= _AGAIN
+    return max(total, done)

@@ -18,7 +18,7 @@ from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..statistics import bootstrap, interval, nanmean
-from ..tables import align, short
+from ..tables import UNPRINTED, align, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,6 @@ MEANS = "means, with 95 % intervals over images"
 RANKED = (
     "From highest to lowest; = marks a difference from the first of the group that may be chance:"
 )
-_UNPRINTED = ("versions", "weights")  # settings for records and reports
 _ARRAYS = ("values", "chance", "correct")
 
 
@@ -117,7 +116,21 @@ class Evaluation:
         return str(draw("pages.evaluation_page", self))
 
     def plot(self) -> Figure:
-        """Draw the numbers with their intervals, as plot_evaluation does."""
+        """Draw the numbers with their intervals, as plot_evaluation does.
+
+        Returns
+        -------
+        matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use.
+
+        Examples
+        --------
+        >>> import tfsaliency as tfs
+        >>> from tfsaliency import synthetic
+        >>> known = synthetic.closed_form_model("linear")
+        >>> result = tfs.evaluate(known.model, known.ground_truth(8, seed=0), "gradient")
+        >>> len(result.plot().axes) == len(result.metrics)
+        True
+        """
         return plot("evaluation_figures.plot_evaluation", self)
 
     @property
@@ -229,7 +242,7 @@ def _interval(values: Array) -> tuple[float, float]:
 
 
 def _lines(result: Evaluation) -> list[str]:
-    lines = [f"{key}: {value}" for key, value in result.settings.items() if key not in _UNPRINTED]
+    lines = [f"{key}: {value}" for key, value in result.settings.items() if key not in UNPRINTED]
     if result.correct is not None:
         lines.append(f"classified correctly: {np.mean(result.correct):.1%}")
     lines += ["", *align(metric_rows(result)), ""]
@@ -241,7 +254,7 @@ def _lines(result: Evaluation) -> list[str]:
     return [*lines, "", undefined] if undefined else lines
 
 
-def metric_rows(result: Evaluation) -> list[list[str]]:
+def metric_rows(result: Evaluation, interval: str = "  {} to {}") -> list[list[str]]:
     """Return the table of metrics with their intervals, with a row of names above."""
     rows = [["", *result.metrics]]
     for name in result.names:
@@ -249,7 +262,7 @@ def metric_rows(result: Evaluation) -> list[list[str]]:
         for metric in result.metrics:
             low, high = result.interval(name, metric)
             known = name != CHANCE and np.isfinite((low, high)).all()
-            spread = f"  {short(low)} to {short(high)}" if known else ""
+            spread = interval.format(short(low), short(high)) if known else ""
             cells.append(short(result.mean(name, metric)) + spread)
         rows.append([name, *cells])
     return rows

@@ -104,7 +104,11 @@ def evaluate(
             array = _in_parts(measured, images, rng) if callable(measured) else measured
             values.append([metric(array, masks) for metric in METRICS.values()])
             progress.advance(1)
-    counts = {"images": str(len(images)), "reduction": reduction or "that of each method"}
+    counts = {
+        "images": str(len(images)),
+        "reduction": reduction or "that of each method",
+        "seed": str(seed),
+    }
     return Evaluation(
         np.array(values),
         np.array([metric.chance_of(masks) for metric in METRICS.values()]),
@@ -113,7 +117,7 @@ def evaluate(
         tuple(METRICS),
         _correct(maps, labels),
         maps.coverage,
-        prepared.record({**counts, "score": maps.score}),
+        prepared.describe(chosen, {**counts, "score": maps.score}, digest=True),
         maps.problems,
     )
 

@@ -125,6 +125,12 @@ def _describe(method: Method) -> str:
     return f"{_expression(method.composition)}{rule}: {first_line(method.composition)}"
 
 
+def describe_method(method: Method) -> str:
+    """Describe a method with all its settings."""
+    settings = " ".join(f"{method.composition!r}".split())
+    return f"{method.name}: {settings:.300}"
+
+
 def _expression(part: Any) -> str:
     """Return the expression that builds a composition, without default options."""
     options = [

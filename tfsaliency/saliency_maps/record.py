@@ -142,6 +142,15 @@ class SaliencyMaps(Mapping[str, Array]):
         ------
         OptionError
             If there is no such image, or none is selected.
+
+        Examples
+        --------
+        >>> import tfsaliency as tfs
+        >>> from tfsaliency import synthetic
+        >>> images = synthetic.make_shapes(4, seed=3).images
+        >>> maps = tfs.saliency_map(synthetic.shapes_model(), images)
+        >>> maps.targets, maps.select([0, -1]).targets, maps[1:3].targets
+        (array([1, 0, 7, 3], dtype=int32), array([1, 3], dtype=int32), array([0, 7], dtype=int32))
         """
         n = len(self.images)
         places = resolve_indices(images, n)
@@ -173,6 +182,16 @@ class SaliencyMaps(Mapping[str, Array]):
         ------
         OptionError
             If the class is unknown, or explained for no image.
+
+        Examples
+        --------
+        >>> import tfsaliency as tfs
+        >>> from tfsaliency import synthetic
+        >>> images = synthetic.make_shapes(4, seed=3).images
+        >>> names = synthetic.CLASSES
+        >>> maps = tfs.saliency_map(synthetic.shapes_model(), images, class_names=names)
+        >>> maps.images_of("disk").targets
+        array([0], dtype=int32)
         """
         (index,) = resolve_targets(target, 1, self.class_names or None)
         found = np.flatnonzero(self.targets == index)
@@ -197,6 +216,16 @@ class SaliencyMaps(Mapping[str, Array]):
             The index of the image.
         index
             The class; by default, the explained one.
+
+        Examples
+        --------
+        >>> import tfsaliency as tfs
+        >>> from tfsaliency import synthetic
+        >>> images = synthetic.make_shapes(1, seed=3).images
+        >>> names = synthetic.CLASSES
+        >>> maps = tfs.saliency_map(synthetic.shapes_model(), images, class_names=names)
+        >>> maps.caption(0), maps.caption(0, 2)
+        ('ring (100%)', 'square (<1%)')
         """
         values = self.class_values(image)
         index = int(self.targets[image]) if index is None else index
@@ -255,6 +284,15 @@ class SaliencyMaps(Mapping[str, Array]):
             If the images cannot be drawn.
         OptionError
             If a method or an option is unknown.
+
+        Examples
+        --------
+        >>> import tfsaliency as tfs
+        >>> from tfsaliency import synthetic
+        >>> images = synthetic.make_shapes(2, seed=3).images
+        >>> maps = tfs.saliency_map(synthetic.shapes_model(), images, "grad_cam")
+        >>> [axes.get_title() for axes in maps.plot(overlay=True).axes]
+        ['class 1 (100%)', 'grad_cam', 'class 0 (100%)', 'grad_cam']
         """
         return plot(
             "maps_figure.plot_maps",

@@ -166,7 +166,21 @@ class SanityResult:
         return str(draw("pages.sanity_page", self))
 
     def plot(self) -> Figure:
-        """Draw the numbers with their intervals, as plot_similarities does."""
+        """Draw the numbers with their intervals, as plot_similarities does.
+
+        Returns
+        -------
+        matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use.
+
+        Examples
+        --------
+        >>> import tfsaliency as tfs
+        >>> from tfsaliency import synthetic
+        >>> photos = synthetic.make_shapes(8, seed=0).images
+        >>> result = tfs.sanity_check(synthetic.shapes_model(), photos, plan=["conv8"])
+        >>> [axes.get_ylabel() for axes in result.plot().axes]
+        ['invariance', 'spearman', 'ssim']
+        """
         return plot("sanity_figures.plot_similarities", self)
 
     @property

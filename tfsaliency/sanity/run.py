@@ -263,7 +263,12 @@ def make_result(
         headline,
         explained_by,
         trained.coverage,
-        {**words, **inputs.prepared.record({**counts, "score": trained.score})},
+        {
+            **words,
+            **inputs.prepared.describe(
+                inputs.methods, {**counts, "score": trained.score}, digest=True
+            ),
+        },
         _problems(inputs, {name: verdicts[name][at] for name in methods}),
         Shown(to_storable(as_pictures(trained.images[:1])[0]), comparison.steps, comparison.maps),
     )

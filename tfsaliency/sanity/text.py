@@ -9,7 +9,7 @@ import numpy as np
 
 from ..similarity import RESERVED
 from ..statistics import nanmean
-from ..tables import align, short
+from ..tables import UNPRINTED, align, short
 from .verdict import (
     CHANCE_LIMIT,
     DEPENDS_BELOW,
@@ -21,7 +21,6 @@ from .verdict import (
 
 COSINE, SIGNED = RESERVED
 
-UNPRINTED = ("versions", "weights")  # settings for records and reports
 _SAME = 0.01  # similarities that differ by less are shown once
 LEGEND = (
     "alike: similarity of maps of the same photo, with chance (different photos) in brackets, as\n"

@@ -146,10 +146,10 @@ def make_shapes(
     check_int("seed", seed, 0)
     check_int("size", size, _SMALLEST_SIZE, _LARGEST_SIZE)
     parts = []
-    with Progress(verbose, -(-n // _CHUNK) * _CHUNK, "picture", "drawing") as progress:
+    with Progress(verbose, n, "picture", "drawing") as progress:
         for part in _chunks(n, seed, size, variant):
             parts.append(part)
-            progress.advance(_CHUNK)
+            progress.advance(min(_CHUNK, n - _CHUNK * (len(parts) - 1)))
     names = [field.name for field in fields(GroundTruth)]
     columns = (np.concatenate([getattr(part, name) for part in parts])[:n] for name in names)
     return GroundTruth(*columns)

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,14 @@ from ..engine.scores import Score
 from ..errors import OptionError, check_flag, check_int
 from ..maps import saliency_map
 from ..methods.table import MethodsArgument, resolve_methods
-from ..prepared import Preprocess
+from ..prepared import Prepared, Preprocess, prepare
 from ..saliency_maps import SaliencyMaps
 from ..storage import replacing
-from ..tables import ScoreName
-from .maps_figure import plot_maps, reduce_channels
-from .tiles import as_picture, color_map, overlay_map
+from ..tables import ReductionName, ScoreName
+from .maps_figure import check_overlay, plot_maps, reduce_channels
+from .tiles import are_pictures, as_picture, color_map, overlay_map
 
-_TAG = "saliency"
-_PICTURE_AXES = 4
+_TAG, _IMAGES = "saliency", "images"
 _DPI = 100
 
 
@@ -44,8 +44,10 @@ class SaliencyCallback(keras.callbacks.Callback):
     ----------
     images
         Images (n, h, w, c) to watch, as for saliency_map.
-    methods, targets, class_names, score, preprocess, layer, on_problem
+    methods, targets, class_names, reduction, layer, region, batch_size, on_problem
         As for saliency_map. With targets of None, the class may change from epoch to epoch.
+    score, preprocess, input, output
+        As for prepare.
     log_dir
         The folder of TensorBoard's event files, such as that of keras.callbacks.TensorBoard. There
         is an image for each method and photo, at the step of the epoch, counted from 0 as Keras
@@ -64,7 +66,8 @@ class SaliencyCallback(keras.callbacks.Callback):
     ImportError
         If log_dir is given and tensorboard is not installed.
     ImageError, ModelError
-        When training begins: as for saliency_map.
+        When training begins: as for saliency_map. For a model that is built by its first batch, at
+        the end of the first epoch.
 
     References
     ----------
@@ -97,7 +100,12 @@ class SaliencyCallback(keras.callbacks.Callback):
         class_names: Sequence[str] | None = None,
         score: ScoreName | Score | None = None,
         preprocess: Preprocess | None = None,
+        input: str | int | None = None,
+        output: str | int | None = None,
+        reduction: ReductionName | None = None,
         layer: Any = None,
+        region: Any = None,
+        batch_size: int = 32,
         on_problem: OnProblem = "warn",
     ) -> None:
         super().__init__()
@@ -119,22 +127,39 @@ class SaliencyCallback(keras.callbacks.Callback):
         self._options = {
             "targets": targets,
             "class_names": class_names,
-            "score": score,
-            "preprocess": preprocess,
+            "reduction": reduction,
             "layer": layer,
+            "region": region,
+            "batch_size": batch_size,
         }
+        self._prepare = partial(
+            prepare, score=score, preprocess=preprocess, input=input, output=output
+        )
+        self._prepared: Prepared | None = None
         check_on_problem(on_problem)
         self._on_problem = on_problem
         self._log_dir, self._png_dir = log_dir, png_dir
         self._every, self._overlay = every, overlay
         self._writer: Any = None
+        self._logged = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Compute the maps once, so that an error comes before training, and not behind it."""
-        if self.model.built:
-            self._explain("ignore")
+        """Try everything once, so that an error comes before training, and not behind it.
+
+        A model that is not built yet can only be tried at the end of the first epoch.
+        """
+        self._prepared = None  # the model may be another one
         if self._png_dir is not None:
             Path(self._png_dir).mkdir(parents=True, exist_ok=True)
+        if self._log_dir is not None:
+            self._writer = tf.summary.create_file_writer(str(self._log_dir))
+            self._logged = False
+        if self.model.built:
+            maps = self._explain("ignore")
+            if self._png_dir is not None:
+                _draw(maps, self._overlay)
+            if self._log_dir is not None:
+                _pictures(maps, self._overlay)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the maps of the model as it is now."""
@@ -155,8 +180,10 @@ class SaliencyCallback(keras.callbacks.Callback):
             self._writer = None
 
     def _explain(self, on_problem: OnProblem) -> SaliencyMaps:
+        if self._prepared is None:
+            self._prepared = self._prepare(self.model)
         return saliency_map(
-            self.model,
+            self._prepared,
             self._images,
             self._methods,
             **self._options,
@@ -166,28 +193,28 @@ class SaliencyCallback(keras.callbacks.Callback):
 
     def _log(self, maps: SaliencyMaps, epoch: int, start: float) -> None:
         """Write images to TensorBoard: the maps of each method, and at first the images."""
-        first = self._writer is None
-        if first:
-            self._writer = tf.summary.create_file_writer(str(self._log_dir))
         pictures = _pictures(maps, self._overlay)
         with self._writer.as_default(step=epoch):
             for name, stack in pictures.items():
-                if first or name != "images":
+                if name != _IMAGES or not self._logged:
                     tf.summary.image(f"{_TAG}/{name}", stack, max_outputs=len(stack))
             tf.summary.scalar(f"{_TAG}/seconds", time.monotonic() - start)
         self._writer.flush()
+        self._logged = True
 
 
 def _pictures(maps: SaliencyMaps, overlay: bool) -> dict[str, Array]:
     """Return pictures (n, h, w, 3), uint8, of the images and of each method's maps."""
     images = maps.images
-    if images.ndim != _PICTURE_AXES:  # sequences and the like: one figure
+    if not are_pictures(images):  # sequences and the like: one figure
         file = _draw(maps, overlay)
         return {"figure": np.asarray(Image.open(file).convert("RGB"))[np.newaxis]}
     shown = np.stack([as_picture(image) for image in images])
-    pictures = {"images": np.round(255 * shown).astype(np.uint8)}
+    pictures = {_IMAGES: np.round(255 * shown).astype(np.uint8)}
     for name, arrays in maps.items():
         values = [reduce_channels(*pair) for pair in zip(arrays, images, strict=True)]
+        if overlay:
+            check_overlay(shown[0], values)
         pictures[name] = np.stack(
             [overlay_map(p, v) for p, v in zip(shown, values, strict=True)]
             if overlay

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.colors import Colormap
 
 from ..arrays import Array
-from ..errors import ImageError, OptionError, check_flag, check_int, unknown_option
+from ..errors import ImageError, OptionError, check_flag, check_int, check_number, unknown_option
 from ..saliency_maps import SaliencyMaps
 from .canvas import InlineFigure, make_figure
 from .tiles import (
@@ -51,6 +51,7 @@ def plot_maps(
     check_int("columns", columns, 1)
     heading = _heading(maps) if title is None else title
     check_title(heading)
+    check_number("percentile", percentile, 0, 100, above=True)
     style = _Style(overlay, percentile, RED if cmap is None else resolve_colormap(cmap))
     tiles = [_tiles(maps, i, names, style) for i in range(len(maps.images))]
     return _lay_out(tiles, _tile_size(maps.images), columns, heading)
@@ -120,10 +121,23 @@ def _tiles(maps: SaliencyMaps, i: int, names: Sequence[str], style: _Style) -> l
         image = image[plane]
         arrays = [array[plane] if len(array) > plane else array[-1] for array in arrays]
     picture = as_picture(image)
+    if style.overlay:
+        check_overlay(picture, arrays)
     return [
         _Tile(name, partial(_draw_picture, picture=picture, values=values, style=style))
         for name, values in zip([label, *names], [None, *arrays], strict=True)
     ]
+
+
+def check_overlay(picture: Array, maps: Sequence[Array]) -> None:
+    """Raise ImageError unless maps (h, w) fit their picture (h, w, 3)."""
+    for values in maps:
+        if values.shape != picture.shape[:2]:
+            raise ImageError(
+                f"Expected maps of the images' size {picture.shape[:2]} to lay over them. "
+                f"Received: {values.shape}. Draw cells with overlay=False, or compute "
+                "them with resize=True."
+            )
 
 
 def reduce_channels(values: Array, image: Array) -> Array:
@@ -134,18 +148,25 @@ def reduce_channels(values: Array, image: Array) -> Array:
 
 def describe_image(maps: SaliencyMaps, i: int) -> str:
     """Return the caption of an image: its name, the explained class, and another top class."""
-    lines = [maps.names[i].replace("\\", "/").rpartition("/")[2]] if maps.names else []
+    return "\n".join([*([short_name(maps.names[i])] if maps.names else []), *name_classes(maps, i)])
+
+
+def short_name(name: str) -> str:
+    """Return the last part of a path, on one line, with what is no text escaped."""
+    last = " ".join(name.replace("\\", "/").rpartition("/")[2].split())
+    return last.encode("utf-8", "backslashreplace").decode()
+
+
+def name_classes(maps: SaliencyMaps, i: int) -> list[str]:
+    """Return the explained class of an image, and its top class if that is another one."""
     if maps.outputs.ndim > 2:  # positions: a mean over all of them is no confidence in a region
-        return "\n".join([*lines, maps.class_name(int(maps.targets[i]))])
-    explained = maps.caption(i)
-    lines.append(explained)
-    values = maps.class_values(i)
+        return [maps.class_name(int(maps.targets[i]))]
+    explained, values = maps.caption(i), maps.class_values(i)
     if maps.meaning != "vector" and len(values) > 1 and np.isfinite(values).any():
         top = int(np.nanargmax(values))
         if top != maps.targets[i]:
-            lines[-1] = f"explained: {explained}"
-            lines.append(f"top: {maps.caption(i, top)}")
-    return "\n".join(lines)
+            return [f"explained: {explained}", f"top: {maps.caption(i, top)}"]
+    return [explained]
 
 
 def _draw_picture(axes: Any, picture: Array, values: Array | None, style: _Style) -> None:
@@ -155,11 +176,6 @@ def _draw_picture(axes: Any, picture: Array, values: Array | None, style: _Style
         axes.imshow(picture)
         return
     if style.overlay:
-        if values.shape != (h, w):
-            raise ImageError(
-                f"Expected maps of the images' size {(h, w)} to lay over them. Received: "
-                f"{values.shape}. Draw cells with overlay=False, or compute them with resize=True."
-            )
         axes.imshow(overlay_map(picture, values, style.colors, percentile=style.percentile))
         return
     low, high, colors = scale_colors(values, style.colors, style.percentile)

@@ -14,16 +14,16 @@ from PIL import Image
 
 from ..arrays import Array
 
-_LEFT = "text-align:left"
+LEFT = "text-align:left"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return a table with a row of names above and a column of names on the left."""
-    head = "".join(f'<th scope="col" style="{_LEFT}">{escape(cell)}</th>' for cell in rows[0])
+    head = "".join(f'<th scope="col" style="{LEFT}">{escape(cell)}</th>' for cell in rows[0])
     lines = [f"<thead><tr>{head}</tr></thead><tbody>"]
     for name, *cells in rows[1:]:
-        row = "".join(f'<td style="{_LEFT}">{escape(cell)}</td>' for cell in cells)
-        lines.append(f'<tr><th scope="row" style="{_LEFT}">{escape(name)}</th>{row}</tr>')
+        row = "".join(f'<td style="{LEFT}">{escape(cell)}</td>' for cell in cells)
+        lines.append(f'<tr><th scope="row" style="{LEFT}">{escape(name)}</th>{row}</tr>')
     return "<table>" + "".join(lines) + "</tbody></table>"
 
 

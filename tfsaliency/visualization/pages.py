@@ -22,11 +22,10 @@ from ..sanity.text import (
 from ..sanity.verdict import Verdict
 from ..tables import short
 from .maps_figure import describe_image, plot_maps, reduce_channels
-from .markup import encode_figure, encode_picture, paragraphs, picture_tag, table
-from .tiles import as_picture, color_map
+from .markup import LEFT, encode_figure, encode_picture, paragraphs, picture_tag, table
+from .tiles import are_pictures, as_picture, color_map
 
 _IMAGES, _METHODS, _SIDE = 4, 6, 128  # of a preview: images, methods, pixels
-_PICTURE_AXES = 4
 
 
 def maps_page(maps: SaliencyMaps) -> str:
@@ -44,9 +43,11 @@ def maps_page(maps: SaliencyMaps) -> str:
 def _preview(maps: SaliencyMaps, names: Sequence[str]) -> str:
     """Return a table of images and their maps, or a figure of what are no pictures."""
     alt = f"images and their maps by {', '.join(names)}"
-    if maps.images.ndim != _PICTURE_AXES:
+    if not are_pictures(maps.images):
         return picture_tag(encode_figure(plot_maps(maps, names, title=""), 72), alt)
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("image", *names))
+    head = "".join(
+        f'<th scope="col" style="{LEFT}">{escape(name)}</th>' for name in ("image", *names)
+    )
     rows = []
     for i in range(len(maps.images)):
         caption = escape(describe_image(maps, i)).replace("\n", "<br>")
@@ -56,7 +57,7 @@ def _preview(maps: SaliencyMaps, names: Sequence[str]) -> str:
             f"<td>{_thumbnail(picture, name)}</td>"
             for picture, name in zip(pictures, ("image", *names), strict=True)
         ]
-        rows.append(f"<tr>{''.join(cells)}<td style='text-align:left'>{caption}</td></tr>")
+        rows.append(f'<tr>{"".join(cells)}<td style="{LEFT}">{caption}</td></tr>')
     return f"<table><thead><tr>{head}<td></td></tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -118,18 +119,13 @@ def sanity_page(result: SanityResult) -> str:
 
 def evaluation_page(result: Evaluation) -> str:
     """Return an Evaluation as HTML: the metrics, and the ranking by each."""
-    parts = [_settings(result.settings), table(in_brackets(metric_rows(result)))]
+    parts = [_settings(result.settings), table(metric_rows(result, " ({} to {})"))]
     if result.values.shape[-1] < FEWEST:
         parts.append(paragraphs([FEW]))
     else:
         ranking = table([["metric", "ranking"], *ranking_rows(result)])
         parts += [paragraphs([MEANS]), f"<details><summary>{RANKED}</summary>{ranking}</details>"]
     return "".join([*parts, paragraphs(list(map(str, result.problems)))])
-
-
-def in_brackets(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Return a table of text with the intervals behind its numbers in brackets."""
-    return [[f"{a} ({b})" if b else a for a, _, b in (c.partition("  ") for c in r)] for r in rows]
 
 
 def _settings(settings: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays import Array
 from ..display.progress import Progress, Verbose
 from ..engine.coverage import Coverage
-from ..engine.functions import digest_weights
+from ..engine.functions import describe_weights
 from ..errors import OptionError
 from ..evaluation.result import (
     FEW,
@@ -44,11 +44,11 @@ from ..sanity.verdict import DOES_NOT_DEPEND, INCONCLUSIVE
 from ..storage import replacing
 from ..version import __version__
 from .evaluation_figures import plot_evaluation
-from .maps_figure import describe_image, plot_maps, reduce_channels
+from .maps_figure import name_classes, plot_maps, reduce_channels, short_name
 from .markup import encode_figure, encode_picture
-from .pages import coverage_rows, in_brackets
+from .pages import coverage_rows
 from .sanity_figures import plot_similarities, tile_cascade
-from .tiles import as_picture, check_title, color_map
+from .tiles import are_pictures, as_picture, check_title, color_map
 
 _TEMPLATE = "report.html.jinja"
 _SCRIPT = """
@@ -63,7 +63,6 @@ _BYTES = 9_000_000  # of all pictures, before base64 makes a third more of them
 _BYTES_A_PIXEL = 0.4  # of a map of noise
 _SIDES = 64, 320  # pixels
 _SMALL = 100  # pixels; smaller images are drawn with visible pixels
-_PICTURE_AXES = 4
 _UNSAID = (
     "Whether a map is right. A map that depends on the network may still miss what the network "
     "uses; known answers and faithfulness metrics test that.",
@@ -133,7 +132,7 @@ def write_report(
     >>> open("report.html").read().count("<article")
     2
     """
-    template = _template()
+    template = load_template()
     checks = _checked(maps, sanity, evaluation, model)
     check_title(title)
     script_hash = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
@@ -154,11 +153,11 @@ def write_report(
             problems=_problems(maps, checks, evaluation),
             record=_record(maps, checks, evaluation, model),
         )
-    with replacing(path) as file:
-        file.write(text)
+    with replacing(path, "wb") as file:
+        file.write(text.encode("utf-8", "backslashreplace"))  # file names may be no text
 
 
-def _template() -> Any:
+def load_template() -> Any:
     """Return the template of the page, or raise ImportError without jinja2."""
     try:
         import jinja2  # noqa: PLC0415
@@ -250,7 +249,7 @@ def _check(check: SanityResult, progress: Progress) -> dict[str, Any]:
 def _maps_text(maps: SaliencyMaps | None) -> str:
     if maps is None:
         return ""
-    signed = [name for name in maps if np.nanmin(maps[name]) < 0]
+    signed = [name for name in maps if (maps[name] < 0).any()]
     text = (
         "Each map has its own scale, with full color at its 99th percentile: from white, its "
         "minimum, to red."
@@ -273,17 +272,18 @@ def _photos(maps: SaliencyMaps, progress: Progress) -> list[dict[str, Any]]:
 
 def _photo(maps: SaliencyMaps, i: int, side: int) -> dict[str, Any]:
     image = np.asarray(maps.images[i])
-    name = maps.names[i] if maps.names else f"image {i}"
+    name = short_name(maps.names[i]) if maps.names else f"image {i}"
+    classes = name_classes(maps, i)
     found: dict[str, Any] = {
         "index": i,
-        "title": name.replace("\\", "/").rpartition("/")[2],
-        "label": f"{name}, explained: {maps.caption(i)}",
-        "caption": ", ".join(describe_image(maps.select(i), 0).split("\n")[bool(maps.names) :]),
+        "title": name,
+        "label": f"{name}, {classes[0]}",
+        "caption": ", ".join(classes),
         "background": None,
         "figure": None,
         "small": False,
     }
-    if maps.images.ndim != _PICTURE_AXES:
+    if not are_pictures(maps.images):
         return {**found, "figure": encode_figure(plot_maps(maps.select(i), title=""))}
     h, w = image.shape[:2]
     painted = {name: color_map(reduce_channels(each[i], image)) for name, each in maps.items()}
@@ -313,7 +313,7 @@ def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
     ]
     return {
         "text": [line for line in text if line],
-        "table": in_brackets(metric_rows(evaluation)),
+        "table": metric_rows(evaluation, " ({} to {})"),
         "figure": encode_figure(plot_evaluation(evaluation)),
         "ranked": RANKED,
         "ranking": None if few else [["metric", "ranking"], *ranking_rows(evaluation)],
@@ -352,8 +352,7 @@ def _record(
     """Return versions, settings, seeds and digests of all that the report shows."""
     parts: list[tuple[str, dict[str, str]]] = []
     if model is not None:
-        digest = f"sha256 {digest_weights(model).hex()}"
-        parts.append(("Model", {"name": model.name, "weights": digest}))
+        parts.append(("Model", {"name": model.name, "weights": describe_weights(model)}))
     for title, result in _parts(maps, checks, evaluation):
         entries = dict(result.settings)
         if isinstance(result, SaliencyMaps):

@@ -24,6 +24,7 @@ _COLUMNS = 6
 _TILE_INCHES = 2.4
 _LINE_INCHES = 0.32  # height of a line of a label or title
 _LETTER_INCHES, _TITLE_LETTER_INCHES = 0.095, 0.115  # approximate widths
+_PICTURE_AXES = 4
 STRENGTH = 0.9  # opacity of full color
 FULL_COLOR = 99.0  # percentile of a map's values with full color
 
@@ -188,9 +189,7 @@ def overlay_map(
     percentile: float = FULL_COLOR,
 ) -> Array:
     """Overlay a map (h, w) on a picture (h, w, 3) of 0..1; see overlay."""
-    low, high, colors = scale_colors(values, positive, percentile)
-    position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
-    signed = low < 0
+    position, signed, colors = _positions(values, positive, percentile)
     if np.nanmin(position) == np.nanmax(position):  # a constant map shows nothing
         strength = 0.0
     share = strength * (np.abs(2 * position - 1) if signed else position)[..., np.newaxis]
@@ -200,10 +199,18 @@ def overlay_map(
     return np.round(255 * blended).astype(np.uint8)
 
 
-def color_map(values: Array, positive: Colormap = RED, percentile: float = FULL_COLOR) -> Array:
-    """Return the colors of a map (h, w), RGB of 0..255 (h, w, 3); see tile_input_and_maps."""
+def _positions(
+    values: Array, positive: Colormap, percentile: float
+) -> tuple[Array, bool, Colormap]:
+    """Return the positions 0..1 of values on a colormap, whether it is signed, and the colormap."""
     low, high, colors = scale_colors(values, positive, percentile)
     position = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
+    return position, low < 0, colors
+
+
+def color_map(values: Array, positive: Colormap = RED, percentile: float = FULL_COLOR) -> Array:
+    """Return the colors of a map (h, w), RGB of 0..255 (h, w, 3); see tile_input_and_maps."""
+    position, _, colors = _positions(values, positive, percentile)
     painted = colors(position)[..., :3]
     painted[~np.isfinite(values)] = _UNDEFINED
     return np.round(255 * painted).astype(np.uint8)
@@ -229,6 +236,11 @@ def to_picture(image: Any) -> Array:
     return np.broadcast_to(pixels / top, (*pixels.shape[:2], 3))
 
 
+def are_pictures(images: Array) -> bool:
+    """Return whether images are pictures (n, h, w, c), not sequences, volumes or features."""
+    return np.ndim(images) == _PICTURE_AXES
+
+
 def as_picture(image: Array) -> Array:
     """Return any image (h, w, c) as a picture (h, w, 3) with values 0..1.
 
@@ -242,7 +254,7 @@ def as_picture(image: Array) -> Array:
     if low >= 0 and high <= 255:
         top = 255.0 if np.asarray(image).dtype.kind in "ui" or high > 1 else 1.0
         return np.broadcast_to(pixels / top, (*pixels.shape[:2], 3))
-    return np.broadcast_to((pixels - low) / (high - low), (*pixels.shape[:2], 3))
+    return np.broadcast_to((pixels - low) / ((high - low) or 1.0), (*pixels.shape[:2], 3))
 
 
 def _one_map(saliency_map: Any, size: tuple[int, ...]) -> Array:
