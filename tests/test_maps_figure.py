@@ -185,6 +185,7 @@ def test_a_figure_that_fails_is_not_left_to_pyplot(monkeypatch):
         with pytest.raises(tfs.TfSaliencyError):
             _maps(1, maps={"cells": np.ones((1, 2, 2))}).plot(**options)
     assert plt.get_fignums() == []
+    plt.close("all")
 
 
 def test_unknown_options_are_named():
@@ -214,8 +215,13 @@ print([] if pyplot is None else [pyplot.figure(n) is figure for n in pyplot.get_
 
 @pytest.mark.parametrize(
     ("first", "known"),
-    [("", "[]"), ("import matplotlib.pyplot as plt", "[True]"), ("import matplotlib", "[True]")],
-    ids=["not in use", "pyplot", "matplotlib"],
+    [
+        ("", "[]"),
+        ("import matplotlib.pyplot as plt", "[True]"),
+        ("import matplotlib; matplotlib.pyplot", "[True]"),
+        ("import matplotlib", "[]"),
+    ],
+    ids=["not in use", "pyplot", "pyplot in its package", "matplotlib"],
 )
 def test_plt_show_finds_the_figure_if_pyplot_is_in_use(first, known):
     run = subprocess.run(

@@ -70,24 +70,27 @@ def showing() -> Iterator[None]:
 
 
 def _pyplot_in_use() -> Any:
-    """Return pyplot in a notebook, or if a caller has imported it; else None.
+    """Return pyplot in a notebook, or if a caller uses it; else None.
 
     Keras imports pyplot too, so that it is imported means nothing.
     """
     if find_shell() is not None:
         return import_module("matplotlib.pyplot")
     pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is None or Gcf.figs:
-        return pyplot
-    modules = pyplot, sys.modules["matplotlib"]
     frame: Any = sys._getframe()
-    while frame is not None:
-        if not frame.f_globals.get("__name__", "").startswith(_OWN):
-            names = [*frame.f_globals.values(), *frame.f_locals.values()]
-            if any(value is module for value in names for module in modules):
-                return pyplot
+    while pyplot is not None and frame is not None:
+        if not frame.f_globals.get("__name__", "").startswith(_OWN) and _uses(frame, pyplot):
+            return pyplot
         frame = frame.f_back
-    return None
+    return pyplot if Gcf.figs else None
+
+
+def _uses(frame: Any, pyplot: Any) -> bool:
+    """Return whether the module or the function of a frame has imported pyplot."""
+    values = [*frame.f_globals.values(), *frame.f_locals.values()]
+    through_package = "pyplot" in frame.f_code.co_names  # matplotlib.pyplot.show()
+    package = sys.modules["matplotlib"] if through_package else pyplot
+    return any(value is pyplot or value is package for value in values)
 
 
 def _find_manager(figure: Figure) -> Any:
