@@ -208,8 +208,8 @@ model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, acti
 maps = tfs.saliency_map(model, np.random.default_rng(0).uniform(size=(2, 8, 8, 3)))
 figure = maps.plot()
 tfs.tile_input_and_maps(maps.images[0], maps[:1], ["a", "b"])
-pyplot = sys.modules.get("matplotlib.pyplot")
-print([] if pyplot is None else [pyplot.figure(n) is figure for n in pyplot.get_fignums()])
+there = sys.modules.get("matplotlib.pyplot")
+print([] if there is None else [there.figure(n) is figure for n in there.get_fignums()])
 """
 
 
