@@ -246,9 +246,33 @@ AROUND = [
         "test_progress.py::test_a_short_call_prints_nothing",
     ),
     Mutation(
+        "image_io.py",
+        "inside = np.any(colors, axis=0) & (opaque > 0)",
+        "inside = np.any(colors, axis=0)",
+        "test_cli_results.py::test_transparent_pixels_of_a_mask_do_not_count",
+    ),
+    Mutation(
+        "engine/counts.py",
+        "if total > done:  # this level",
+        "if total < 0:  # this level",
+        "test_progress.py::test_a_refined_path_is_expected_to_go_on",
+    ),
+    Mutation(
+        "display/progress.py",
+        "self._origin = time.monotonic(), self.share  #",
+        "self._origin = None  #",
+        "test_progress.py::test_compiling_does_not_count_for_the_time_left",
+    ),
+    Mutation(
+        "map_batches.py",
+        "with progress.suspended():",
+        "if True:",
+        "test_progress.py::test_a_loop_over_batches_is_left_alone_while_it_works",
+    ),
+    Mutation(
         "cli/evaluate.py",
-        "size=photo.pixels.shape[1:3], fit=fit)",
-        'size=photo.pixels.shape[1:3], fit="squash")',
+        "photo.pixels.shape[1:3], fit)",
+        "photo.pixels.shape[1:3], 'squash')",
         "test_cli_results.py::test_masks_are_cut_as_photos_are_and_problems_are_those_of_a_photo",
     ),
 ]
