@@ -174,12 +174,12 @@ def test_errors_come_before_training(tmp_path, monkeypatch):
     watch = tfs.SaliencyCallback(IMAGES[:2, :8], png_dir=tmp_path / "png")
     keep = _Keep()
     with pytest.raises(tfs.ImageError, match="16"):
-        _fit(watch, keep)
+        _fit(keep, watch)
     assert keep.weights == []
     cells = tfs.CAM(resize=False)
     for where in ("png_dir", "log_dir"):
         with pytest.raises(tfs.ImageError, match="overlay=False"):
-            _fit(tfs.SaliencyCallback(IMAGES[:2], cells, **{where: tmp_path / where}), keep)
+            _fit(keep, tfs.SaliencyCallback(IMAGES[:2], cells, **{where: tmp_path / where}))
     assert keep.weights == []
     found = importlib.util.find_spec
     monkeypatch.setattr(

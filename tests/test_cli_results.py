@@ -109,7 +109,7 @@ def test_evaluate_measures_against_the_masks(run, tmp_path):
 def test_masks_are_cut_as_photos_are_and_problems_are_those_of_a_photo(run, tmp_path):
     (tmp_path / "masks").mkdir()
     wide, mask = Image.new("RGB", (160, 80), "white"), np.zeros((80, 160), "uint8")
-    mask[:, 80:] = 7  # the right half
+    mask[:, 100:] = 7
     Image.fromarray(mask).save(tmp_path / "masks" / "wide.png")
     Image.fromarray(mask[:, :100]).save(tmp_path / "masks" / "short.png")
     (tmp_path / "masks" / "torn.png").write_bytes(b"no image")
@@ -123,10 +123,10 @@ def test_masks_are_cut_as_photos_are_and_problems_are_those_of_a_photo(run, tmp_
     assert code == 2
     for name, what in (("short", "160 x 80"), ("torn", "not an image"), ("alone", "no mask")):
         assert sum(f"{name}.png" in error and what in error for error in errors) == 1
-    # Of the middle 80 columns of 160, the right half is relevant; so is half of a shuffled map.
+    # Of the middle 80 columns, the last 20 are relevant; so is a quarter of a shuffled map.
     result = tfs.Evaluation.load(out / "metrics.npz")
     assert result.values.shape[-1] == 1
-    assert result.mean("chance", "relevance_mass") == pytest.approx(0.5)
+    assert result.mean("chance", "relevance_mass") == pytest.approx(0.25)
     new = tmp_path / "new"
     code, _, (error,) = run("evaluate", photos[0], *words, "--masks", "nowhere", "--out", new)
     assert code == 2 and "--masks as a folder" in error
@@ -176,6 +176,9 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(run, tmp_path, monke
     words = ["photos/p0.png", "--model", "no model", "--out"]
     code, _, (error,) = run("report", *words, tmp_path / "none" / "report.html")
     assert code == 2 and "a folder that exists" in error
+    (tmp_path / "link.html").symlink_to(tmp_path / "elsewhere.html")
+    code, _, (error,) = run("report", *words, tmp_path / "link.html", "--overwrite")
+    assert code == 2 and "a symbolic link" in error
     monkeypatch.setitem(sys.modules, "jinja2", None)
     code, _, (error,) = run("report", *words, tmp_path / "report.html")
     assert code == 2 and "tfsaliency[report]" in error

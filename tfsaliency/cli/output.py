@@ -153,19 +153,20 @@ def write_figure(figure: Any, path: Path, **options: Any) -> None:
     """Write a figure as a PNG file, completely or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=PNG_DPI, **options)
-    _refuse_link(path)
+    refuse_link(path)
     with replacing(path, "wb") as file:
         file.write(buffer.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, completely or not at all."""
-    _refuse_link(path)
+    refuse_link(path)
     with replacing(path) as file:
         file.write(text)
 
 
-def _refuse_link(path: Path) -> None:
+def refuse_link(path: Path) -> None:
+    """Raise OptionError for a symbolic link, through which nothing is written."""
     if path.is_symlink():
         raise OptionError(f"Expected a file or nothing at {path}. Received: a symbolic link.")
 

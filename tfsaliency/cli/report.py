@@ -21,7 +21,7 @@ from ..storage import read_kind
 from ..visualization.report import load_template, write_report
 from .check import check_photos
 from .options import choose_methods, load, load_class_names, parse_target
-from .output import complain, say, tell
+from .output import complain, refuse_link, say, tell
 from .photos import find_photos, is_pattern, name_images, picture_names, read_photos
 
 _SUFFIX = ".npz"
@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if os.path.lexists(out) and not arguments.overwrite:
         raise OptionError(f"{out} exists. Choose another file as --out, or pass --overwrite.")
+    refuse_link(out)
     if not out.absolute().parent.is_dir():
         raise OptionError(f"Expected --out in a folder that exists. Received: {out}.")
     load_template()  # an error of it comes now, and not behind a long run

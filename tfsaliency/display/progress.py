@@ -248,14 +248,11 @@ class _Lines(_View):
         self._last: tuple[float, float] | None = None  # time and share of the last line
 
     def _wants(self, progress: Progress, finished_part: bool) -> bool:
-        if self._every_part and finished_part:
-            return True
-        now, share = progress.elapsed, progress.share
-        if self._last is None:
-            return now >= _PATIENCE
-        seconds, more = now - self._last[0], share - self._last[1]
+        if self._every_part or self._last is None:
+            return finished_part or not self._every_part
+        seconds, more = progress.elapsed - self._last[0], progress.share - self._last[1]
         waited = seconds >= _PATIENCE and more >= _LINE_SHARE
-        return waited or seconds >= max(_LINE_PERIOD, _LINE_SHARE * now)
+        return waited or seconds >= max(_LINE_PERIOD, _LINE_SHARE * progress.elapsed)
 
     def _write(self, progress: Progress) -> None:
         self._last = progress.elapsed, progress.share
