@@ -117,7 +117,9 @@ def test_figures_are_those_of_plot(tmp_path):
     model, _ = _fit(keep, watch, epochs=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0001.png", "epoch_0002.png"]
     model.set_weights(keep.weights[0])
-    tfs.saliency_map(model, IMAGES[:2]).plot().savefig(tmp_path / "again.png")
+    maps = tfs.saliency_map(model, IMAGES[:2])
+    title = f"Epoch 1. Maps of the {maps.score}"
+    maps.plot(title=title).savefig(tmp_path / "again.png")
     first, again = (Image.open(tmp_path / name) for name in ("epoch_0001.png", "again.png"))
     np.testing.assert_array_equal(np.asarray(first), np.asarray(again))
 
@@ -130,6 +132,29 @@ def test_one_trace_serves_all_epochs(tmp_path, monkeypatch):
     monkeypatch.setattr(kept_traces, "build_trace", lambda *a: made.append(1) or build(*a))
     _fit(tfs.SaliencyCallback(IMAGES[:2], png_dir=tmp_path), epochs=3)
     assert len(made) == 1
+
+
+def test_a_model_that_its_first_batch_builds_is_tried_behind_that(tmp_path):
+    model = keras.Sequential(
+        [layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(2, "softmax")]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    watch = tfs.SaliencyCallback(IMAGES[:2], "grad_cam", layer="nope", png_dir=tmp_path)
+    batches = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda b, logs: batches.append(b))
+    with pytest.raises(tfs.OptionError, match="nope"):
+        model.fit(IMAGES, LABELS, batch_size=8, callbacks=[watch, count], verbose=0)
+    assert batches == [0]
+
+
+def test_a_folder_of_an_earlier_training_is_not_used_without_a_word(tmp_path):
+    watch = tfs.SaliencyCallback(IMAGES[:2], png_dir=tmp_path / "png")
+    _fit(watch, epochs=1)
+    with pytest.warns(UserWarning, match="pictures of an earlier training"):
+        _fit(watch, epochs=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(tfs.OptionError, match="the file"):
+        _fit(tfs.SaliencyCallback(IMAGES[:2], png_dir=tmp_path / "file"))
 
 
 def test_a_model_of_several_inputs_and_a_region(tmp_path):

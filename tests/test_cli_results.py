@@ -75,6 +75,11 @@ def test_folders_and_patterns_name_photos(run, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_a_typo_in_an_option_gets_a_suggestion(run, tmp_path):
+    code, _, (error,) = run("map", "photos/p1.png", "--methds", "grad_cam", "--out", tmp_path / "o")
+    assert code == 2 and "Did you mean '--methods'" in error and "tfsaliency map --help" in error
+
+
 def test_overlays_are_those_of_plot(run, tmp_path):
     out = tmp_path / "o"
     common = ["--model", "model.keras", "--methods", "grad_cam", "--layer", "fire5-concat"]
@@ -83,7 +88,7 @@ def test_overlays_are_those_of_plot(run, tmp_path):
     maps = tfs.saliency_map(
         synthetic.shapes_model(), DATA.images[1:2], "grad_cam", layer="fire5-concat"
     )
-    title = f"Gradient attribution maps of the {maps.score}"
+    title = f"Maps of the {maps.score}"
     figure = replace(maps, names=("photos/p1.png",)).plot(overlay=True, title=title)
     figure.savefig(tmp_path / "own.png", dpi=150, bbox_inches="tight")
     ours, theirs = (np.asarray(Image.open(p)) for p in (tmp_path / "own.png", out / "p1.png"))
@@ -101,6 +106,8 @@ def test_evaluate_measures_against_the_masks(run, tmp_path):
     found = tfs.Evaluation.load(out / "metrics.npz")
     np.testing.assert_allclose(found.values, expected.values, rtol=1e-5, atol=1e-6)
     assert str(found).splitlines()[-1] in printed
+    assert [name.rpartition("/")[2] for name in found.images] == [f"p{i}.png" for i in range(8)]
+    assert "gradient,pointing_game,photos/p3.png," in (out / "metrics.csv").read_text()
     assert {p.name for p in out.iterdir()} == {
         "metrics.csv", "metrics.npz", "metrics.png", "pictures.png", "run.json"
     }  # fmt: skip
@@ -112,16 +119,22 @@ def test_masks_are_cut_as_photos_are_and_problems_are_those_of_a_photo(run, tmp_
     mask[:, 100:] = 7
     Image.fromarray(mask).save(tmp_path / "masks" / "wide.png")
     Image.fromarray(mask[:, :100]).save(tmp_path / "masks" / "short.png")
+    Image.fromarray(0 * mask).save(tmp_path / "masks" / "none.png")
     (tmp_path / "masks" / "torn.png").write_bytes(b"no image")
     photos = []
-    for name in ("wide", "short", "torn", "alone"):
+    for name in ("wide", "short", "torn", "alone", "none"):
         photos.append(tmp_path / f"{name}.png")
         wide.save(photos[-1])
     out = tmp_path / "o"
     words = ["--masks", tmp_path / "masks", "--model", "model.keras", "--methods", "gradient"]
     code, _, errors = run("evaluate", *photos, *words, "--target", 0, "--out", out)
     assert code == 2
-    for name, what in (("short", "160 x 80"), ("torn", "not an image"), ("alone", "no mask")):
+    for name, what in (
+        ("short", "160 x 80"),
+        ("torn", "not an image"),
+        ("alone", "no mask"),
+        ("none", "no relevant"),
+    ):
         assert sum(f"{name}.png" in error and what in error for error in errors) == 1
     # Of the middle 80 columns, the last 20 are relevant; so is a quarter of a shuffled map.
     result = tfs.Evaluation.load(out / "metrics.npz")

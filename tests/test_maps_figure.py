@@ -310,7 +310,7 @@ def test_what_cannot_be_selected_is_named():
     for wrong in ([], [3], [-4], [0.5], "a", [True, False], [[0]], None):
         with pytest.raises(tfs.OptionError, match="Expected indices of 3 images"):
             maps.select(wrong)
-    with pytest.raises(tfs.OptionError, match="Expected indices of 3 images"):
+    with pytest.raises(tfs.OptionError, match="Expected a slice of 3 images, at least one"):
         maps[3:]
     with pytest.raises(KeyError, match=r"use select\(1\)"):
         maps[1]

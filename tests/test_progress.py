@@ -99,7 +99,7 @@ def test_2_prints_a_line_for_each_part_and_0_none(clock, capsys):
         with Progress(verbose, 2) as call:
             call.advance(1)
             call.advance(1)
-    assert capsys.readouterr().err == "1 of 2 images, 0 s, 0 s left\n2 of 2 images, 0 s\n"
+    assert capsys.readouterr().err == "1 of 2 images, 0 s\n2 of 2 images, 0 s\n"
 
 
 def test_a_call_inside_another_is_part_of_it(clock, capsys):
@@ -212,8 +212,8 @@ def test_points_are_counted_as_they_are_evaluated():
 
 def test_a_refined_path_is_expected_to_go_on():
     levels = [16.0, 32.0, 64.0]
-    assert counts._expect_refined(levels, 0.0) == pytest.approx(16 + 0.8 * 32 + 0.64 * 64)
-    assert counts._expect_refined(levels, 17.0) == pytest.approx(16 + 32 + 0.8 * 64)
+    assert counts._expect_refined(levels, 0.0) == pytest.approx(16 + 0.7 * 32 + 0.49 * 64)
+    assert counts._expect_refined(levels, 17.0) == pytest.approx(16 + 32 + 0.7 * 64)
     assert counts._expect_refined(levels, 50.0) == pytest.approx(16 + 32 + 64)
     assert counts._expect_refined(levels, 120.0) == 120.0
 

@@ -183,6 +183,20 @@ def test_what_is_no_result_is_refused(results, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_results_of_different_models_are_told_apart(results, tmp_path):
+    maps, checks, evaluation = results
+    other = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Flatten()], name="other")
+    with pytest.raises(tfs.OptionError, match="another model: shapes"):
+        tfs.write_report(tmp_path / "report.html", maps, model=other, verbose=0)
+    changed = keras.models.clone_model(synthetic.shapes_model())
+    with pytest.raises(tfs.OptionError, match="another weights: sha256"):
+        tfs.write_report(tmp_path / "report.html", evaluation=evaluation, model=changed, verbose=0)
+    vit = replace(evaluation, settings={**evaluation.settings, "model": "vit"})
+    tfs.write_report(tmp_path / "report.html", maps, checks, vit, verbose=0)
+    sentence = "These results are of different models. maps: shapes; "
+    assert (tmp_path / "report.html").read_text().count(sentence) == 2  # above, and in problems
+
+
 def test_without_jinja2_the_extra_is_named(results, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ImportError, match=r"pip install 'tfsaliency\[report\]'"):
@@ -194,6 +208,7 @@ def test_results_in_notebooks_have_their_numbers_and_pictures(results):
     page = maps._repr_html_()
     pictures = [a["src"] for a in _Page(page).all("img")]
     assert len(pictures) == 4 * 4  # four images, each with three maps
+    assert "<p>Not shown: 4 images.</p>" in page
     for i in range(4):
         for k, name in enumerate(maps, start=1):
             drawn = color_map(maps[name][i].astype(float))

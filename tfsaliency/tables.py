@@ -142,6 +142,15 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def as_text(name: str) -> str:
+    r"""Return a file name with the bytes escaped that are no text.
+
+    >>> as_text("caf\udce9.png")
+    'caf\\udce9.png'
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def short(value: float) -> str:
     """Format a number as .47, 1.00 or -.20.
 

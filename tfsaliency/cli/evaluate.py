@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             images = np.concatenate([photo.pixels for photo in read])
             labels = _labels(arguments, prepared, images, names)
             data = GroundTruth(images, labels, np.stack(shown))
-            _evaluate(arguments, prepared, data, [photo.path for photo in read], out)
+            _evaluate(arguments, prepared, data, [photo.path for photo in read], names, out)
     return max([complain(problem) for problem in problems], default=0)
 
 
@@ -79,13 +79,14 @@ def _evaluate(
     prepared: Prepared,
     data: GroundTruth,
     photos: Sequence[str],
+    names: list[str] | None,
     out: Path,
 ) -> None:
     """Measure the maps, print the result, and write the files."""
     methods = choose_methods(arguments)
     result = evaluate(prepared, data, methods, on_problem="ignore")
-    if arguments.target is None:
-        result = replace(result, correct=None)  # nobody said what is right
+    # Nobody said what is right: --target only says what to explain.
+    result = replace(result, correct=None, images=tuple(photos))
     tell(f"{result}\n")
     for problem in result.problems:
         say(f"warning: {problem.describe(name_images(problem, photos))}")
@@ -94,8 +95,13 @@ def _evaluate(
     write_figure(plot_evaluation(result), out / "metrics.png")
     few = GroundTruth(data.images[:_SHOWN], data.labels[:_SHOWN], data.masks[:_SHOWN])
     maps = saliency_map(prepared, few.images, methods, targets=few.labels, on_problem="ignore")
-    captions = [short_name(photo) for photo in photos[:_SHOWN]]
-    title = "Photos and their maps; blue: outline of the relevant pixels"
+    maps = replace(maps, class_names=tuple(names or ()))
+    captions = [
+        f"{short_name(photo)}: {maps.class_name(int(maps.targets[i]))}"
+        for i, photo in enumerate(photos[:_SHOWN])
+    ]
+    left = f"the first {_SHOWN} of {len(photos)}; " if len(photos) > _SHOWN else ""
+    title = f"Photos, the explained class, and its maps; {left}blue: outline of the relevant pixels"
     write_figure(tile_ground_truth(few, maps, captions, title), out / "pictures.png")
     tell(f"Wrote {', '.join(_FILES[:-1])} and {_FILES[-1]} to {arguments.out}")
 
@@ -135,4 +141,7 @@ def _mask_of(photo: Photo, masks: Mapping[str, Path], fit: Fit) -> Array:
             f"{photo.path}: no mask. Expected an image of its name in --masks, in a lossless "
             f"format: {', '.join(_LOSSLESS)}."
         )
-    return load_mask(path, photo.path, photo.pixels.shape[1:3], fit)
+    mask = load_mask(path, photo.path, photo.pixels.shape[1:3], fit)
+    if not mask.any():
+        raise ImageError(f"{path}: no relevant pixels in the part of the photo that is explained.")
+    return mask

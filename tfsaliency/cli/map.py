@@ -20,7 +20,7 @@ from ..methods.table import Method
 from ..prepared import Prepared
 from ..saliency_maps import SaliencyMaps
 from ..saliency_maps.files import join_files
-from ..tables import Fit
+from ..tables import DEFAULT_METHODS, Fit
 from ..visualization.maps_figure import plot_maps
 from ..visualization.tiles import tile_input_and_maps
 from .options import choose_methods, load, load_class_names, parse_target
@@ -158,8 +158,10 @@ def _explain(job: _Job, photos: list[Photo], part: Path) -> None:
     job.names += maps.names
     signs = _SIGNS.get(job.reduction or "", "")
     for i, photo in enumerate(photos):
-        job.lines.append(f"{photo.path}: {_answers(job, maps, i)}")
-        title = f"Gradient attribution maps of the {maps.score}{signs}"
+        renamed = "" if Path(photo.path).stem == photo.name else f" (drawn in {photo.name}.png)"
+        job.lines.append(f"{photo.path}: {_answers(job, maps, i)}{renamed}")
+        what = "Gradient attribution maps" if set(maps) <= set(DEFAULT_METHODS) else "Maps"
+        title = f"{what} of the {maps.score}{signs}"
         figure = _draw(job, maps.select(i), images[i], title)
         write_figure(figure, job.out / f"{photo.name}.png", bbox_inches="tight")
 

@@ -34,6 +34,11 @@ class _Parser(argparse.ArgumentParser):
             kind = str(action.metavar or action.dest).lower()
             raise argparse.ArgumentError(action, str(unknown_option(kind, value, action.choices)))
 
+    @property
+    def options(self) -> list[str]:
+        """The names of the long options."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message.rstrip('.')}; see {self.prog} --help\n")
 
@@ -41,9 +46,11 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments of the command line, or exit with one line on standard error."""
     parser, commands = _make_parsers()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    own = commands[arguments.command]
+    if unknown:
+        own.error(str(unknown_option("option", unknown[0], own.options)))
     if "photos" in arguments:
-        own = commands[arguments.command]
         try:
             _sort_methods_and_photos(arguments)
         except argparse.ArgumentTypeError as error:
@@ -89,7 +96,7 @@ def _names(
     return list(dict.fromkeys(names)) or list(_DEFAULTS[option])
 
 
-def _make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _make_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -103,7 +110,7 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     return parser, {name: add(commands) for name, add in adders.items()}
 
 
-def _add_demo(commands: Any) -> argparse.ArgumentParser:
+def _add_demo(commands: Any) -> _Parser:
     parser = _add_command(
         commands,
         "demo",
@@ -119,7 +126,7 @@ def _add_demo(commands: Any) -> argparse.ArgumentParser:
     return _with_overwrite(parser)
 
 
-def _add_map(commands: Any) -> argparse.ArgumentParser:
+def _add_map(commands: Any) -> _Parser:
     parser = _add_command(
         commands,
         "map",
@@ -141,7 +148,7 @@ def _add_map(commands: Any) -> argparse.ArgumentParser:
     return _with_overwrite(parser)
 
 
-def _add_check(commands: Any) -> argparse.ArgumentParser:
+def _add_check(commands: Any) -> _Parser:
     parser = _add_command(
         commands,
         "check",
@@ -156,7 +163,7 @@ def _add_check(commands: Any) -> argparse.ArgumentParser:
     return _with_overwrite(parser)
 
 
-def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
+def _add_evaluate(commands: Any) -> _Parser:
     parser = _add_command(
         commands,
         "evaluate",
@@ -175,7 +182,7 @@ def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
     return _with_overwrite(parser)
 
 
-def _add_report(commands: Any) -> argparse.ArgumentParser:
+def _add_report(commands: Any) -> _Parser:
     parser = _add_command(
         commands,
         "report",
@@ -197,7 +204,7 @@ def _add_report(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_check_options(parser: argparse.ArgumentParser) -> None:
+def _add_check_options(parser: _Parser) -> None:
     """Add the options of sanity checks."""
     parser.add_argument(
         "--plan", nargs="+", default=["cascade"], metavar="PLAN",
@@ -219,13 +226,13 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_command(commands: Any, name: str, brief: str, text: str) -> argparse.ArgumentParser:
-    added: argparse.ArgumentParser = commands.add_parser(name, help=brief, description=text)
+def _add_command(commands: Any, name: str, brief: str, text: str) -> _Parser:
+    added: _Parser = commands.add_parser(name, help=brief, description=text)
     return added
 
 
 def _add_photo_options(
-    parser: argparse.ArgumentParser,
+    parser: _Parser,
     name: str = "PHOTO",
     what: str = "image files, folders of them, or patterns such as 'photos/*.jpg'",
 ) -> None:
@@ -274,11 +281,11 @@ def _add_photo_options(
     )  # fmt: skip
 
 
-def _add_out(parser: argparse.ArgumentParser) -> None:
+def _add_out(parser: _Parser) -> None:
     parser.add_argument("--out", type=_folder, required=True, metavar="DIR", help="output folder")
 
 
-def _with_overwrite(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _with_overwrite(parser: _Parser) -> _Parser:
     parser.add_argument(
         "--overwrite",
         action="store_true",

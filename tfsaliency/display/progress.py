@@ -164,10 +164,10 @@ class Progress:
     def left(self) -> float | None:
         """Estimated seconds left, None if it is too early to say."""
         start, before = self._origin or (self._began, 0.0)
-        share = self.share
-        if share - before < _SURE:
+        share, seconds = self.share, time.monotonic() - start
+        if share - before < _SURE or seconds < _PATIENCE:
             return None
-        return (time.monotonic() - start) * (1 - share) / (share - before)
+        return seconds * (1 - share) / (share - before)
 
     @property
     def numbers(self) -> str:

@@ -18,7 +18,7 @@ from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..statistics import bootstrap, interval, nanmean
-from ..tables import UNPRINTED, align, short
+from ..tables import UNPRINTED, align, as_text, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,6 +82,8 @@ class Evaluation:
         The settings of the evaluation in words.
     problems : Problems
         The causes of meaningless maps.
+    images : tuple of str
+        Names of the images, such as their paths; may be empty.
 
     Examples
     --------
@@ -104,6 +106,7 @@ class Evaluation:
     coverage: Mapping[str, Coverage]
     settings: Mapping[str, str]
     problems: Problems = field(default_factory=Problems)
+    images: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         images = self.values.shape[-1]
@@ -232,7 +235,8 @@ class Evaluation:
             writer.writerow(["method", "metric", "image", "value", "chance"])
             for m, k, i in np.ndindex(self.values.shape):
                 numbers = float(self.values[m, k, i]), float(self.chance[k, i])
-                writer.writerow([self.names[m], self.metrics[k], i, *numbers])
+                image = as_text(self.images[i]) if self.images else i
+                writer.writerow([self.names[m], self.metrics[k], image, *numbers])
 
 
 def _interval(values: Array) -> tuple[float, float]:
@@ -300,6 +304,9 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
     n = values.shape[-1]
     if not values.size or set(coverage) != set(methods):
         raise ResultError(f"values {values.shape}, coverage of {list(coverage)}")
+    images = storage.from_plain(tuple[str, ...], header.get("images", []))
+    if len(images) not in (0, n):
+        raise ResultError(f"names of other images than {n}")
     correct = None
     if "correct" in arrays:
         correct = storage.read_array(arrays, "correct", "b", (n,))
@@ -313,4 +320,5 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
         Coverages(coverage),
         storage.from_plain(Mapping[str, str], header["settings"]),
         read_problems(header["problems"], n),
+        images,
     )

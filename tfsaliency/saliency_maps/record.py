@@ -106,7 +106,13 @@ class SaliencyMaps(Mapping[str, Array]):
     def __getitem__(self, key: slice) -> SaliencyMaps: ...
     def __getitem__(self, key: str | slice) -> Array | SaliencyMaps:
         if isinstance(key, slice):
-            return self.select(range(len(self.images))[key])
+            chosen = range(len(self.images))[key]
+            if not chosen:
+                raise OptionError(
+                    f"Expected a slice of {len(self.images)} images, at least one. "
+                    f"Received: [{key.start}:{key.stop}:{key.step}], none."
+                )
+            return self.select(chosen)
         if key not in self.maps:
             one = isinstance(key, Integral)
             hint = f" For one image, use select({key})." if one else ""

@@ -22,7 +22,7 @@ from .verdict import (
 COSINE, SIGNED = RESERVED
 
 _SAME = 0.01  # similarities that differ by less are shown once
-LEGEND = (
+_LEGEND = (
     "alike: similarity of maps of the same photo, with chance (different photos) in brackets, as\n"
     "for the other similarities. invariance: (alike - chance) / (1 - chance), with chance at most\n"
     f"{CHANCE_LIMIT:g}; about the share of the maps that survives randomization. An interval below "
@@ -37,12 +37,21 @@ def format_result(result: Any) -> list[str]:
     at = result.headline
     if at is not None:
         lines += ["", f"{heading(result, at)}:", "", *align(headline_rows(result, at))]
-        lines += ["", LEGEND]
+        lines += ["", legend(result)]
     if has_steps(result):
         lines += ["", *steps_heading(result), "", *align(step_rows(result))]
     for paragraph in notes(result):
         lines += ["", *paragraph]
     return lines
+
+
+def legend(result: Any) -> str:
+    """Return the meaning of the columns of the table of verdicts."""
+    masked = any(
+        "(x != " in name and is_worth_showing(result, name) for name in result.similarities
+    )
+    where = "\n(x != ...): over the pixels that differ from that value." if masked else ""
+    return _LEGEND + where
 
 
 def has_steps(result: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -26,10 +27,11 @@ from ..prepared import Prepared, Preprocess, prepare
 from ..saliency_maps import SaliencyMaps
 from ..storage import replacing
 from ..tables import ReductionName, ScoreName
-from .maps_figure import check_overlay, plot_maps, reduce_channels
+from .maps_figure import check_overlay, describe_maps, plot_maps, reduce_channels
 from .tiles import are_pictures, as_picture, color_map, overlay_map
 
 _TAG, _IMAGES = "saliency", "images"
+_PNG = "epoch_{}.png"
 _DPI = 100
 
 
@@ -66,8 +68,8 @@ class SaliencyCallback(keras.callbacks.Callback):
     ImportError
         If log_dir is given and tensorboard is not installed.
     ImageError, ModelError
-        When training begins: as for saliency_map. For a model that is built by its first batch, at
-        the end of the first epoch.
+        When training begins: as for saliency_map. For a model that is built by its first batch,
+        behind that.
 
     References
     ----------
@@ -141,25 +143,45 @@ class SaliencyCallback(keras.callbacks.Callback):
         self._log_dir, self._png_dir = log_dir, png_dir
         self._every, self._overlay = every, overlay
         self._writer: Any = None
-        self._logged = False
+        self._logged = self._tried = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Try everything once, so that an error comes before training, and not behind it.
-
-        A model that is not built yet can only be tried at the end of the first epoch.
-        """
+        """Try everything once, so that an error comes now, and not behind the first epoch."""
         self._prepared = None  # the model may be another one
         if self._png_dir is not None:
-            Path(self._png_dir).mkdir(parents=True, exist_ok=True)
+            self._claim(Path(self._png_dir))
         if self._log_dir is not None:
             self._writer = tf.summary.create_file_writer(str(self._log_dir))
             self._logged = False
-        if self.model.built:
-            maps = self._explain("ignore")
-            if self._png_dir is not None:
-                _draw(maps, self._overlay)
-            if self._log_dir is not None:
-                _pictures(maps, self._overlay)
+        self._tried = False
+        self._try()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Try everything on a model that was built by its first batch."""
+        self._try()
+
+    def _try(self) -> None:
+        """Explain and draw once, and forget the result."""
+        if self._tried or not self.model.built:
+            return
+        self._tried = True
+        maps = self._explain("ignore")
+        if self._png_dir is not None:
+            _draw(maps, self._overlay, "")
+        if self._log_dir is not None:
+            _pictures(maps, self._overlay)
+
+    def _claim(self, folder: Path) -> None:
+        """Make the folder, and warn if it has pictures of another training."""
+        if folder.exists() and not folder.is_dir():
+            raise OptionError(f"Expected png_dir as a folder. Received: the file {folder}.")
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.glob(_PNG.format("*"))):
+            warnings.warn(
+                f"{folder} has pictures of an earlier training. Those of the same epochs will be "
+                "replaced; give each training a png_dir of its own.",
+                stacklevel=2,
+            )
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the maps of the model as it is now."""
@@ -168,7 +190,9 @@ class SaliencyCallback(keras.callbacks.Callback):
         start = time.monotonic()
         maps = self._explain(self._on_problem)
         if self._png_dir is not None:
-            _write_figure(maps, self._overlay, Path(self._png_dir) / f"epoch_{epoch + 1:04d}.png")
+            name = _PNG.format(f"{epoch + 1:04d}")
+            with replacing(Path(self._png_dir) / name, "wb") as file:
+                file.write(_draw(maps, self._overlay, f"Epoch {epoch + 1}. ").getvalue())
         if self._log_dir is not None:
             self._log(maps, epoch, start)
         self.seconds.append(time.monotonic() - start)
@@ -207,7 +231,7 @@ def _pictures(maps: SaliencyMaps, overlay: bool) -> dict[str, Array]:
     """Return pictures (n, h, w, 3), uint8, of the images and of each method's maps."""
     images = maps.images
     if not are_pictures(images):  # sequences and the like: one figure
-        file = _draw(maps, overlay)
+        file = _draw(maps, overlay, "")
         return {"figure": np.asarray(Image.open(file).convert("RGB"))[np.newaxis]}
     shown = np.stack([as_picture(image) for image in images])
     pictures = {_IMAGES: np.round(255 * shown).astype(np.uint8)}
@@ -223,12 +247,8 @@ def _pictures(maps: SaliencyMaps, overlay: bool) -> dict[str, Array]:
     return pictures
 
 
-def _draw(maps: SaliencyMaps, overlay: bool) -> io.BytesIO:
+def _draw(maps: SaliencyMaps, overlay: bool, when: str) -> io.BytesIO:
     file = io.BytesIO()
-    plot_maps(maps, overlay=overlay).savefig(file, format="png", dpi=_DPI)
+    figure = plot_maps(maps, overlay=overlay, title=f"{when}{describe_maps(maps)}")
+    figure.savefig(file, format="png", dpi=_DPI)
     return file
-
-
-def _write_figure(maps: SaliencyMaps, overlay: bool, path: Path) -> None:
-    with replacing(path, "wb") as file:
-        file.write(_draw(maps, overlay).getvalue())

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ..arrays import Array
 from ..errors import ImageError, OptionError
 from ..evaluation.localization import check_masks
-from ..evaluation.result import CHANCE, Evaluation
+from ..evaluation.result import CHANCE, FEWEST, Evaluation
 from ..synthetic import GroundTruth
 from .canvas import make_figure
 from .tiles import RED, check_labels, check_title, scale_colors, to_picture
@@ -162,6 +162,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     panels[0].invert_yaxis()
     images = evaluation.values.shape[-1]
     title = f"Metrics against the true masks of {images} images, higher is better"
-    title += "; 95 % intervals; dashed: chance"
+    title += "; 95 % intervals" if images >= FEWEST else f"; intervals need {FEWEST} images"
+    title += "; dashed: chance"
     figure.suptitle(title, fontsize=11)
     return figure.with_plain_text()

@@ -14,6 +14,7 @@ from matplotlib.colors import Colormap
 from ..arrays import Array
 from ..errors import ImageError, OptionError, check_flag, check_int, check_number, unknown_option
 from ..saliency_maps import SaliencyMaps
+from ..tables import as_text
 from .canvas import InlineFigure, make_figure
 from .tiles import (
     FULL_COLOR,
@@ -28,6 +29,7 @@ from .tiles import (
 _PICTURE_INCHES, _SIGNAL_INCHES = 1.7, (3.4, 1.2)
 _LINE_INCHES, _LETTER_INCHES, _GAP_INCHES = 0.155, 0.072, 0.08
 _TITLE_INCHES, _TITLE_LETTER_INCHES = 0.26, 0.1
+_MOST_INCHES = 6.8  # of a very high picture
 _COLUMNS, _COLUMNS_OF_SIGNALS = 7, 3
 _FONT, _TITLE_FONT = 8, 11
 _MOST_PIXELS = 60_000  # of a side of a figure; Matplotlib's limit is 65,535
@@ -47,9 +49,9 @@ def plot_maps(
     names = _choose(maps, methods)
     check_flag("overlay", overlay)
     if columns is None:
-        columns = _COLUMNS if _are_pictures(maps.images) else _COLUMNS_OF_SIGNALS
+        columns = _COLUMNS if _have_rows(maps.images) else _COLUMNS_OF_SIGNALS
     check_int("columns", columns, 1)
-    heading = _heading(maps) if title is None else title
+    heading = describe_maps(maps) if title is None else title
     check_title(heading)
     check_number("percentile", percentile, 0, 100, above=True)
     style = _Style(overlay, percentile, RED if cmap is None else resolve_colormap(cmap))
@@ -84,23 +86,24 @@ def _choose(maps: SaliencyMaps, methods: str | Sequence[str] | None) -> list[str
     return names
 
 
-def _heading(maps: SaliencyMaps) -> str:
+def describe_maps(maps: SaliencyMaps) -> str:
+    """Return the title of a figure of maps: what they are maps of."""
     channels = any(maps[name].ndim == maps.images.ndim > 2 for name in maps)
     return f"Maps of the {maps.score}" + ("; sums over channels" if channels else "")
 
 
-def _are_pictures(images: Array) -> bool:
-    """Return whether images are pictures or volumes, not sequences (n, t, c) or features (n, f)."""
+def _have_rows(images: Array) -> bool:
+    """Return whether images have rows: pictures and volumes, not sequences and features."""
     return images.ndim > 3
 
 
 def _tile_size(images: Array) -> tuple[float, float]:
     """Return the width and height of a tile in inches."""
-    if not _are_pictures(images):
+    if not _have_rows(images):
         return _SIGNAL_INCHES
     h, w = images.shape[-3:-1]
     width = _PICTURE_INCHES * min(2.0, max(0.5, w / h))
-    return width, width * h / w
+    return width, min(_MOST_INCHES, width * h / w)
 
 
 def _tiles(maps: SaliencyMaps, i: int, names: Sequence[str], style: _Style) -> list[_Tile]:
@@ -153,8 +156,7 @@ def describe_image(maps: SaliencyMaps, i: int) -> str:
 
 def short_name(name: str) -> str:
     """Return the last part of a path, on one line, with what is no text escaped."""
-    last = " ".join(name.replace("\\", "/").rpartition("/")[2].split())
-    return last.encode("utf-8", "backslashreplace").decode()
+    return as_text(" ".join(name.replace("\\", "/").rpartition("/")[2].split()))
 
 
 def name_classes(maps: SaliencyMaps, i: int) -> list[str]:

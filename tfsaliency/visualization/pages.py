@@ -11,10 +11,10 @@ from ..evaluation.result import FEW, FEWEST, MEANS, RANKED, Evaluation, metric_r
 from ..saliency_maps import SaliencyMaps
 from ..sanity.result import SanityResult
 from ..sanity.text import (
-    LEGEND,
     has_steps,
     heading,
     headline_rows,
+    legend,
     notes,
     step_rows,
     steps_heading,
@@ -32,9 +32,9 @@ def maps_page(maps: SaliencyMaps) -> str:
     """Return SaliencyMaps as HTML: the first images and maps, coverage and problems."""
     shown, names = maps[:_IMAGES], list(maps)[:_METHODS]
     parts = [f"<p><b>{escape(repr(maps))}</b></p>", _preview(shown, names)]
-    left = len(maps.images) - len(shown.images), len(maps) - len(names)
-    if any(left):
-        parts.append(paragraphs([f"Not shown: {left[0]} images, {left[1]} methods."]))
+    left = {"images": len(maps.images) - len(shown.images), "methods": len(maps) - len(names)}
+    hidden = [f"{count} {what}" for what, count in left.items() if count]
+    parts.append(paragraphs([f"Not shown: {' and '.join(hidden)}."] * bool(hidden)))
     parts.append(coverage_page(list(maps.coverage.values())))
     parts.append(paragraphs(list(map(str, maps.problems))))
     return "".join(parts)
@@ -108,7 +108,7 @@ def sanity_page(result: SanityResult) -> str:
     at, parts = result.headline, [_settings(result.settings)]
     if at is not None:
         title = f"<p><b>{escape(heading(result, at))}</b></p>"
-        parts += [title, table(headline_rows(result, at)), paragraphs([LEGEND])]
+        parts += [title, table(headline_rows(result, at)), paragraphs([legend(result)])]
     if has_steps(result):
         steps = f"<summary>{escape(' '.join(steps_heading(result)))}</summary>"
         opened = " open" if at is None else ""
@@ -129,5 +129,5 @@ def evaluation_page(result: Evaluation) -> str:
 
 
 def _settings(settings: Mapping[str, str]) -> str:
-    items = [f"{key}: {value}" for key, value in settings.items()]
-    return f"<details><summary>Settings</summary>{paragraphs(items)}</details>"
+    lines = [escape(f"{key}: {value}") for key, value in settings.items()]
+    return f"<details><summary>Settings</summary><p>{'<br>'.join(lines)}</p></details>"

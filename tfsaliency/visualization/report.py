@@ -31,10 +31,10 @@ from ..evaluation.result import (
 from ..saliency_maps import SaliencyMaps
 from ..sanity.result import SanityResult
 from ..sanity.text import (
-    LEGEND,
     has_steps,
     heading,
     headline_rows,
+    legend,
     notes,
     say_verdict,
     step_rows,
@@ -188,9 +188,34 @@ def _checked(maps: Any, sanity: Any, evaluation: Any, model: Any) -> tuple[Sanit
             raise OptionError(
                 f"Expected {name} as {kind.__name__}. Received: {type(value).__name__}."
             )
+    if model is not None:
+        _check_model(_parts(maps, checks, evaluation), model)
     if maps is None and evaluation is None and not checks:
         raise OptionError("Expected maps, sanity or evaluation to report. Received: none of them.")
     return checks
+
+
+def _check_model(parts: Sequence[tuple[str, Any]], model: keras.Model) -> None:
+    """Raise OptionError if a result is of a model of another name, or of other weights."""
+    own = {"model": model.name, "weights": describe_weights(model)}
+    for title, result in parts:
+        for key, value in own.items():
+            if result.settings.get(key, value) != value:
+                raise OptionError(
+                    f"Expected the model of all results. The {title} has another {key}: "
+                    f"{result.settings[key]}. Received: {value}."
+                )
+
+
+def _models(*results: Any) -> list[str]:
+    """Return a sentence for each part of a report of several models, else none."""
+    parts, keys = _parts(*results), ("model", "weights")
+    differ = [len({r.settings[k] for _, r in parts if k in r.settings}) > 1 for k in keys]
+    if not any(differ):
+        return []
+    named = "; ".join(f"{title}: {r.settings.get('model', 'not recorded')}" for title, r in parts)
+    what = "models" if differ[0] else "weights of the model"
+    return [f"These results are of different {what}. {named}."]
 
 
 def _summary(
@@ -215,6 +240,7 @@ def _summary(
     scores = {s["score"] for s in every if "score" in s} - {maps.score if maps else ""}
     if scores:
         lines.append(f"Score of the checks: {', '.join(sorted(scores))}.")
+    lines += _models(maps, checks, evaluation)
     return [*lines, f"Written on {datetime.now(UTC):%Y-%m-%d, %H:%M} UTC."]
 
 
@@ -235,7 +261,7 @@ def _check(check: SanityResult, progress: Progress) -> dict[str, Any]:
             for name, verdict in verdicts
         ],
         "table": headline_rows(check, at) if at is not None else None,
-        "legend": LEGEND,
+        "legend": legend(check),
         "steps": step_rows(check) if has_steps(check) else None,
         "steps_heading": " ".join(steps_heading(check)),
         "curves": encode_figure(plot_similarities(check)),
@@ -256,7 +282,8 @@ def _maps_text(maps: SaliencyMaps | None) -> str:
     )
     if signed:
         text += f" {', '.join(signed)}: from blue, negative, to red; white is zero."
-    return f"{text} A constant map is gray. Maps lie over their photo."
+    over = " Maps lie over their image." if are_pictures(maps.images) else ""
+    return f"{text} A constant map is gray.{over}"
 
 
 def _photos(maps: SaliencyMaps, progress: Progress) -> list[dict[str, Any]]:
@@ -273,6 +300,8 @@ def _photos(maps: SaliencyMaps, progress: Progress) -> list[dict[str, Any]]:
 def _photo(maps: SaliencyMaps, i: int, side: int) -> dict[str, Any]:
     image = np.asarray(maps.images[i])
     name = short_name(maps.names[i]) if maps.names else f"image {i}"
+    if [short_name(each) for each in maps.names].count(name) > 1:
+        name = "/".join(map(short_name, maps.names[i].split("/")))  # or it would not be unique
     classes = name_classes(maps, i)
     found: dict[str, Any] = {
         "index": i,
@@ -340,7 +369,9 @@ def _coverage(*results: Any) -> list[dict[str, Any]]:
 
 
 def _problems(*results: Any) -> list[str]:
-    return [f"{title}: {each}" for title, result in _parts(*results) for each in result.problems]
+    return _models(*results) + [
+        f"{title}: {each}" for title, result in _parts(*results) for each in result.problems
+    ]
 
 
 def _record(
