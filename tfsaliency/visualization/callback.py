@@ -156,7 +156,8 @@ class SaliencyCallback(keras.callbacks.Callback):
         self._tried = False
         self._try()
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+    # With on_train_batch_end, Keras would wait for each batch.
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Try everything on a model that was built by its first batch."""
         self._try()
 
