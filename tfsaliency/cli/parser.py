@@ -49,7 +49,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, unknown = parser.parse_known_args(argv)
     own = commands[arguments.command]
     if unknown:
-        own.error(str(unknown_option("option", unknown[0], own.options)))
+        hint = unknown_option("option", unknown[0], own.options)
+        own.error(f"unrecognized arguments: {' '.join(unknown)}. {hint}")
     if "photos" in arguments:
         try:
             _sort_methods_and_photos(arguments)
