@@ -113,7 +113,7 @@ def _list_masks(folder: Path) -> dict[str, Path]:
     masks: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in _LOSSLESS and path.is_file():
-            _claim(masks, path, path)
+            _claim(masks, path)
     return masks
 
 
@@ -121,16 +121,17 @@ def _check_names(photos: Sequence[str]) -> None:
     """Raise OptionError if two photos have the same name, and so the same mask."""
     seen: dict[str, Path] = {}
     for photo in dict.fromkeys(photos):
-        _claim(seen, Path(photo), Path(photo))
+        _claim(seen, Path(photo))
 
 
-def _claim(table: dict[str, Path], path: Path, value: Path) -> None:
+def _claim(table: dict[str, Path], path: Path) -> None:
+    """Add a path to a table by its name, or raise OptionError if another one has it."""
     if path.stem in table:
         raise OptionError(
             "Expected photos and masks of different names, without suffix, to match them. "
             f"Received: {table[path.stem]} and {path}."
         )
-    table[path.stem] = value
+    table[path.stem] = path
 
 
 def _mask_of(photo: Photo, masks: Mapping[str, Path], fit: Fit) -> Array:

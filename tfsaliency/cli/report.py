@@ -76,7 +76,7 @@ def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 def _read(files: Sequence[Path]) -> dict[str, Any]:
     """Read results, at most one of maps and one evaluation."""
     found: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
-    for path in files:
+    for path in dict.fromkeys(files):
         kind = read_kind(path)
         if kind not in _KINDS:
             what = "a damaged file, or one of another program" if path.is_file() else "no file"
