@@ -229,12 +229,13 @@ def test_a_report_of_what_the_commands_wrote(run, tmp_path):
     assert 'id="verdicts"' not in page.read_text()
     before = page.read_bytes()
     (tmp_path / "torn.npz").write_bytes(b"no result")
+    (tmp_path / "copy.npz").write_bytes((out / "maps.npz").read_bytes())
     for words, what in (
         ([tmp_path / "torn.npz"], "a damaged file"),
         ([tmp_path / "none.npz"], "no file"),
         ([tmp_path / "none"], "no file"),
         ([out, "photos/p0.png"], "Received: both"),
-        ([out, out / "maps.npz"], "at most one file of SaliencyMaps"),
+        ([out, tmp_path / "copy.npz"], "at most one file of SaliencyMaps"),
     ):
         code, _, (error,) = run("report", *words, "--out", page, "--overwrite")
         assert code == 2 and what in error
