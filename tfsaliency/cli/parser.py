@@ -75,9 +75,12 @@ def _sort_methods_and_photos(arguments: argparse.Namespace) -> None:
 
 def _is_path(word: str) -> bool:
     """Return whether a word behind --plan is a file, a folder or a pattern, and not a layer."""
-    return word not in get_args(PlanName) and (
-        os.path.lexists(word) or bool(set(word) & set("*?["))
-    )
+    return word not in get_args(PlanName) and (os.path.lexists(word) or is_pattern(word))
+
+
+def is_pattern(word: str) -> bool:
+    """Return whether a word has a wildcard."""
+    return bool(set(word) & set("*?["))
 
 
 def _names(

@@ -15,6 +15,7 @@ from ..errors import OptionError, TfSaliencyError
 from ..image_io import load_images
 from ..prepared import Prepared
 from ..tables import Fit
+from .parser import is_pattern
 
 # Files of a folder that count as photos.
 _SUFFIXES = {
@@ -62,11 +63,6 @@ def find_photos(words: Sequence[str]) -> list[str]:
 def _is_visible(path: Path, folder: Path) -> bool:
     parts = path.relative_to(folder).parts
     return path.is_file() and not any(part.startswith(".") for part in parts)
-
-
-def is_pattern(word: str) -> bool:
-    """Return whether a word has a wildcard."""
-    return bool(set(word) & set("*?["))
 
 
 def read_photos(

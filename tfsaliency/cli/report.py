@@ -22,7 +22,8 @@ from ..visualization.report import load_template, write_report
 from .check import check_photos
 from .options import choose_methods, load, load_class_names, parse_target
 from .output import complain, refuse_link, say, tell
-from .photos import find_photos, is_pattern, name_images, picture_names, read_photos
+from .parser import is_pattern
+from .photos import find_photos, name_images, picture_names, read_photos
 
 _SUFFIX = ".npz"
 _KINDS: dict[str, Any] = {

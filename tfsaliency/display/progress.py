@@ -209,7 +209,7 @@ class _View:
     """The way progress is shown: as lines, on a terminal or in a notebook."""
 
     def __init__(self, verbose: Verbose) -> None:
-        self._patient, self._every_part = verbose == "auto", verbose != "auto"
+        self._patient = verbose == "auto"
         self._lock = threading.Lock()
         self._closed = False
 
@@ -248,8 +248,10 @@ class _Lines(_View):
         self._last: tuple[float, float] | None = None  # time and share of the last line
 
     def _wants(self, progress: Progress, finished_part: bool) -> bool:
-        if self._every_part or self._last is None:
-            return finished_part or not self._every_part
+        if not self._patient:
+            return finished_part
+        if self._last is None:
+            return True
         seconds, more = progress.elapsed - self._last[0], progress.share - self._last[1]
         waited = seconds >= _PATIENCE and more >= _LINE_SHARE
         return waited or seconds >= max(_LINE_PERIOD, _LINE_SHARE * progress.elapsed)
@@ -260,7 +262,7 @@ class _Lines(_View):
 
     def _end(self, progress: Progress, succeeded: bool) -> None:
         shown = self._last is not None and self._last[1] < 1
-        if succeeded and shown and not self._every_part and progress.total:
+        if succeeded and shown and self._patient and progress.total:
             _print(self._stream, f"{progress}\n")
 
 

@@ -108,15 +108,20 @@ class Coverage:
     def __str__(self) -> str:
         counted = f"{self.reached} of {self.relus}" if self.relus else "no"
         leaky = f", {self.leaky} of them leaky" if self.leaky else ""
-        kept = [
-            f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
-            for what, names in (("gate", self.gates), ("ELU", self.smooth))
-            if names
-        ]
+        kept = self.kept
         verb = "keeps its" if len(self.gates) + len(self.smooth) == 1 else "keep their"
         left = f"; {' and '.join(kept)} {verb} own derivative" if kept else ""
         layers = "".join(f"; at {grid}" for grid in self.grids)
         return f"{self.rule}: {counted} ReLUs{leaky} ({self.engine}){left}{layers}"
+
+    @property
+    def kept(self) -> list[str]:
+        """The operations that keep their own derivative, counted in words."""
+        return [
+            f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
+            for what, names in (("gate", self.gates), ("ELU", self.smooth))
+            if names
+        ]
 
     def _repr_html_(self) -> str:
         return str(draw("pages.coverage_page", [self]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -157,6 +158,17 @@ def describe_image(maps: SaliencyMaps, i: int) -> str:
 def short_name(name: str) -> str:
     """Return the last part of a path, on one line, with what is no text escaped."""
     return as_text(" ".join(name.replace("\\", "/").rpartition("/")[2].split()))
+
+
+def unique_names(maps: SaliencyMaps) -> list[str]:
+    """Return the name of each image: the last part of its path, or all if that is not unique."""
+    if not maps.names:
+        return [f"image {i}" for i in range(len(maps.images))]
+    count = Counter(map(short_name, maps.names))
+    return [
+        last if count[last := short_name(name)] == 1 else "/".join(map(short_name, name.split("/")))
+        for name in maps.names
+    ]
 
 
 def name_classes(maps: SaliencyMaps, i: int) -> list[str]:

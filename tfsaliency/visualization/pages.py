@@ -77,15 +77,12 @@ def coverage_rows(coverages: Sequence[Coverage]) -> list[list[str]]:
     """Return the table of coverage, with a row of names above."""
     rows = [["method", "ReLUs reached", "engine", "keep their own derivative", "layer"]]
     for each in coverages:
-        kept = [
-            f"{len(names)} {what}" + "s" * (len(names) > 1)
-            for names, what in ((each.gates, "gate"), (each.smooth, "ELU"))
-            if names
-        ]
         reached = f"{each.reached} of {each.relus}" if each.relus else "no ReLUs"
         leaky = f", {each.leaky} of them leaky" if each.leaky else ""
         layers = "; ".join(map(str, each.grids))
-        rows.append([each.rule, reached + leaky, each.engine, " and ".join(kept) or "none", layers])
+        rows.append(
+            [each.rule, reached + leaky, each.engine, " and ".join(each.kept) or "none", layers]
+        )
     return rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
 
 

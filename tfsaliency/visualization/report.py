@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from os import PathLike
@@ -44,7 +44,7 @@ from ..sanity.verdict import DOES_NOT_DEPEND, INCONCLUSIVE
 from ..storage import replacing
 from ..version import __version__
 from .evaluation_figures import plot_evaluation
-from .maps_figure import name_classes, plot_maps, reduce_channels, short_name
+from .maps_figure import name_classes, plot_maps, reduce_channels, unique_names
 from .markup import encode_figure, encode_picture
 from .pages import coverage_rows
 from .sanity_figures import plot_similarities, tile_cascade
@@ -135,6 +135,8 @@ def write_report(
     template = load_template()
     checks = _checked(maps, sanity, evaluation, model)
     check_title(title)
+    own = {} if model is None else {"model": model.name, "weights": describe_weights(model)}
+    _check_model(_parts(maps, checks, evaluation), own)
     script_hash = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     count = 0 if maps is None else len(maps.images)
     with Progress(verbose, count + len(checks), "part", "report") as progress:
@@ -151,7 +153,7 @@ def write_report(
             evaluation=_evaluation(evaluation),
             coverage=_coverage(maps, checks, evaluation),
             problems=_problems(maps, checks, evaluation),
-            record=_record(maps, checks, evaluation, model),
+            record=_record(maps, checks, evaluation, own),
         )
     with replacing(path, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))  # file names may be no text
@@ -188,16 +190,13 @@ def _checked(maps: Any, sanity: Any, evaluation: Any, model: Any) -> tuple[Sanit
             raise OptionError(
                 f"Expected {name} as {kind.__name__}. Received: {type(value).__name__}."
             )
-    if model is not None:
-        _check_model(_parts(maps, checks, evaluation), model)
     if maps is None and evaluation is None and not checks:
         raise OptionError("Expected maps, sanity or evaluation to report. Received: none of them.")
     return checks
 
 
-def _check_model(parts: Sequence[tuple[str, Any]], model: keras.Model) -> None:
+def _check_model(parts: Sequence[tuple[str, Any]], own: Mapping[str, str]) -> None:
     """Raise OptionError if a result is of a model of another name, or of other weights."""
-    own = {"model": model.name, "weights": describe_weights(model)}
     for title, result in parts:
         for key, value in own.items():
             if result.settings.get(key, value) != value:
@@ -291,17 +290,14 @@ def _photos(maps: SaliencyMaps, progress: Progress) -> list[dict[str, Any]]:
     tiles = len(maps.images) * (1 + len(maps))
     side = int(np.clip(np.sqrt(_BYTES / tiles / _BYTES_A_PIXEL), *_SIDES))
     photos = []
-    for i in range(len(maps.images)):
-        photos.append(_photo(maps, i, side))
+    for i, name in enumerate(unique_names(maps)):
+        photos.append(_photo(maps, i, name, side))
         progress.advance(1)
     return photos
 
 
-def _photo(maps: SaliencyMaps, i: int, side: int) -> dict[str, Any]:
+def _photo(maps: SaliencyMaps, i: int, name: str, side: int) -> dict[str, Any]:
     image = np.asarray(maps.images[i])
-    name = short_name(maps.names[i]) if maps.names else f"image {i}"
-    if [short_name(each) for each in maps.names].count(name) > 1:
-        name = "/".join(map(short_name, maps.names[i].split("/")))  # or it would not be unique
     classes = name_classes(maps, i)
     found: dict[str, Any] = {
         "index": i,
@@ -378,12 +374,10 @@ def _record(
     maps: SaliencyMaps | None,
     checks: Sequence[SanityResult],
     evaluation: Evaluation | None,
-    model: keras.Model | None,
+    own: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """Return versions, settings, seeds and digests of all that the report shows."""
-    parts: list[tuple[str, dict[str, str]]] = []
-    if model is not None:
-        parts.append(("Model", {"name": model.name, "weights": describe_weights(model)}))
+    parts = [("Model", {"name": own["model"], "weights": own["weights"]})] if own else []
     for title, result in _parts(maps, checks, evaluation):
         entries = dict(result.settings)
         if isinstance(result, SaliencyMaps):
