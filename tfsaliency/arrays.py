@@ -6,6 +6,7 @@ Shapes are named by axis throughout: n images, h rows, w columns, c channels.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
@@ -177,6 +178,17 @@ def check_region(region: Any, n: int, axes: int) -> Array:
             f"image {empty[0] if len(empty) else 'any'}. Leave region out for all positions."
         )
     return weights
+
+
+def digest_array(array: Array) -> str:
+    """Return a digest of an array: of its dtype, shape and values.
+
+    >>> digest_array(np.zeros(2)) == digest_array(np.zeros((2, 1)))
+    False
+    """
+    digest = hashlib.sha256(f"{array.dtype.name} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def batches(n: int, batch_size: int) -> Iterator[slice]:

@@ -106,7 +106,7 @@ def saliency_map_batches(
     def explained() -> Iterator[SaliencyMaps]:
         with progress:
             for batch, own in fetched:
-                options = Options(own, class_names, batch_size, on_problem, verbose)
+                options = Options(own, class_names, batch_size, on_problem, verbose, reduction)
                 with progress.part(1):
                     maps = explain(prepared, batch, resolved, reduce, options)
                 with progress.suspended():

@@ -33,6 +33,8 @@ from .methods.cell_grids import CellGrid
 from .methods.rules import gradient
 from .methods.table import Method, MethodsArgument, resolve_methods, with_layer
 from .prepared import Prepared, Preprocess, as_prepared
+from .records import Record
+from .records.making import describe_settings, make_record
 from .saliency_maps import SaliencyMaps
 from .tables import ReductionName, ScoreName
 
@@ -194,7 +196,12 @@ def saliency_map(
     prepared = as_prepared(model, resolved, score, preprocess)
     reduce = resolve_reductions(resolved, reduction)
     options = Options(
-        targets, class_names, batch_size, check_on_problem(on_problem), check_verbose(verbose)
+        targets,
+        class_names,
+        batch_size,
+        check_on_problem(on_problem),
+        check_verbose(verbose),
+        reduction,
     )
     return explain(prepared, prepared.check(images, region), resolved, reduce, options)
 
@@ -225,6 +232,7 @@ class Options:
     batch_size: int = 32
     on_problem: str = "warn"
     verbose: Verbose = "auto"
+    reduction: str | None = None
 
 
 def explain(
@@ -278,8 +286,23 @@ def explain(
         details=details,
         meaning=trace.meaning,
         class_names=() if names is None else tuple(map(str, names)),
-        settings=prepared.describe(methods, {}),
+        settings=describe_settings(prepared, methods, {}),
+        record=_record(prepared, methods, reduce is None, batch, options),
     )
+
+
+def _record(
+    prepared: Prepared, methods: Sequence[Method], signed: bool, batch: Batch, options: Options
+) -> Record:
+    """Return the record of saliency_map, or of attributions, which are signed."""
+    parameters = {
+        "targets": "top class" if options.targets is None else "given",
+        "reduction": options.reduction,
+        "batch_size": options.batch_size,
+        **batch.describe_constants(),
+    }
+    call = "attributions" if signed else "saliency_map"
+    return make_record(prepared, call, methods, parameters)
 
 
 def _run(

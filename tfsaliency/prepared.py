@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +13,7 @@ import tensorflow as tf
 from .arrays import Array, as_batch, cast_checked, check_batch, check_region
 from .diagnostics import image_problems
 from .engine.build import output_rank
-from .engine.functions import Model, describe_weights
+from .engine.functions import Model
 from .engine.gradients import Trace
 from .engine.heads import describe_loss, find_loss
 from .engine.kept_traces import KeptTraces, tracing
@@ -31,10 +31,9 @@ from .engine.precision import PRECISIONS, Precision
 from .engine.scores import Score, check_score
 from .engine.subject import Subject
 from .errors import ImageError, ModelError, OptionError, check_choice, check_flag
-from .methods.table import Method, describe_method, identify
+from .methods.table import Method, identify
 from .models.ranges import find_trained_range
 from .tables import ScoreName
-from .version import __version__
 
 Preprocess = Callable[[Array], Any]
 # The traces of models that the caller did not prepare.
@@ -59,6 +58,8 @@ class Prepared:
         The dtype in which layers compute; None for their own.
     jit_compile : bool
         Whether XLA compiles the traces.
+    digest : bool
+        Whether the record of every result has digests of the weights.
 
     Examples
     --------
@@ -76,6 +77,7 @@ class Prepared:
     output: str | int | None = None
     precision: str | None = None
     jit_compile: bool = False
+    digest: bool = False
     _kept: KeptTraces = field(default_factory=KeptTraces, repr=False)
 
     @property
@@ -137,36 +139,6 @@ class Prepared:
         key = (identities, score, self.input, self.output, describe_loss(self._loss()))
         return self._kept.find(key, methods, batch, lambda b: self._subject(methods, b))
 
-    def describe(
-        self, methods: Sequence[Method], words: Mapping[str, str], digest: bool = False
-    ) -> dict[str, str]:
-        """Return the settings of a result in words.
-
-        Parameters
-        ----------
-        methods
-            The methods; the settings of those with a composition are noted.
-        words
-            Other settings.
-        digest
-            Whether to add a digest of the model's weights, which takes time for a large model.
-        """
-        model, preprocess = self.model, self.preprocess
-        named = getattr(preprocess, "__qualname__", repr(preprocess))
-        settings = {
-            "model": str(getattr(model, "name", "a function")),
-            **words,
-            "preprocess": "none" if preprocess is None else named,
-            "versions": f"tfsaliency {__version__}, TensorFlow {tf.__version__}, "
-            f"Keras {keras.__version__}",
-        }
-        composed = [method for method in methods if method.composition is not None]
-        if composed:
-            settings["methods"] = "; ".join(map(describe_method, composed))
-        if digest and isinstance(model, keras.Model):
-            settings["weights"] = describe_weights(model)
-        return settings
-
     def _position_axes(self, batch: Batch) -> int:
         """Return the number of axes of positions of the scored output, at least 1."""
         if declares_inputs(self.model):
@@ -208,6 +180,7 @@ def prepare(
     output: str | int | None = None,
     precision: Precision | None = None,
     jit_compile: bool = False,
+    digest: bool = False,
 ) -> Prepared:
     """Choose score, preprocessing, input and output once; use the result in place of the model.
 
@@ -245,6 +218,10 @@ def prepare(
     jit_compile
         Whether to compile with XLA, as in keras.Model.compile. Meant for GPUs; on a CPU, maps take
         up to twice as long.
+    digest
+        Whether the record of saliency maps has digests of the model's weights, so that verify can
+        name a weight that changed. Reading them takes 7 ms for SqueezeNet, at every call; the
+        records of checks, evaluations and runs have them in any case.
 
     Returns
     -------
@@ -273,6 +250,7 @@ def prepare(
     if precision is not None:
         check_choice("precision", precision, PRECISIONS)
     check_flag("jit_compile", jit_compile)
+    check_flag("digest", digest)
     check_score(score)
     return Prepared(
         _checked_model(model, input, output),
@@ -282,6 +260,7 @@ def prepare(
         output,
         precision,
         jit_compile,
+        digest,
     )
 
 

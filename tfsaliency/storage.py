@@ -231,7 +231,7 @@ def from_plain(kind: Any, value: Any) -> Any:
     Parameters
     ----------
     kind
-        A dataclass, str, int, float, bool, X | None, tuple[X, ...] or Mapping[str, X].
+        A dataclass, str, int, float, bool, Any, X | None, tuple[X, ...] or Mapping[str, X].
     value
         A value that to_plain returned. Where a float is expected, None stands for NaN.
 
@@ -256,7 +256,7 @@ def from_plain(kind: Any, value: Any) -> Any:
     if kind is float and (value is None or type(value) in (int, float)):
         return float("nan") if value is None else float(value)
     literal = origin is typing.Literal and value in parts
-    if literal or (kind in (str, int, bool) and type(value) is kind):
+    if kind is Any or literal or (kind in (str, int, bool) and type(value) is kind):
         return value
     raise ResultError(f"{value!r:.100} instead of {getattr(kind, '__name__', kind)}")
 

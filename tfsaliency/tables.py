@@ -142,6 +142,12 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def code_name(function: Any) -> str:
+    """Return where a function or class is defined, such as "package.module:name"."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{getattr(named, '__module__', None)}:{named.__qualname__}"
+
+
 def as_text(name: str) -> str:
     r"""Return a file name with the bytes escaped that are no text.
 

@@ -13,11 +13,11 @@ import numpy as np
 from ..arrays import Array, batches
 from ..diagnostics import Problem, shift_problems
 from ..display.progress import Progress
-from ..engine.functions import describe_weights
 from ..errors import TfSaliencyError
 from ..maps import name_methods, saliency_map
 from ..methods.table import Method
 from ..prepared import Prepared
+from ..records import ModelDigest, digest_model
 from ..saliency_maps import SaliencyMaps
 from ..saliency_maps.files import join_files
 from ..tables import DEFAULT_METHODS, Fit
@@ -37,7 +37,7 @@ class _Job:
     """The options that all batches of photos share, and what is done."""
 
     prepared: Prepared
-    weights: str
+    identity: ModelDigest
     class_names: list[str] | None
     methods: Sequence[Method]
     target: Any
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         loaded, prepared = load(arguments)
         job = _Job(
             prepared,
-            describe_weights(loaded.model),
+            digest_model(loaded.model),
             load_class_names(arguments, loaded),
             choose_methods(arguments),
             parse_target(arguments),
@@ -151,7 +151,9 @@ def _explain(job: _Job, photos: list[Photo], part: Path) -> None:
         ),
         names=tuple(photo.path for photo in photos),
     )
-    maps = replace(maps, settings={**maps.settings, "weights": job.weights})
+    settings = {**maps.settings, "weights": f"sha256 {job.identity.weights}"}
+    record = maps.record and replace(maps.record, model=job.identity)
+    maps = replace(maps, settings=settings, record=record)
     maps.save(part)
     job.parts.append(part)
     job.problems += shift_problems(maps.problems, len(job.names))

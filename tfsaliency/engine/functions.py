@@ -97,11 +97,6 @@ def digest_weights(model: keras.Model) -> bytes:
     return digest_arrays(weight.numpy() for weight in model.weights)
 
 
-def describe_weights(model: keras.Model) -> str:
-    """Return a digest of the weights of a model in words."""
-    return f"sha256 {digest_weights(model).hex()}"
-
-
 def digest_arrays(arrays: Iterable[Array | None]) -> bytes:
     """Return a digest of the bytes of arrays."""
     digest = hashlib.sha256()

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..arrays import Array, Shape, cast_checked, check_batch
+from ..arrays import Array, Shape, cast_checked, check_batch, digest_array
 from ..diagnostics import Problem
 from ..errors import ImageError, ModelError, OptionError, unknown_option
 from .functions import Model, call_function, find_rank, find_signature, named_inputs
@@ -93,6 +93,15 @@ class Batch:
         if tuple(declared) == tuple(known):
             return None
         return replace(self, declared=tuple(declared))
+
+    def describe_constants(self) -> dict[str, str]:
+        """Return digests of the other inputs and of the region, by name, empty without them."""
+        names = (*self.inputs.names, "region")
+        return {
+            name: digest_array(np.asarray(array))
+            for i, (name, array) in enumerate(zip(names, self.arrays, strict=False))
+            if i != self.inputs.explained
+        }
 
     @property
     def signature(self) -> tuple[Any, ...]:

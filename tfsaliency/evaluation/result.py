@@ -17,6 +17,7 @@ from ..diagnostics import Problems, read_problems
 from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
+from ..records import Record
 from ..statistics import bootstrap, interval, nanmean
 from ..tables import UNPRINTED, align, as_text, short
 
@@ -84,6 +85,8 @@ class Evaluation:
         The causes of meaningless maps.
     images : tuple of str
         Names of the images, such as their paths; may be empty.
+    record : Record or None
+        What the evaluation was computed from, for verify.
 
     Examples
     --------
@@ -107,6 +110,7 @@ class Evaluation:
     settings: Mapping[str, str]
     problems: Problems = field(default_factory=Problems)
     images: tuple[str, ...] = ()
+    record: Record | None = None
 
     def __repr__(self) -> str:
         images = self.values.shape[-1]
@@ -321,4 +325,5 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
         storage.from_plain(Mapping[str, str], header["settings"]),
         read_problems(header["problems"], n),
         images,
+        storage.from_plain(Record | None, header.get("record")),
     )

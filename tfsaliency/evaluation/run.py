@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, batches
+from ..arrays import Array, batches, digest_array
 from ..diagnostics import OnProblem, check_on_problem
 from ..display.progress import Progress, Verbose
 from ..engine.functions import Model
@@ -15,6 +15,8 @@ from ..errors import ImageError, OptionError, check_int
 from ..maps import Options, explain, resolve_reductions
 from ..methods.table import MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
+from ..records import digest_model
+from ..records.making import describe_settings, make_record
 from ..saliency_maps import SaliencyMaps
 from ..synthetic.shapes import GroundTruth
 from ..tables import DEFAULT_METHODS, ReductionName, ScoreName
@@ -91,7 +93,7 @@ def evaluate(
             f"Expected method names that differ from those of controls. Received: {clash}."
         )
     prepared = as_prepared(model, chosen, score, preprocess)
-    options = Options(labels, None, batch_size, check_on_problem(on_problem))
+    options = Options(labels, None, batch_size, check_on_problem(on_problem), reduction=reduction)
     batch = prepared.check(data.images)
     reduce = resolve_reductions(chosen, reduction)
     images = batch.preprocessed
@@ -109,6 +111,9 @@ def evaluate(
         "reduction": reduction or "that of each method",
         "seed": str(seed),
     }
+    identity = digest_model(prepared.model)
+    known = {} if maps.record is None else maps.record.parameters
+    parameters = {**known, "seed": seed, "masks": digest_array(masks), "labels": labels.tolist()}
     return Evaluation(
         np.array(values),
         np.array([metric.chance_of(masks) for metric in METRICS.values()]),
@@ -117,8 +122,9 @@ def evaluate(
         tuple(METRICS),
         _correct(maps, labels),
         maps.coverage,
-        prepared.describe(chosen, {**counts, "score": maps.score}, digest=True),
+        describe_settings(prepared, chosen, {**counts, "score": maps.score}, identity),
         maps.problems,
+        record=make_record(prepared, "evaluate", chosen, parameters, batch.images, identity),
     )
 
 

@@ -14,6 +14,7 @@ from ..diagnostics import read_problems, shift_problems
 from ..engine.coverage import Coverage, Coverages
 from ..engine.heads import Meaning
 from ..errors import ResultError
+from ..records import Record
 
 MAP, DETAIL = "map:", "detail:"  # prefixes of the names of arrays in a file
 
@@ -69,6 +70,7 @@ def read_fields(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> dict[
         "meaning": storage.from_plain(Meaning, header.get("meaning", "outputs")),
         "class_names": storage.from_plain(tuple[str, ...], header.get("class_names", [])),
         "settings": storage.from_plain(Mapping[str, str], header.get("settings", {})),
+        "record": storage.from_plain(Record | None, header.get("record")),
     }
 
 

@@ -18,6 +18,7 @@ from ..engine.coverage import Coverage
 from ..engine.heads import Meaning
 from ..engine.targets import resolve_targets
 from ..errors import OptionError
+from ..records import Record
 from .files import DETAIL, MAP, positions, read_fields
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class SaliencyMaps(Mapping[str, Array]):
         The names of the classes, if they were given.
     settings : dict
         The model, its preprocessing and the versions in words.
+    record : Record or None
+        What the maps were computed from, for verify.
 
     Examples
     --------
@@ -95,6 +98,7 @@ class SaliencyMaps(Mapping[str, Array]):
     meaning: Meaning = "outputs"
     class_names: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    record: Record | None = None
 
     # Compared by identity: comparing arrays gives no single truth value.
     __eq__ = object.__eq__
@@ -360,6 +364,7 @@ class SaliencyMaps(Mapping[str, Array]):
             "meaning": self.meaning,
             "class_names": list(self.class_names),
             "settings": dict(self.settings),
+            "record": storage.to_plain(self.record),
         }
         storage.save(path, "SaliencyMaps", arrays, header)
 

@@ -12,6 +12,7 @@ from ..display.progress import Verbose
 from ..engine.functions import Model
 from ..engine.scores import Score
 from ..errors import ModelError, check_flag
+from ..methods.plain import describe_value
 from ..methods.table import MethodsArgument
 from ..prepared import Prepared, Preprocess
 from ..similarity import SimilaritiesArgument
@@ -121,8 +122,10 @@ def sanity_check(
         model, images, methods, targets, score, preprocess, batch_size, on_problem, region, verbose
     )
     check_flag("retarget", retarget)
-    settings = Settings(similarities, baseline, verbose)
     drawn_by = resolve_randomizer(randomizer)
+    parameters = {"plan": plan, "randomizer": drawn_by.name, "retarget": bool(retarget)}
+    parameters = {name: describe_value(value) for name, value in parameters.items()}
+    settings = Settings(similarities, baseline, verbose, parameters=parameters)
     result = check_parameters(inputs, plan, drawn_by, seeds, retarget, settings)
     report(result.problems, on_problem, stacklevel=2)
     return result
@@ -199,7 +202,9 @@ def random_logit_check(
     words = {"check": "random logit: another class is explained, by the same network"}
     if classes == _TWO:
         words["seeds that differ"] = "none: with two classes, there is one other"
-    settings = Settings(similarities, 0.0, verbose, dependence="the class")
+    settings = Settings(
+        similarities, 0.0, verbose, dependence="the class", call="random_logit_check"
+    )
     comparison = compare_variants(inputs, 1, numbers, variants(), settings)
     steps = (StepRecord("another class", (), 0, ()),)
     result = make_result(inputs, comparison, steps, numbers, 0, settings, words)

@@ -23,17 +23,12 @@ from ..engine.scores import Score
 from ..errors import ModelError, OptionError, check_int
 from ..methods.table import METHODS, MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, prepare
+from ..records import digest_model
 from ..similarity import SimilaritiesArgument, resolve_similarities
 from ..tables import ScoreName
 from .comparison import Inputs, Variant
 from .result import SanityResult, StepRecord
-from .run import (
-    Settings,
-    check_inputs,
-    compare_variants,
-    make_result,
-    resolve_seeds,
-)
+from .run import Settings, check_inputs, compare_variants, make_result, resolve_seeds
 
 LEARNED = 0.95  # least training accuracy of a network that has learned its labels
 _DONE = 0.99  # training accuracy at which training stops
@@ -257,7 +252,10 @@ def data_randomization_check(
             weights = [weight.numpy() for weight in each.weights]
             yield Variant(0, r, weights, inputs.trained.targets)
 
-    settings = Settings(similarities, 0.0, verbose, dependence="the labels")
+    settings = Settings(
+        similarities, 0.0, verbose, words["check"], "the labels", "data_randomization_check",
+        {"permuted": [digest_model(each).weights for each in others]},
+    )  # fmt: skip
     numbers = tuple(range(len(others)))
     comparison = compare_variants(inputs, 1, numbers, variants(), settings)
     steps = (StepRecord("permuted labels", (), 0, ()),)

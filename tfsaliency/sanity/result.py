@@ -18,6 +18,7 @@ from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..evaluation.controls import ExplainedBy
+from ..records import Record
 from ..similarity import RESERVED
 from .text import format_result
 from .verdict import Verdict
@@ -113,6 +114,8 @@ class SanityResult:
         The causes of meaningless maps of the trained network.
     shown : Shown or None
         One photo and its maps, for figures.
+    record : Record or None
+        What the result was computed from, for verify.
 
     Examples
     --------
@@ -149,6 +152,7 @@ class SanityResult:
     settings: Mapping[str, str]
     problems: Problems = field(default_factory=Problems)
     shown: Shown | None = None
+    record: Record | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SanityResult) and _plain(self) == _plain(other)
@@ -325,6 +329,7 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Sanity
         read("settings", Mapping[str, str]),
         read_problems(header["problems"], n),
         _shown_from_file(arrays, header, len(methods), len(steps)),
+        storage.from_plain(Record | None, header.get("record")),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -19,8 +19,11 @@ from ..engine.targets import TOP_CLASS
 from ..errors import ModelError, OptionError, check_number
 from ..evaluation.controls import compare_with_controls
 from ..maps import Options, explain
+from ..methods.plain import describe_value
 from ..methods.table import MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
+from ..records import ModelDigest, Record, digest_model
+from ..records.making import describe_settings, make_record
 from ..similarity import SIMILARITIES, Similarity, resolve_similarities
 from ..similarity.protocol import as_pictures
 from ..statistics import nanmean
@@ -51,6 +54,8 @@ class Settings:
         The name of the check.
     dependence
         The quantity on which maps should depend, in words: "the parameters".
+    call, parameters
+        The function, and its options for the record.
     """
 
     similarities: Any
@@ -58,6 +63,8 @@ class Settings:
     verbose: Verbose
     check: str = "parameter randomization"
     dependence: str = PARAMETERS
+    call: str = "sanity_check"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_inputs(
@@ -242,6 +249,7 @@ def make_result(
         for m, method in enumerate(methods)
     }
     at = len(steps) - 1 if headline is None else headline
+    model = digest_model(inputs.prepared.model)
     quoted = comparison.values[:, at, comparison.similarities.index("spearman")]
     images = inputs.batch.preprocessed
     explained_by = compare_with_controls(
@@ -265,13 +273,29 @@ def make_result(
         trained.coverage,
         {
             **words,
-            **inputs.prepared.describe(
-                inputs.methods, {**counts, "score": trained.score}, digest=True
+            **describe_settings(
+                inputs.prepared, inputs.methods, {**counts, "score": trained.score}, model
             ),
         },
         _problems(inputs, {name: verdicts[name][at] for name in methods}),
         Shown(to_storable(as_pictures(trained.images[:1])[0]), comparison.steps, comparison.maps),
+        _make_record(inputs, seeds, settings, model),
     )
+
+
+def _make_record(
+    inputs: Inputs, seeds: tuple[int, ...], settings: Settings, model: ModelDigest
+) -> Record:
+    own = None if inputs.trained.record is None else inputs.trained.record.parameters
+    parameters = {
+        **(own or {}),
+        "similarities": describe_value(settings.similarities),
+        "baseline": settings.baseline,
+        "seeds": list(seeds),
+        **settings.parameters,
+    }
+    images, methods = inputs.batch.images, inputs.methods
+    return make_record(inputs.prepared, settings.call, methods, parameters, images, model)
 
 
 def _problems(inputs: Inputs, verdicts: Mapping[str, Verdict]) -> Problems:

@@ -16,7 +16,6 @@ import numpy as np
 from ..arrays import Array
 from ..display.progress import Progress, Verbose
 from ..engine.coverage import Coverage
-from ..engine.functions import describe_weights
 from ..errors import OptionError
 from ..evaluation.result import (
     FEW,
@@ -28,6 +27,7 @@ from ..evaluation.result import (
     ranking_rows,
     say_undefined,
 )
+from ..records import digest_model
 from ..saliency_maps import SaliencyMaps
 from ..sanity.result import SanityResult
 from ..sanity.text import (
@@ -135,7 +135,9 @@ def write_report(
     template = load_template()
     checks = _checked(maps, sanity, evaluation, model)
     check_title(title)
-    own = {} if model is None else {"model": model.name, "weights": describe_weights(model)}
+    own = {}
+    if model is not None:
+        own = {"model": model.name, "weights": f"sha256 {digest_model(model).weights}"}
     _check_model(_parts(maps, checks, evaluation), own)
     script_hash = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     count = 0 if maps is None else len(maps.images)
