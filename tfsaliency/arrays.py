@@ -251,11 +251,8 @@ def to_storable(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
-def pil_to_array(image: Image.Image, channels: int | None) -> Array:
-    """Convert a PIL image to an array (h, w, c) of 0..255 with the channels a model expects.
-
-    Transparent pixels are put on white, unless the model expects four channels.
-    """
+def with_channels(image: Image.Image, channels: int | None) -> Image.Image:
+    """Return a PIL image with the channels that a model expects; see pil_to_array."""
     if image.mode in _PIL_WIDE_MODES:
         raise ImageError(
             f"Expected an image of 8 bits a channel. Received: mode {image.mode!r}. "
@@ -269,7 +266,15 @@ def pil_to_array(image: Image.Image, channels: int | None) -> Array:
     if mode != "RGBA" and image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), layer)
-    pixels = np.asarray(image.convert(mode))
+    return image if image.mode == mode else image.convert(mode)
+
+
+def pil_to_array(image: Image.Image, channels: int | None) -> Array:
+    """Convert a PIL image to an array (h, w, c) of 0..255 with the channels a model expects.
+
+    Transparent pixels are put on white, unless the model expects four channels.
+    """
+    pixels = np.asarray(with_channels(image, channels))
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
 

@@ -173,6 +173,17 @@ class ResultError(TfSaliencyError):
     """
 
 
+class ErrorLimitError(TfSaliencyError):
+    """More images of a data set failed than max_errors allows; what is done is kept.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> issubclass(tfs.ErrorLimitError, tfs.TfSaliencyError)
+    True
+    """
+
+
 def check_int(name: str, value: object, least: int, most: int | None = None) -> None:
     """Raise OptionError unless a value is an integer from least to most.
 

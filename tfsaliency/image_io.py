@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from os import PathLike
@@ -12,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .arrays import Array, pil_to_array
+from .arrays import Array, with_channels
 from .display.progress import Progress, Verbose
 from .errors import ImageError, OptionError, check_choice, one_line
 from .tables import Fit
@@ -21,6 +23,11 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 
 Photo = str | PathLike[str] | Image.Image
 
+# Files of a folder that count as photos.
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jp2", ".png", ".webp", ".avif"),
+    *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+)
 MAX_PIXELS = 89_478_485  # above which Pillow warns by default: 256 MB in RGB
 _HALF = 127.5  # of 255, at the edges of a resized mask
 _SPARE = 2.0  # a JPEG is decoded at least at twice the size needed
@@ -90,7 +97,7 @@ def load_images(
     (1, 32, 32, 3)
     """
     check_choice("fit", fit, FITS)
-    target = _target_shape(model, size)
+    target = target_shape(model, size)
     photos = _listed(paths)
     read = []
     with Progress(verbose, len(photos), "photo", "reading") as progress:
@@ -100,7 +107,39 @@ def load_images(
     return np.stack(read)
 
 
-def _target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, int]:
+def list_photos(folder: str | PathLike[str]) -> list[str]:
+    """Return the paths of all photos below a folder, sorted; hidden ones are left out."""
+    found = []
+    for inside, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            os.path.join(inside, name)
+            for name in names
+            if name.lower().endswith(PHOTO_SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def decode_photo(
+    photo: bytes | Image.Image, name: str, size: tuple[int, int, int], fit: Fit
+) -> Array:
+    """Decode the bytes of a photo, or an open one, as load_images does; `size` is (h, w, c)."""
+    with _named_errors(name):
+        if isinstance(photo, Image.Image):
+            return _fitted(photo, size, fit)
+        with Image.open(io.BytesIO(photo)) as image:
+            _decode_smaller(image, size, fit)
+            return _fitted(image, size, fit)
+
+
+def read_photo(path: str | PathLike[str]) -> bytes:
+    """Return the bytes of a photo's file, or raise ImageError."""
+    with _named_errors(str(path)):
+        return _path(path).read_bytes()
+
+
+def target_shape(model: Any, size: tuple[int, int] | None) -> tuple[int, int, int]:
+    """Return the shape (h, w, c) of the images of a model, with another size if it is given."""
     # A subclassed model does not know its input's shape.
     shape = tuple(getattr(model, "input_shape", None) or (None, None, None, 3))
     if len(shape) != 4:
@@ -187,11 +226,10 @@ def load_mask(
     return np.asarray(_fitted(whole, (*size, 1), fit)[..., 0] >= _HALF)
 
 
-def _read(photo: Photo, number: int, size: tuple[int, int, int], fit: str) -> Array:
+def _read(photo: Photo, number: int, size: tuple[int, int, int], fit: Fit) -> Array:
     """Read one photo."""
     if isinstance(photo, Image.Image):
-        with _named_errors(f"image {number}"):
-            return _fitted(photo, size, fit)
+        return decode_photo(photo, f"image {number}", size, fit)
     name = str(photo) if isinstance(photo, (str, PathLike)) else f"image {number}"
     with _named_errors(name), Image.open(_path(photo)) as image:
         _decode_smaller(image, size, fit)
@@ -250,8 +288,7 @@ def _fitted(image: Image.Image, size: tuple[int, int, int], fit: str) -> Array:
             "Save a smaller copy."
         )
     # Channels first, so that a palette is not interpolated.
-    array = pil_to_array(image, c)
-    upright = Image.fromarray(array[..., 0] if c == 1 else array)
+    upright = with_channels(image, c)
     turn = _TURNS.get(_orientation(image))
     if turn is not None:
         upright = upright.transpose(turn)

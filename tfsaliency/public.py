@@ -13,16 +13,19 @@ if _keras.backend.backend() != "tensorflow":
         "before keras is first imported."
     )
 
+from . import datasets as _datasets
 from . import evaluation as _evaluation
 from . import methods as _methods
 from . import models, synthetic
 from . import sanity as _sanity
 from . import visualization as _visualization
+from .datasets import *  # noqa: F403
 from .diagnostics import Problem, SaliencyWarning
 from .engine.clone import AttributionReLU
 from .engine.coverage import Coverage
 from .engine.scores import SCORES, on_logits, similarity_to
 from .errors import (
+    ErrorLimitError,
     GeometryError,
     ImageError,
     MeaninglessMapError,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AttributionReLU",
     "Coverage",
+    "ErrorLimitError",
     "GeometryError",
     "GroundTruth",
     "ImageError",
@@ -85,6 +89,7 @@ __all__ = [
     "similarity_to",
     "synthetic",
 ]
+__all__ += _datasets.__all__
 __all__ += _evaluation.__all__
 __all__ += _methods.__all__
 __all__ += _sanity.__all__

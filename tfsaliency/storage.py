@@ -33,6 +33,7 @@ Arrays: TypeAlias = "Mapping[str, Array]"
 Header: TypeAlias = Mapping[str, Any]
 
 FORMAT = 1  # of the file; later versions of the library may add another
+TEMPORARY = ".tfsaliency-"  # the beginning of the names of files that are being written
 _HEADER = "header"
 _KINDS = "biufU"  # of dtypes: bool, integers, floats and text
 
@@ -192,7 +193,7 @@ def replacing(
         with open(target, mode, encoding=encoding, newline=newline) as file:
             yield file
         return
-    part = target.with_name(f".tfsaliency-{secrets.token_hex(8)}.part")
+    part = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.part")
     try:
         with open(part, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
             yield file

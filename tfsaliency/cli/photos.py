@@ -12,16 +12,11 @@ from typing import Any
 from ..arrays import Array
 from ..diagnostics import Problem
 from ..errors import OptionError, TfSaliencyError
-from ..image_io import load_images
+from ..image_io import list_photos, load_images
 from ..prepared import Prepared
 from ..tables import Fit
 from .parser import is_pattern
 
-# Files of a folder that count as photos.
-_SUFFIXES = {
-    *(".jpg", ".jpeg", ".jp2", ".png", ".webp", ".avif"),
-    *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
-}
 _NAMED = 3  # the largest number of photos to name in a warning
 _LONGEST = 200  # bytes in the name of a picture; file systems allow 255
 
@@ -46,9 +41,7 @@ def find_photos(words: Sequence[str]) -> list[str]:
     photos: list[str] = []
     for word in words:
         if os.path.isdir(word):
-            below = (path for path in Path(word).rglob("*") if path.suffix.lower() in _SUFFIXES)
-            found = sorted(str(path) for path in below if _is_visible(path, Path(word)))
-            what = "images in the folder"
+            found, what = list_photos(word), "images in the folder"
         elif is_pattern(word) and not os.path.lexists(word):
             found = sorted(path for path in glob(word, recursive=True) if os.path.isfile(path))
             what = "files that match the pattern"
@@ -58,11 +51,6 @@ def find_photos(words: Sequence[str]) -> list[str]:
             raise OptionError(f"Expected {what} {word}. Received: none.")
         photos += found
     return photos
-
-
-def _is_visible(path: Path, folder: Path) -> bool:
-    parts = path.relative_to(folder).parts
-    return path.is_file() and not any(part.startswith(".") for part in parts)
 
 
 def read_photos(

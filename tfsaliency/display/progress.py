@@ -76,6 +76,7 @@ class Progress:
         self._verbose = check_verbose(verbose)
         self.total, self.label, self._unit = total, label, unit
         self._plural = unit + ("es" if unit.endswith("ch") else "s")
+        self.remark = ""  # more numbers, in words
         self._begun = False
         self._done, self._pending = 0.0, 0.0
         self._within: Callable[[], float] | None = None  # the share of the pending part
@@ -107,6 +108,11 @@ class Progress:
         self._began, self._begun, self._origin = time.monotonic(), True, None
         if self._parent is not None and not self._parent._done:
             self._parent.begin()
+
+    def skip(self, units: int) -> None:
+        """Note that units were done by an earlier call."""
+        self._done += units
+        self._origin = time.monotonic(), self.share
 
     @contextlib.contextmanager
     def part(self, units: int, share: Callable[[], float] | None = None) -> Iterator[None]:
@@ -176,6 +182,8 @@ class Progress:
         left = self.left
         if left is not None and self.share < 1:
             words.append(f"{_duration(left)} left")
+        if self.remark:
+            words.append(self.remark)
         return ", ".join(words)
 
     def __str__(self) -> str:

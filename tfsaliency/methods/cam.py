@@ -128,6 +128,11 @@ class CAM:
         """The key of METHODS."""
         return self.weights
 
+    @property
+    def never_negative(self) -> bool:
+        """Whether no value of a map is negative."""
+        return self.relu
+
     def __post_init__(self) -> None:
         check_choice("weights", self.weights, CAM_WEIGHTS)
         check_layer(self.layer)

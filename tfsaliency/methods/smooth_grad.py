@@ -70,6 +70,11 @@ class SmoothGrad:
         """Reduction of channels: "sum" for statistics that are never negative, else "sum_abs"."""
         return "sum_abs" if self.statistic == "mean" else "sum"
 
+    @property
+    def never_negative(self) -> bool:
+        """Whether no value of a map is negative."""
+        return self.statistic != "mean"
+
     def __post_init__(self) -> None:
         check_inner(self.inner, cells=True)
         check_int("samples", self.samples, 1)

@@ -111,6 +111,12 @@ class Method:
         own: str = getattr(self.composition, "reduction", "sum_abs")
         return own if self.reduction is None else self.reduction
 
+    def is_never_negative(self, reduction: str | None = None) -> bool:
+        """Return whether no value of its maps is negative, for a reduction of channels."""
+        if (self.channel_reduction if reduction is None else reduction) != "sum":
+            return True
+        return bool(getattr(self.composition, "never_negative", False))
+
 
 # The argument `methods` of the public functions: one method, or several.
 Methods: TypeAlias = MethodName | str | Method | Composition

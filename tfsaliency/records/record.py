@@ -107,6 +107,11 @@ def describe_device() -> Mapping[str, str]:
     }
 
 
+def name_device() -> str:
+    """Return the device on one line."""
+    return ", ".join(f"{name} {value}" for name, value in describe_device().items() if value)
+
+
 def _read_processor() -> tuple[str, Sequence[str]]:
     """Return the name of the processor and its flags, as far as the system tells them."""
     try:

@@ -244,10 +244,18 @@ class SaliencyMaps(Mapping[str, Array]):
         value, name = float(values[index]), self.class_name(index)
         if self.meaning == "outputs" and not self.class_names:
             return f"output {value:.4g}" if len(values) == 1 else f"output {index} ({value:.4g})"
-        whole = self.meaning == "labels" or abs(float(values.sum()) - 1) <= _ROUNDING
-        if values.min() < 0 or values.max() > 1 or not whole:  # not probabilities
+        share = self.confidence(image, index)
+        if share is None:
             return f"{name} ({value:.4g})"
-        return f"{name} (<1%)" if value < _ONE_PERCENT else f"{name} ({value:.0%})"
+        return f"{name} (<1%)" if share < _ONE_PERCENT else f"{name} ({share:.0%})"
+
+    def confidence(self, image: int, index: int | None = None) -> float | None:
+        """Return the probability of a class, by default the explained one; None if it is none."""
+        values = self.class_values(image)
+        index = int(self.targets[image]) if index is None else index
+        whole = self.meaning == "labels" or abs(float(values.sum()) - 1) <= _ROUNDING
+        known = self.meaning != "vector" and 0 <= index < len(values) and whole
+        return float(values[index]) if known and 0 <= values.min() <= values.max() <= 1 else None
 
     def plot(
         self,

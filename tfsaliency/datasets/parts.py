@@ -1,0 +1,215 @@
+"""Parts of a run: Parquet files of rows, put in place when they are complete, and a log of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..arrays import Array
+from ..storage import replacing
+from .arrow import import_pyarrow
+from .codes import MapCode, encode_maps
+
+LOG = "parts.jsonl"
+_COMPRESSION = 3  # of zstd
+
+
+@dataclass
+class Rows:
+    """The rows of a part, without their maps, and the maps by method.
+
+    Parameters
+    ----------
+    columns
+        Lists of values by the name of the column.
+    maps
+        Lists of maps by method: a dict of codes, peak and shape, or None for a row with an error.
+    """
+
+    columns: dict[str, list[Any]]
+    maps: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PartEntry:
+    """A line of the log: what a finished part contains.
+
+    Parameters
+    ----------
+    part
+        The number of the part.
+    rows, errors
+        The number of rows, and of those with an error.
+    ids
+        sha256 of the ids.
+    sha256
+        sha256 of the file.
+    seconds
+        The time that it took.
+    device
+        The processor or GPU.
+    """
+
+    part: int
+    rows: int
+    errors: int
+    ids: str
+    sha256: str
+    seconds: float
+    device: str
+
+
+def part_name(number: int) -> str:
+    """Return the name of a part's file."""
+    return f"part-{number:06d}.parquet"
+
+
+def make_schema(codes: Mapping[str, str]) -> Any:
+    """Return the Arrow schema of the parts of a run."""
+    pa = import_pyarrow()
+    text, whole = pa.string(), pa.int32()
+    fields = [
+        pa.field("id", text, nullable=False),
+        ("path", text),
+        ("sha256", text),
+        ("label", text),
+        ("target", whole),
+        ("class_name", text),
+        ("score", pa.float32()),
+        ("confidence", pa.float32()),
+        ("problems", pa.list_(text)),
+        ("error", text),
+    ]
+    one = pa.struct([("codes", pa.binary()), ("peak", pa.float32()), ("shape", pa.list_(whole))])
+    for method, code in codes.items():
+        fields.append(pa.field(method, one, metadata={"code": code}))
+    return pa.schema(fields)
+
+
+COLUMNS = (
+    *("id", "path", "sha256", "label", "target", "class_name"),
+    *("score", "confidence", "problems", "error"),
+)
+
+
+def encode_rows(maps: Array, code: MapCode) -> list[dict[str, Any] | None]:
+    """Return maps (n, ...) as values of a column."""
+    shape = list(maps.shape[1:])
+    codes, peaks = encode_maps(maps, code)
+    return [
+        {"codes": data, "peak": float(peak), "shape": shape}
+        for data, peak in zip(codes, peaks, strict=True)
+    ]
+
+
+def write_part(folder: Path, number: int, rows: Rows, schema: Any) -> str:
+    """Write a part beside its place, and put it there; return the sha256 of the file."""
+    pa = import_pyarrow()
+    table = pa.table({**rows.columns, **rows.maps}, schema=schema)
+    buffer = pa.BufferOutputStream()
+    pa.parquet.write_table(
+        table, buffer, compression="zstd", compression_level=_COMPRESSION, use_dictionary=False
+    )
+    data = buffer.getvalue()
+    with replacing(folder / part_name(number), "wb") as file:
+        file.write(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_rows(folder: Path, number: int) -> Rows:
+    """Read a part, with the codes of its maps."""
+    columns = read_table(folder, number).to_pydict()
+    own = {name: columns.pop(name) for name in COLUMNS}
+    return Rows(own, columns)
+
+
+def read_table(folder: Path, number: int, columns: Sequence[str] | None = None) -> Any:
+    """Read columns of a part as an Arrow table; by default, all."""
+    path = folder / part_name(number)
+    names = None if columns is None else list(columns)
+    return import_pyarrow().parquet.read_table(path, columns=names, partitioning=None)
+
+
+def list_parts(folder: Path) -> set[int]:
+    """Return the numbers of the parts in a folder."""
+    return {
+        int(name[5:-8])
+        for name in os.listdir(folder)
+        if name.startswith("part-") and name.endswith(".parquet") and name[5:-8].isdecimal()
+    }
+
+
+def digest_file(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_ids(ids: Sequence[str]) -> str:
+    """Return the sha256 of ids in their order."""
+    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def append_entry(folder: Path, entry: PartEntry) -> None:
+    """Add a finished part to the log."""
+    _append_line(folder, asdict(entry))
+
+
+def forget_entry(folder: Path, number: int) -> None:
+    """Note in the log that a part is about to be replaced."""
+    _append_line(folder, {"part": number, "replaced": True})
+
+
+def _append_line(folder: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to the log, on a line of its own even behind one that was torn."""
+    path = folder / LOG
+    torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(("\n" if torn else "") + json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def read_log(folder: Path) -> dict[int, PartEntry]:
+    """Return the last line of each finished part, by its number.
+
+    A part is finished if its file is there. If its line is missing, because the process ended
+    between the two, the line is made from the file.
+    """
+    lines = dict(_read_lines(folder / LOG))
+    return {
+        number: lines.get(number) or _entry_of_file(folder, number)
+        for number in sorted(list_parts(folder))
+    }
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, PartEntry | None]]:
+    """Yield the number of a part and its entry, None where the file may be a newer one."""
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                values = json.loads(line)
+                yield values["part"], None if "replaced" in values else PartEntry(**values)
+            except (ValueError, TypeError, LookupError):  # torn
+                continue
+
+
+def _entry_of_file(folder: Path, number: int) -> PartEntry:
+    table = read_table(folder, number, ["id", "error"])
+    ids, errors = (table.column(name) for name in ("id", "error"))
+    sha256 = digest_file(folder / part_name(number))
+    failed = len(errors) - errors.null_count
+    return PartEntry(number, len(ids), failed, digest_ids(ids.to_pylist()), sha256, 0.0, "unknown")

@@ -1,0 +1,198 @@
+"""The pipeline of a run: threads read and decode ahead, and another encodes and writes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .explainer import Checked, Decoded, Explainer
+from .parts import PartEntry, Rows, digest_ids, forget_entry, read_rows, write_part
+from .sources import Fetch
+
+T = TypeVar("T")
+
+_NICE = 19  # the lowest priority
+_AHEAD = 2  # batches that are decoded before they are needed
+_UNWRITTEN = 2  # batches that wait to be encoded
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A part to compute, or rows of a finished part to compute again.
+
+    Parameters
+    ----------
+    number
+        The number of the part.
+    elements
+        The numbers of its elements in the source, and the functions that fetch them.
+    again
+        The positions in the part of the rows to compute again; None for all.
+    """
+
+    number: int
+    elements: list[tuple[int, Fetch]]
+    again: list[int] | None = None
+
+
+class Pipeline:
+    """Computes and writes parts.
+
+    Parameters
+    ----------
+    explainer
+        The explainer.
+    folder, schema
+        The folder and the schema of the parts.
+    workers
+        The number of threads that read and decode.
+    device
+        The processor or GPU in words.
+    batch_size
+        The number of images of a batch.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        folder: Path,
+        schema: Any,
+        workers: int,
+        device: str,
+        batch_size: int,
+    ) -> None:
+        self._explainer, self._folder, self._schema = explainer, folder, schema
+        self._workers, self._device = workers, device
+        self._ahead = _AHEAD * batch_size
+
+    def run(
+        self, tasks: Iterable[Task], on_batch: Callable[[Rows], None] = lambda rows: None
+    ) -> Iterator[PartEntry]:
+        """Compute tasks, and yield the log's entry of each part that has been written.
+
+        Parameters
+        ----------
+        tasks
+            The tasks in increasing order of parts.
+        on_batch
+            Function that receives the rows of each batch.
+        """
+        with (
+            ThreadPoolExecutor(self._workers, initializer=_give_way) as readers,
+            ThreadPoolExecutor(1, initializer=_give_way) as checker,
+            ThreadPoolExecutor(1, initializer=_give_way) as writer,
+        ):
+            written: Future[PartEntry] | None = None
+            try:
+                checked = _one_ahead(self._check(tasks, readers), checker)
+                for task, own in groupby(checked, key=lambda pair: pair[0]):
+                    last = written
+                    written = self._compute(task, (each for _, each in own), writer, on_batch)
+                    if last is not None:
+                        yield last.result()
+                if written is not None:
+                    yield written.result()
+            finally:
+                for pool in (readers, checker, writer):
+                    pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check(
+        self, tasks: Iterable[Task], readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[Task, Checked]]:
+        """Yield the batches of each task, decoded and checked."""
+        decoded = self._decode_ahead(tasks, readers)
+        for task, own in groupby(decoded, key=lambda pair: pair[0]):
+            for batch in self._explainer.batches(each for _, each in own):
+                yield task, self._explainer.check(batch)
+
+    def _decode_ahead(
+        self, tasks: Iterable[Task], readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[Task, Decoded]]:
+        waiting: deque[tuple[Task, Future[Decoded]]] = deque()
+        for task in tasks:
+            for number, fetch in task.elements:
+                waiting.append((task, readers.submit(self._explainer.decode, fetch, number)))
+                if len(waiting) > self._ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+    def _compute(
+        self,
+        task: Task,
+        batches: Iterator[Checked],
+        writer: ThreadPoolExecutor,
+        on_batch: Callable[[Rows], None],
+    ) -> Future[PartEntry]:
+        start = time.monotonic()
+        rows: list[Rows] = []
+        encoding: deque[Future[Rows]] = deque()
+
+        def collect(most: int) -> None:
+            while len(encoding) > most:
+                rows.append(encoding.popleft().result())
+                on_batch(rows[-1])
+
+        for batch in batches:
+            done = self._explainer.explain(batch)
+            encoding.append(writer.submit(self._explainer.encode, done))
+            collect(_UNWRITTEN)
+        collect(0)
+        seconds = time.monotonic() - start
+        return writer.submit(self._write, task, _join(rows), seconds)
+
+    def _write(self, task: Task, rows: Rows, seconds: float) -> PartEntry:
+        """Write a part; rows that are computed again replace those of the file."""
+        if task.again is not None:
+            old = read_rows(self._folder, task.number)
+            for part, new in ((old.columns, rows.columns), (old.maps, rows.maps)):
+                for name, column in part.items():
+                    for position, value in zip(task.again, new[name], strict=True):
+                        column[position] = value
+            rows = old
+            forget_entry(self._folder, task.number)
+        digest = write_part(self._folder, task.number, rows, self._schema)
+        ids, errors = rows.columns["id"], rows.columns["error"]
+        failed = sum(error is not None for error in errors)
+        return PartEntry(
+            task.number,
+            len(ids),
+            failed,
+            digest_ids(ids),
+            digest,
+            round(seconds, 3),
+            self._device,
+        )
+
+
+def _give_way() -> None:
+    """Let TensorFlow's threads go first: each of them waits for the slowest."""
+    with contextlib.suppress(AttributeError, OSError):  # not on Linux
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+def _one_ahead(items: Iterator[T], thread: ThreadPoolExecutor) -> Iterator[T]:
+    """Yield items, while a thread fetches the next one."""
+    waiting = thread.submit(next, items, None)
+    while (item := waiting.result()) is not None:
+        waiting = thread.submit(next, items, None)
+        yield item
+
+
+def _join(parts: list[Rows]) -> Rows:
+    """Join the rows of batches."""
+    first = parts[0]
+    return Rows(
+        {name: [v for part in parts for v in part.columns[name]] for name in first.columns},
+        {name: [v for part in parts for v in part.maps[name]] for name in first.maps},
+    )
