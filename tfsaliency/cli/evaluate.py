@@ -43,14 +43,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_pictures(arguments.out, arguments.photos, _PICTURES)
     problems: list[TfSaliencyError] = []
     with claimed_folder(arguments, _FILES) as out:
-        masks = _list_masks(arguments.masks)
+        masks = list_masks(arguments.masks)
         _check_names(arguments.photos)
         loaded, prepared = load(arguments)
         photos = list(picture_names(arguments.photos).items())
         read, shown = [], []
         for photo in read_photos(photos, prepared, arguments.fit, arguments.size, problems):
             try:
-                shown.append(_mask_of(photo, masks, arguments.fit))
+                shown.append(mask_of(photo, masks, arguments.fit))
                 read.append(photo)
             except TfSaliencyError as error:
                 problems.append(error)
@@ -106,7 +106,7 @@ def _evaluate(
     tell(f"Wrote {', '.join(_FILES[:-1])} and {_FILES[-1]} to {arguments.out}")
 
 
-def _list_masks(folder: Path) -> dict[str, Path]:
+def list_masks(folder: Path) -> dict[str, Path]:
     """Return the masks in a folder by their names, without suffix."""
     if not folder.is_dir():
         raise OptionError(f"Expected --masks as a folder of images. Received: {folder}.")
@@ -134,7 +134,7 @@ def _claim(table: dict[str, Path], path: Path) -> None:
     table[path.stem] = path
 
 
-def _mask_of(photo: Photo, masks: Mapping[str, Path], fit: Fit) -> Array:
+def mask_of(photo: Photo, masks: Mapping[str, Path], fit: Fit) -> Array:
     """Read the mask of a photo, (h, w)."""
     path = masks.get(Path(photo.path).stem)
     if path is None or path.resolve() == Path(photo.path).resolve():

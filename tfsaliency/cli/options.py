@@ -10,8 +10,8 @@ from ..methods.table import METHODS, Method, resolve_methods, with_layer
 from ..models.imagenet import imagenet_class_names
 from ..models.loading import LoadedModel, load_model, preprocess_mode
 from ..prepared import Prepared, prepare
+from .arguments import ALL
 from .output import complain
-from .parser import ALL
 
 
 def choose_methods(arguments: argparse.Namespace) -> tuple[Method, ...]:
@@ -22,11 +22,16 @@ def choose_methods(arguments: argparse.Namespace) -> tuple[Method, ...]:
 
 def load(arguments: argparse.Namespace) -> tuple[LoadedModel, Prepared]:
     """Load the chosen model, and prepare it with its preprocessing and score."""
-    loaded = load_model(arguments.model, arguments.weights)
-    preprocess = loaded.preprocess
+    loaded = load_with_preprocessing(arguments)
+    return loaded, prepare(loaded.model, score=arguments.score, preprocess=loaded.preprocess)
+
+
+def load_with_preprocessing(arguments: argparse.Namespace, name: str | None = None) -> LoadedModel:
+    """Load the chosen model, or another one, with the chosen preprocessing or its own."""
+    loaded = load_model(name or arguments.model, arguments.weights)
     if arguments.preprocess:
-        preprocess = preprocess_mode(arguments.preprocess)
-    return loaded, prepare(loaded.model, score=arguments.score, preprocess=preprocess)
+        return loaded._replace(preprocess=preprocess_mode(arguments.preprocess))
+    return loaded
 
 
 def parse_target(arguments: argparse.Namespace) -> int | str | None:

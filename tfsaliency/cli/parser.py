@@ -6,41 +6,29 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from ..errors import unknown_option
-from ..tables import (
-    DEFAULT_METHODS,
-    Fit,
-    MethodName,
-    PlanName,
-    PreprocessMode,
-    RandomizerName,
-    ReductionName,
-    ScoreName,
-    SimilarityName,
-)
+from ..tables import MethodName, PlanName, SimilarityName
 from ..version import __version__
-
-ALL = "all"  # methods
-_DEFAULTS = {"methods": DEFAULT_METHODS, "similarities": ("spearman", "ssim")}
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser with one-line errors, which suggest the nearest name for an unknown one."""
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            kind = str(action.metavar or action.dest).lower()
-            raise argparse.ArgumentError(action, str(unknown_option(kind, value, action.choices)))
-
-    @property
-    def options(self) -> list[str]:
-        """The names of the long options."""
-        return [name for name in self._option_string_actions if name.startswith("--")]
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message.rstrip('.')}; see {self.prog} --help\n")
+from .arguments import (
+    ALL,
+    DEFAULTS,
+    Parser,
+    add_check_options,
+    add_command,
+    add_fit_options,
+    add_model_options,
+    add_out,
+    add_photo_options,
+    add_reduction,
+    as_count,
+    as_folder,
+    as_number,
+    as_path,
+    is_pattern,
+    with_overwrite,
+)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,7 +45,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         except argparse.ArgumentTypeError as error:
             own.error(str(error))
         if not arguments.photos:
-            own.error("the following arguments are required: PHOTO")
+            own.error(f"the following arguments are required: {own.photos_name}")
     return arguments
 
 
@@ -78,11 +66,6 @@ def _is_path(word: str) -> bool:
     return word not in get_args(PlanName) and (os.path.lexists(word) or is_pattern(word))
 
 
-def is_pattern(word: str) -> bool:
-    """Return whether a word has a wildcard."""
-    return bool(set(word) & set("*?["))
-
-
 def _names(
     arguments: argparse.Namespace, option: str, kind: str, known: Sequence[str]
 ) -> list[str]:
@@ -97,11 +80,11 @@ def _names(
         else:
             strange = next(part for part in parts if part not in known)
             raise argparse.ArgumentTypeError(str(unknown_option(kind, strange, known)))
-    return list(dict.fromkeys(names)) or list(_DEFAULTS[option])
+    return list(dict.fromkeys(names)) or list(DEFAULTS[option])
 
 
-def _make_parsers() -> tuple[_Parser, dict[str, _Parser]]:
-    parser = _Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
+def _make_parsers() -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(prog="tfsaliency", description="Saliency maps of Keras image networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     adders = {
@@ -110,12 +93,14 @@ def _make_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "check": _add_check,
         "evaluate": _add_evaluate,
         "report": _add_report,
+        "run": _add_run,
+        "verify": _add_verify,
     }
     return parser, {name: add(commands) for name, add in adders.items()}
 
 
-def _add_demo(commands: Any) -> _Parser:
-    parser = _add_command(
+def _add_demo(commands: Any) -> Parser:
+    parser = add_command(
         commands,
         "demo",
         "show all features on generated pictures, offline",
@@ -124,36 +109,32 @@ def _add_demo(commands: Any) -> _Parser:
         "pictures, tables and numbers to a folder. Takes about a minute.",
     )
     parser.add_argument(
-        "--out", type=_folder, default=Path("demo"), metavar="DIR",
+        "--out", type=as_folder, default=Path("demo"), metavar="DIR",
         help="output folder; by default, demo",
     )  # fmt: skip
-    return _with_overwrite(parser)
+    return with_overwrite(parser)
 
 
-def _add_map(commands: Any) -> _Parser:
-    parser = _add_command(
+def _add_map(commands: Any) -> Parser:
+    parser = add_command(
         commands,
         "map",
         "draw the saliency maps of photos",
         "Classify photos, compute their saliency maps, and write a picture of each photo and all "
         "the maps as numbers (maps.npz) to a folder. What is done is written every few photos.",
     )
-    _add_photo_options(parser)
-    parser.add_argument(
-        "--reduction",
-        choices=get_args(ReductionName),
-        help="reduction of channels; by default, each method's own",
-    )
-    parser.add_argument("--top", type=_number, default=1, metavar="N", help="classes to print")
+    add_photo_options(parser)
+    add_reduction(parser)
+    parser.add_argument("--top", type=as_number, default=1, metavar="N", help="classes to print")
     parser.add_argument(
         "--overlay", action="store_true", help="draw the maps over the photos, which turn gray"
     )
-    _add_out(parser)
-    return _with_overwrite(parser)
+    add_out(parser)
+    return with_overwrite(parser)
 
 
-def _add_check(commands: Any) -> _Parser:
-    parser = _add_command(
+def _add_check(commands: Any) -> Parser:
+    parser = add_command(
         commands,
         "check",
         "check whether maps depend on the network's weights",
@@ -161,14 +142,14 @@ def _add_check(commands: Any) -> _Parser:
         "trained network, print a verdict on each method, and write result.npz, result.json, "
         "curves.png and maps.png to a folder. Give at least 8 photos of different things.",
     )
-    _add_photo_options(parser)
-    _add_check_options(parser)
-    _add_out(parser)
-    return _with_overwrite(parser)
+    add_photo_options(parser)
+    add_check_options(parser)
+    add_out(parser)
+    return with_overwrite(parser)
 
 
-def _add_evaluate(commands: Any) -> _Parser:
-    parser = _add_command(
+def _add_evaluate(commands: Any) -> Parser:
+    parser = add_command(
         commands,
         "evaluate",
         "measure maps against masks of the relevant pixels",
@@ -176,141 +157,111 @@ def _add_evaluate(commands: Any) -> _Parser:
         "no network, and write metrics.npz, metrics.csv, metrics.png and pictures.png to a folder. "
         "Give at least 8 photos.",
     )
-    _add_photo_options(parser)
+    add_photo_options(parser)
     parser.add_argument(
         "--masks", type=Path, required=True, metavar="DIR",
         help="folder of masks, images with the photos' names and sizes; pixels other than 0 are "
         "relevant",
     )  # fmt: skip
-    _add_out(parser)
-    return _with_overwrite(parser)
+    add_out(parser)
+    return with_overwrite(parser)
 
 
-def _add_report(commands: Any) -> _Parser:
-    parser = _add_command(
+def _add_report(commands: Any) -> Parser:
+    parser = add_command(
         commands,
         "report",
         "write one HTML file of maps, verdicts and metrics",
         "Write a report to one HTML file that can be mailed. Give the folders that map, check and "
         "evaluate wrote, or their .npz files; or give photos, which are explained and checked now.",
     )
-    _add_photo_options(parser, "RESULT or PHOTO", "folders of results, .npz files, or photos")
-    _add_check_options(parser)
+    add_photo_options(parser, "RESULT or PHOTO", "folders of results, .npz files, or photos")
+    add_check_options(parser)
     parser.add_argument(
         "--no-check", action="store_true", help="leave out the check of photos, which takes longest"
     )
     parser.add_argument("--title", default="Saliency report", help="title of the page")
     parser.add_argument(
-        "--out", type=_path, default=Path("report.html"), metavar="FILE",
+        "--out", type=as_path, default=Path("report.html"), metavar="FILE",
         help="output file; by default, report.html",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     return parser
 
 
-def _add_check_options(parser: _Parser) -> None:
-    """Add the options of sanity checks."""
+def _add_run(commands: Any) -> Parser:
+    parser = add_command(
+        commands,
+        "run",
+        "explain a data set of any size, in parts; stop and continue at will",
+        "Compute the maps of all images of a source, and write them with the answers of the model "
+        "to a folder of Parquet files. The same command continues a run that was stopped. An "
+        "image that fails is a row with its error. Needs the extra store.",
+    )
+    add_photo_options(
+        parser,
+        "SOURCE",
+        "a folder, a pattern, image files, or a text, CSV or Parquet file",
+    )
+    add_reduction(parser)
     parser.add_argument(
-        "--plan", nargs="+", default=["cascade"], metavar="PLAN",
-        help=f"{', '.join(get_args(PlanName))}, or names of layers, one per step; a+b for two in "
-        "one step; by default, cascade",
-    )  # fmt: skip
-    parser.add_argument(
-        "--randomizer", choices=get_args(RandomizerName), default="initializer",
-        help="distribution of the new weights; by default, initializer",
-    )  # fmt: skip
-    parser.add_argument(
-        "--similarities", nargs="+", default=list(_DEFAULTS["similarities"]), metavar="SIMILARITY",
-        help="similarities to report with the verdict; by default, spearman and ssim; any of "
-        f"{', '.join(get_args(SimilarityName))}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seeds", type=_number, default=4, metavar="N",
-        help="random networks per step; by default, 4",
-    )  # fmt: skip
-
-
-def _add_command(commands: Any, name: str, brief: str, text: str) -> _Parser:
-    added: _Parser = commands.add_parser(name, help=brief, description=text)
-    return added
-
-
-def _add_photo_options(
-    parser: _Parser,
-    name: str = "PHOTO",
-    what: str = "image files, folders of them, or patterns such as 'photos/*.jpg'",
-) -> None:
-    """Add the options of commands on photos."""
-    parser.add_argument("photos", nargs="*", metavar=name, help=what)
-    parser.add_argument(
-        "--model",
-        default="squeezenet",
-        help="squeezenet (the default), efficientnetlite0, the name of a keras.applications model, "
-        "or a .keras or .h5 file",
+        "--batch-size", type=as_number, default=32, metavar="N", help="images at a time"
     )
     parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="weights file of a model by name; by default, ImageNet weights",
+        "--part-size", type=as_number, default=256, metavar="N",
+        help="images of a part, at most what a stop loses; by default, 256",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=("uint8", "float16"), default="uint8",
+        help="code of the values of a map; by default, uint8",
+    )  # fmt: skip
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local",
+        help="local computes in this process, ray in several",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=as_number, metavar="N",
+        help="threads that read (by default 2), or processes of ray (by default 1)",
+    )  # fmt: skip
+    parser.add_argument("--address", help="address of a Ray cluster; by default, this machine")
+    parser.add_argument(
+        "--gpus", type=float, default=0, metavar="N", help="GPUs of each process of ray"
     )
     parser.add_argument(
-        "--preprocess",
-        choices=get_args(PreprocessMode),
-        help="preprocessing; by default, the model's own, and none for a file",
+        "--retry-errors", action="store_true", help="compute the rows with errors again"
     )
     parser.add_argument(
-        "--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="METHOD",
-        help=f"by default, {', '.join(DEFAULT_METHODS)}; any of "
-        f"{', '.join(get_args(MethodName))}, or {ALL}",
+        "--max-errors", type=as_count, metavar="N",
+        help="end with exit code 3 if more images fail; what is done is kept",
     )  # fmt: skip
-    parser.add_argument(
-        "--layer", help="layer of class activation maps, a name or a path; by default, the best"
-    )
-    parser.add_argument(
-        "--score", choices=get_args(ScoreName),
-        help="score to differentiate; by default, the logit, if the outputs are classes",
-    )  # fmt: skip
-    parser.add_argument(
-        "--class-names", type=Path, metavar="FILE",
-        help="names of the classes, one per line; by default, ImageNet's",
-    )  # fmt: skip
-    parser.add_argument("--target", help="class index or name; by default, each photo's top class")
-    parser.add_argument(
-        "--fit", choices=get_args(Fit), default="crop",
-        help="way to resize photos to the model's input; by default, crop",
-    )  # fmt: skip
-    parser.add_argument(
-        "--size", nargs=2, type=_number, metavar=("H", "W"),
-        help="size of the photos in pixels, for a model of any size",
-    )  # fmt: skip
-
-
-def _add_out(parser: _Parser) -> None:
-    parser.add_argument("--out", type=_folder, required=True, metavar="DIR", help="output folder")
-
-
-def _with_overwrite(parser: _Parser) -> _Parser:
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace files of an earlier run with other options",
-    )
+    add_out(parser)
     return parser
 
 
-def _folder(text: str) -> Path:
-    """Parse the path of a folder."""
-    return _path(text, "folder")
-
-
-def _path(text: str, what: str = "file") -> Path:
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"expected a {what}, received an empty name")
-    return Path(text)
-
-
-def _number(text: str) -> int:
-    """Parse an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, received {text}")
-    return int(text)
+def _add_verify(commands: Any) -> Parser:
+    parser = add_command(
+        commands,
+        "verify",
+        "compute a result again, and name what differs",
+        "Compare a folder of run, or a .npz file of map, check or evaluate, with the same "
+        "computation done again. The exit code is 0 if it is confirmed, 1 if something differs.",
+    )
+    parser.add_argument(
+        "result", type=as_path, metavar="RESULT", help="folder of run, or .npz file"
+    )
+    add_model_options(parser)
+    add_fit_options(parser)
+    parser.add_argument(
+        "--source", metavar="SOURCE",
+        help="the images of a run or a check; by default, those at the recorded paths",
+    )  # fmt: skip
+    parser.add_argument(
+        "--masks", type=Path, metavar="DIR", help="folder of masks, for a result of evaluate"
+    )
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument(
+        "--sample", type=as_number, default=64, metavar="N",
+        help="images of a run to compute again; by default, 64",
+    )  # fmt: skip
+    some.add_argument("--all", action="store_true", help="compute all images of a run again")
+    return parser

@@ -19,10 +19,10 @@ from ..saliency_maps import SaliencyMaps
 from ..sanity import SanityResult
 from ..storage import read_kind
 from ..visualization.report import load_template, write_report
+from .arguments import is_pattern
 from .check import check_photos
 from .options import choose_methods, load, load_class_names, parse_target
 from .output import complain, refuse_link, say, tell
-from .parser import is_pattern
 from .photos import find_photos, name_images, picture_names, read_photos
 
 _SUFFIX = ".npz"

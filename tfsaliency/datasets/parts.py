@@ -53,6 +53,8 @@ class PartEntry:
         The time that it took.
     device
         The processor or GPU.
+    again
+        The rows that later calls computed again, in batches of their own.
     """
 
     part: int
@@ -62,6 +64,7 @@ class PartEntry:
     sha256: str
     seconds: float
     device: str
+    again: Sequence[Sequence[int]] = ()
 
 
 def part_name(number: int) -> str:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -37,11 +37,14 @@ class Task:
         The numbers of its elements in the source, and the functions that fetch them.
     again
         The positions in the part of the rows to compute again; None for all.
+    before
+        The rows that earlier calls computed again.
     """
 
     number: int
     elements: list[tuple[int, Fetch]]
     again: list[int] | None = None
+    before: Sequence[Sequence[int]] = ()
 
 
 class Pipeline:
@@ -172,6 +175,7 @@ class Pipeline:
             digest,
             round(seconds, 3),
             self._device,
+            [*task.before, *([task.again] if task.again else [])],
         )
 
 

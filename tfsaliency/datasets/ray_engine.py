@@ -7,6 +7,7 @@ own, which waits in silence if there are fewer CPUs than operators.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections import deque
@@ -27,6 +28,7 @@ from .parts import PartEntry, Rows, make_schema, part_name
 from .pipeline import Pipeline, Task
 
 _READERS = 1  # threads of an actor that decode
+_SHARED = ("TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL")  # variables of the environment
 _RESTARTS = 20  # of an actor that dies
 
 
@@ -95,9 +97,13 @@ def run_on_ray(
             num_gpus=engine.num_gpus,
             max_restarts=_RESTARTS,
             max_task_retries=_RESTARTS,
+            runtime_env={"env_vars": {k: os.environ[k] for k in _SHARED if k in os.environ}},
         )(_Worker)
         packed = ray.put((model, replace(job, prepared=replace(job.prepared, model=_absent))))
-        actors = [remote.remote(packed, folder, manifest) for _ in range(engine.workers)]
+        actors = [
+            remote.remote(packed, folder, manifest, math.ceil(engine.num_cpus))
+            for _ in range(engine.workers)
+        ]
         yield from _distribute(ray, actors, tasks, folder, on_batch)
     finally:
         if started:
@@ -162,7 +168,8 @@ def _unpack(data: bytes) -> keras.Model:
 class _Worker:
     """A process with the model."""
 
-    def __init__(self, packed: Any, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, packed: Any, folder: Path, manifest: Manifest, threads: int) -> None:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
         data, job = packed

@@ -265,7 +265,7 @@ class _Run:
             elif number in retried:
                 column = read_table(self.folder, number, ["error"]).column("error")
                 again = [i for i, error in enumerate(column.to_pylist()) if error is not None]
-                yield Task(number, [elements[i] for i in again], again)
+                yield Task(number, [elements[i] for i in again], again, entry.again)
             elif wanted is None:
                 self._compare_ids(entry, elements)
 

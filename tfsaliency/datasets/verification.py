@@ -1,0 +1,131 @@
+"""Verification: what differs between a result and the same computation done again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import Array
+from ..records import Record, describe_device, describe_versions
+from ..records.comparison import Difference, compare_values
+
+_SHOWN = 20  # differences
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The comparison of a result with the same computation done again.
+
+    Parameters
+    ----------
+    subject
+        The result in words.
+    differences
+        What differs, by name; empty if the result is confirmed.
+    compared
+        What was computed again and compared, in words.
+    notes
+        What else to know: other versions or another device, for which a tolerance holds.
+
+    Examples
+    --------
+    >>> import tfsaliency as tfs
+    >>> model = tfs.synthetic.shapes_model()
+    >>> maps = tfs.saliency_map(model, tfs.synthetic.make_shapes(2, seed=0).images)
+    >>> print(tfs.verify(maps, model))
+    confirmed: SaliencyMaps of 2 images
+    compared: maps of gradient, targets, scores and outputs of 2 images, bit by bit
+    note: the record has no digest of the weights; prepare(model, digest=True) adds it
+    """
+
+    subject: str
+    differences: tuple[Difference, ...]
+    compared: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences
+
+    def __str__(self) -> str:
+        count = len(self.differences)
+        verdict = "confirmed" if self.confirmed else f"differs in {count} respects"
+        if count == 1:
+            verdict = "differs in 1 respect"
+        lines = [f"{verdict}: {self.subject}"]
+        lines += [f"differs: {difference}" for difference in self.differences[:_SHOWN]]
+        if count > _SHOWN:
+            lines.append(f"and {count - _SHOWN} more")
+        lines.append(f"compared: {self.compared}")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
+class Standard:
+    """How close numbers must be.
+
+    Parameters
+    ----------
+    tolerance
+        The largest difference, relative to the norm of the recorded array; 0 bit by bit.
+    notes
+        Why it is not 0, in words.
+    """
+
+    tolerance: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The standard in words."""
+        return f"up to {self.tolerance:g} of their norm" if self.tolerance else "bit by bit"
+
+    def accepts(self, recorded: Array, found: Array, extra: float = 0.0) -> bool:
+        """Return whether two arrays are the same; `extra` widens a tolerance that is not 0."""
+        if recorded.shape != found.shape:
+            return False
+        if np.array_equal(recorded, found, equal_nan=recorded.dtype.kind == "f"):
+            return True
+        return self.tolerance > 0 and relative_difference(recorded, found) <= self.tolerance + extra
+
+
+def relative_difference(recorded: Array, found: Array) -> float:
+    """Return the norm of the difference of two arrays, relative to that of the first."""
+    a, b = (np.asarray(each, np.float64).ravel() for each in (recorded, found))
+    known = np.isfinite(a)
+    if (known != np.isfinite(b)).any():
+        return np.inf
+    norm = float(np.linalg.norm(a[known]))
+    gap = float(np.linalg.norm(a[known] - b[known]))
+    return gap / norm if norm else (0.0 if gap == 0 else np.inf)
+
+
+def choose_standard(record: Record, device: str | Mapping[str, str] | None = None) -> Standard:
+    """Return the standard for a record: bit by bit with its versions, on its device."""
+    device = record.device if device is None else device
+    here = describe_device()
+    if isinstance(device, str):
+        here = ", ".join(f"{name} {value}" for name, value in here.items() if value)  # type: ignore[assignment]
+    notes = [
+        f"{difference.name.removeprefix('versions.')} {difference.found}, recorded "
+        f"{difference.recorded}"
+        for difference in _compare_versions(record.versions)
+    ]
+    if device != here:
+        notes.append(f"another device: {_plain(here)}, recorded {_plain(device)}")
+    return Standard(record.tolerance if notes else 0.0, tuple(notes))
+
+
+def _compare_versions(versions: Mapping[str, str]) -> Iterable[Difference]:
+    here = describe_versions()
+    for name in dict.fromkeys((*versions, *here)):
+        yield from compare_values(f"versions.{name}", versions.get(name), here.get(name))
+
+
+def _plain(device: str | Mapping[str, str]) -> str:
+    if isinstance(device, str):
+        return device
+    return ", ".join(f"{name} {value}" for name, value in device.items() if value)
