@@ -87,6 +87,12 @@ def add_photo_options(
     """Add the options of commands on photos."""
     parser.add_argument("photos", nargs="*", metavar=name, help=what)
     add_model_options(parser)
+    add_method_options(parser)
+    add_fit_options(parser)
+
+
+def add_method_options(parser: Parser) -> None:
+    """Add the options of what is explained, and how."""
     parser.add_argument(
         "--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="METHOD",
         help=f"by default, {', '.join(DEFAULT_METHODS)}; any of "
@@ -104,7 +110,6 @@ def add_photo_options(
         help="names of the classes, one per line; by default, ImageNet's",
     )  # fmt: skip
     parser.add_argument("--target", help="class index or name; by default, each photo's top class")
-    add_fit_options(parser)
 
 
 def add_fit_options(parser: Parser) -> None:
@@ -119,14 +124,15 @@ def add_fit_options(parser: Parser) -> None:
     )  # fmt: skip
 
 
-def add_model_options(parser: Parser) -> None:
-    """Add the options of the model."""
-    parser.add_argument(
-        "--model",
-        default="squeezenet",
-        help="squeezenet (the default), efficientnetlite0, the name of a keras.applications model, "
-        "or a .keras or .h5 file",
-    )
+def add_model_options(parser: Parser, named: bool = True) -> None:
+    """Add the options of the model; its name too, if it is an option."""
+    if named:
+        parser.add_argument(
+            "--model",
+            default="squeezenet",
+            help="squeezenet (the default), efficientnetlite0, the name of a keras.applications "
+            "model, or a .keras or .h5 file",
+        )
     parser.add_argument(
         "--weights",
         metavar="FILE",

@@ -22,7 +22,7 @@ _BY = "tfsaliency"  # the key of the version in it
 _NAMED = 5  # files in an error
 # Options that do not change results.
 _OF_PLACE = ("out", "overwrite", "command")
-_FILES = ("photos", "model", "weights", "class_names", "masks")
+_FILES = ("photos", "model", "old", "new", "weights", "class_names", "masks")
 
 
 def escape_unprintable() -> None:

@@ -18,6 +18,7 @@ from .arguments import (
     add_check_options,
     add_command,
     add_fit_options,
+    add_method_options,
     add_model_options,
     add_out,
     add_photo_options,
@@ -91,6 +92,7 @@ def _make_parsers() -> tuple[Parser, dict[str, Parser]]:
         "demo": _add_demo,
         "map": _add_map,
         "check": _add_check,
+        "compare": _add_compare,
         "evaluate": _add_evaluate,
         "report": _add_report,
         "run": _add_run,
@@ -144,6 +146,29 @@ def _add_check(commands: Any) -> Parser:
     )
     add_photo_options(parser)
     add_check_options(parser)
+    add_out(parser)
+    return with_overwrite(parser)
+
+
+def _add_compare(commands: Any) -> Parser:
+    parser = add_command(
+        commands,
+        "compare",
+        "compare what two versions of a model look at",
+        "Explain photos with two models, print how much of the maps both have in common, and write "
+        "comparison.npz, comparison.csv and comparison.png to a folder. Give at least 8 photos of "
+        "different things. A method that check calls independent says nothing here.",
+    )
+    what = "squeezenet, efficientnetlite0, a model of keras.applications, or a .keras or .h5 file"
+    parser.add_argument("old", metavar="OLD", help=f"the old model: {what}")
+    parser.add_argument("new", metavar="NEW", help="the new model")
+    parser.add_argument(
+        "--images", nargs="+", dest="photos", default=[], metavar="PHOTO",
+        help="image files, folders of them, or patterns such as 'photos/*.jpg'",
+    )  # fmt: skip
+    add_model_options(parser, named=False)
+    add_method_options(parser)
+    add_fit_options(parser)
     add_out(parser)
     return with_overwrite(parser)
 

@@ -16,7 +16,7 @@ from ..errors import OptionError, ResultError, TfSaliencyError
 from ..evaluation import Evaluation
 from ..maps import saliency_map
 from ..saliency_maps import SaliencyMaps
-from ..sanity import SanityResult
+from ..sanity import ModelComparison, SanityResult
 from ..storage import read_kind
 from ..visualization.report import load_template, write_report
 from .arguments import is_pattern
@@ -30,6 +30,7 @@ _KINDS: dict[str, Any] = {
     "SaliencyMaps": SaliencyMaps,
     "SanityResult": SanityResult,
     "Evaluation": Evaluation,
+    "ModelComparison": ModelComparison,
 }
 
 
@@ -75,17 +76,18 @@ def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _read(files: Sequence[Path]) -> dict[str, Any]:
-    """Read results, at most one of maps and one evaluation."""
+    """Read results, of all but checks at most one."""
     found: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
     for path in dict.fromkeys(files):
         kind = read_kind(path)
         if kind not in _KINDS:
             what = "a damaged file, or one of another program" if path.is_file() else "no file"
             raise ResultError(
-                f"Expected maps.npz, result.npz or metrics.npz of a run. Received: {path}, {what}."
+                "Expected maps.npz, result.npz, metrics.npz or comparison.npz of a command. "
+                f"Received: {path}, {what}."
             )
         found[kind].append(_KINDS[kind].load(path))
-    for kind in ("SaliencyMaps", "Evaluation"):
+    for kind in ("SaliencyMaps", "Evaluation", "ModelComparison"):
         if len(found[kind]) > 1:
             raise OptionError(
                 f"Expected at most one file of {kind} in a report. Received: {len(found[kind])}."
@@ -94,6 +96,7 @@ def _read(files: Sequence[Path]) -> dict[str, Any]:
         "maps": next(iter(found["SaliencyMaps"]), None),
         "sanity": found["SanityResult"],
         "evaluation": next(iter(found["Evaluation"]), None),
+        "comparison": next(iter(found["ModelComparison"]), None),
     }
 
 

@@ -74,9 +74,10 @@ def _read(
         paths = [found.get(os.path.basename(path), path) for path in paths]
     missing = [path for path in paths if not os.path.exists(path)]
     if missing or not paths:
+        which = ", ".join(missing[:_NAMED]) or "a result without names of photos"
         raise OptionError(
             "Expected the photos of the result at their recorded paths, or a folder of them as "
-            f"--source. Received: none for {', '.join(missing[:_NAMED]) or 'a result without names'}."
+            f"--source. Received: none for {which}."
         )
     problems: list[TfSaliencyError] = []
     photos = read_photos(

@@ -1,23 +1,27 @@
 """Sanity checks: dependence of maps on the network that they claim to explain."""
 
 from .checks import random_logit_check, sanity_check
+from .comparison_result import ModelComparison
 from .data_randomization import (
     PermutedLabelModels,
     data_randomization_check,
     train_permuted_label_models,
 )
+from .model_comparison import compare_models
 from .randomize import randomize_layer, randomize_model_parameters
 from .randomizers import RANDOMIZERS, Randomizer
 from .result import SanityResult, StepRecord
 from .verdict import Verdict, judge
 
 __all__ = [
+    "ModelComparison",
     "PermutedLabelModels",
     "RANDOMIZERS",
     "Randomizer",
     "SanityResult",
     "StepRecord",
     "Verdict",
+    "compare_models",
     "data_randomization_check",
     "judge",
     "random_logit_check",

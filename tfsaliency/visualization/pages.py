@@ -9,6 +9,7 @@ from ..arrays import Array
 from ..engine.coverage import Coverage
 from ..evaluation.result import FEW, FEWEST, MEANS, RANKED, Evaluation, metric_rows, ranking_rows
 from ..saliency_maps import SaliencyMaps
+from ..sanity.comparison_result import ModelComparison, verdict_rows
 from ..sanity.result import SanityResult
 from ..sanity.text import (
     has_steps,
@@ -123,6 +124,12 @@ def evaluation_page(result: Evaluation) -> str:
         ranking = table([["metric", "ranking"], *ranking_rows(result)])
         parts += [paragraphs([MEANS]), f"<details><summary>{RANKED}</summary>{ranking}</details>"]
     return "".join([*parts, paragraphs(list(map(str, result.problems)))])
+
+
+def comparison_page(result: ModelComparison) -> str:
+    """Return a ModelComparison as HTML: the verdicts, and the photos that changed most."""
+    parts = [_settings(result.settings), table(verdict_rows(result))]
+    return "".join([*parts, paragraphs(result.notes())])
 
 
 def _settings(settings: Mapping[str, str]) -> str:

@@ -17,38 +17,16 @@ from ..arrays import Array
 from ..display.progress import Progress, Verbose
 from ..engine.coverage import Coverage
 from ..errors import OptionError
-from ..evaluation.result import (
-    FEW,
-    FEWEST,
-    MEANS,
-    RANKED,
-    Evaluation,
-    metric_rows,
-    ranking_rows,
-    say_undefined,
-)
+from ..evaluation.result import Evaluation
 from ..records import digest_model
 from ..saliency_maps import SaliencyMaps
+from ..sanity.comparison_result import ModelComparison
 from ..sanity.result import SanityResult
-from ..sanity.text import (
-    has_steps,
-    heading,
-    headline_rows,
-    legend,
-    notes,
-    say_verdict,
-    step_rows,
-    steps_heading,
-)
-from ..sanity.verdict import DOES_NOT_DEPEND, INCONCLUSIVE
 from ..storage import replacing
 from ..version import __version__
-from .evaluation_figures import plot_evaluation
-from .maps_figure import name_classes, plot_maps, reduce_channels, unique_names
-from .markup import encode_figure, encode_picture
 from .pages import coverage_rows
-from .sanity_figures import plot_similarities, tile_cascade
-from .tiles import are_pictures, as_picture, check_title, color_map
+from .report_parts import check_part, comparison_part, evaluation_part, maps_text, photo_parts
+from .tiles import check_title
 
 _TEMPLATE = "report.html.jinja"
 _SCRIPT = """
@@ -59,10 +37,6 @@ for (const input of document.querySelectorAll(".slider input")) {
   show();
 }
 """
-_BYTES = 9_000_000  # of all pictures, before base64 makes a third more of them
-_BYTES_A_PIXEL = 0.4  # of a map of noise
-_SIDES = 64, 320  # pixels
-_SMALL = 100  # pixels; smaller images are drawn with visible pixels
 _UNSAID = (
     "Whether a map is right. A map that depends on the network may still miss what the network "
     "uses; known answers and faithfulness metrics test that.",
@@ -79,6 +53,7 @@ def write_report(
     maps: SaliencyMaps | None = None,
     sanity: SanityResult | Sequence[SanityResult] | None = None,
     evaluation: Evaluation | None = None,
+    comparison: ModelComparison | None = None,
     *,
     model: keras.Model | None = None,
     title: str = "Saliency report",
@@ -101,6 +76,8 @@ def write_report(
         One result of a sanity check, or several.
     evaluation
         A result of evaluate.
+    comparison
+        A result of compare_models.
     model
         The explained model, for its size and the digest of its weights.
     title
@@ -133,7 +110,7 @@ def write_report(
     2
     """
     template = load_template()
-    checks = _checked(maps, sanity, evaluation, model)
+    checks = _checked(maps, sanity, evaluation, comparison, model)
     check_title(title)
     own = {}
     if model is not None:
@@ -147,15 +124,16 @@ def write_report(
             title=title,
             script=_SCRIPT,
             script_hash=f"sha256-{script_hash}",
-            summary=_summary(maps, checks, evaluation, model),
-            checks=[_check(each, progress) for each in checks],
+            summary=_summary(maps, checks, evaluation, comparison, model),
+            checks=[check_part(each, progress) for each in checks],
             unsaid=_UNSAID,
-            photos=[] if maps is None else _photos(maps, progress),
-            maps_text=_maps_text(maps),
-            evaluation=_evaluation(evaluation),
+            photos=[] if maps is None else photo_parts(maps, progress),
+            maps_text=maps_text(maps),
+            evaluation=evaluation_part(evaluation),
+            comparison=comparison_part(comparison),
             coverage=_coverage(maps, checks, evaluation),
             problems=_problems(maps, checks, evaluation),
-            record=_record(maps, checks, evaluation, own),
+            record=_record(_parts(maps, checks, evaluation, comparison), own),
         )
     with replacing(path, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))  # file names may be no text
@@ -177,7 +155,9 @@ def load_template() -> Any:
     return environment.from_string(source)
 
 
-def _checked(maps: Any, sanity: Any, evaluation: Any, model: Any) -> tuple[SanityResult, ...]:
+def _checked(
+    maps: Any, sanity: Any, evaluation: Any, comparison: Any, model: Any
+) -> tuple[SanityResult, ...]:
     """Return the sanity checks as a tuple, or raise OptionError for results of another kind."""
     listed = sanity if isinstance(sanity, Iterable) else [sanity] if sanity is not None else []
     checks = tuple(listed)
@@ -185,6 +165,7 @@ def _checked(maps: Any, sanity: Any, evaluation: Any, model: Any) -> tuple[Sanit
         ("maps", maps, SaliencyMaps),
         *(("sanity", check, SanityResult) for check in checks),
         ("evaluation", evaluation, Evaluation),
+        ("comparison", comparison, ModelComparison),
         ("model", model, keras.Model),
     ]
     for name, value, kind in kinds:
@@ -192,8 +173,10 @@ def _checked(maps: Any, sanity: Any, evaluation: Any, model: Any) -> tuple[Sanit
             raise OptionError(
                 f"Expected {name} as {kind.__name__}. Received: {type(value).__name__}."
             )
-    if maps is None and evaluation is None and not checks:
-        raise OptionError("Expected maps, sanity or evaluation to report. Received: none of them.")
+    if maps is evaluation is comparison is None and not checks:
+        raise OptionError(
+            "Expected maps, sanity, evaluation or comparison to report. Received: none of them."
+        )
     return checks
 
 
@@ -223,10 +206,12 @@ def _summary(
     maps: SaliencyMaps | None,
     checks: Sequence[SanityResult],
     evaluation: Evaluation | None,
+    comparison: ModelComparison | None,
     model: keras.Model | None,
 ) -> list[str]:
     """Return the first sentences: what was explained, with which model, how and when."""
-    every = [each.settings for each in (maps, *checks, evaluation) if each is not None]
+    results = (maps, *checks, evaluation, comparison)
+    every = [each.settings for each in results if each is not None]
     names = {model.name} if model is not None else {s["model"] for s in every if "model" in s}
     lines = [f"Model: {', '.join(sorted(names)) or 'not recorded'}."]
     if model is not None:
@@ -245,114 +230,15 @@ def _summary(
     return [*lines, f"Written on {datetime.now(UTC):%Y-%m-%d, %H:%M} UTC."]
 
 
-def _check(check: SanityResult, progress: Progress) -> dict[str, Any]:
-    """Return the parts of a sanity check for the template."""
-    at = check.headline
-    verdicts = [
-        (name, each[len(check.steps) - 1 if at is None else at])
-        for name, each in check.verdicts.items()
-    ]
-    kinds = {DOES_NOT_DEPEND: "no", INCONCLUSIVE: "unsure"}
-    step = check.steps[-1 if at is None else at].name
-    found = {
-        "name": check.settings.get("check", "sanity check"),
-        "heading": f"{heading(check, at)}:" if at is not None else f"At the last step, {step}:",
-        "verdicts": [
-            {"text": say_verdict(name, verdict), "kind": kinds.get(verdict.verdict, "yes")}
-            for name, verdict in verdicts
-        ],
-        "table": headline_rows(check, at) if at is not None else None,
-        "legend": legend(check),
-        "steps": step_rows(check) if has_steps(check) else None,
-        "steps_heading": " ".join(steps_heading(check)),
-        "curves": encode_figure(plot_similarities(check)),
-        "cascade": encode_figure(tile_cascade(check)) if check.shown is not None else None,
-        "notes": [" ".join(lines) for lines in notes(check)],
-    }
-    progress.advance(1)
-    return found
-
-
-def _maps_text(maps: SaliencyMaps | None) -> str:
-    if maps is None:
-        return ""
-    signed = [name for name in maps if (maps[name] < 0).any()]
-    text = (
-        "Each map has its own scale, with full color at its 99th percentile: from white, its "
-        "minimum, to red."
-    )
-    if signed:
-        text += f" {', '.join(signed)}: from blue, negative, to red; white is zero."
-    over = " Maps lie over their image." if are_pictures(maps.images) else ""
-    return f"{text} A constant map is gray.{over}"
-
-
-def _photos(maps: SaliencyMaps, progress: Progress) -> list[dict[str, Any]]:
-    """Return the images and their maps for the template."""
-    tiles = len(maps.images) * (1 + len(maps))
-    side = int(np.clip(np.sqrt(_BYTES / tiles / _BYTES_A_PIXEL), *_SIDES))
-    photos = []
-    for i, name in enumerate(unique_names(maps)):
-        photos.append(_photo(maps, i, name, side))
-        progress.advance(1)
-    return photos
-
-
-def _photo(maps: SaliencyMaps, i: int, name: str, side: int) -> dict[str, Any]:
-    image = np.asarray(maps.images[i])
-    classes = name_classes(maps, i)
-    found: dict[str, Any] = {
-        "index": i,
-        "title": name,
-        "label": f"{name}, {classes[0]}",
-        "caption": ", ".join(classes),
-        "background": None,
-        "figure": None,
-        "small": False,
-    }
-    if not are_pictures(maps.images):
-        return {**found, "figure": encode_figure(plot_maps(maps.select(i), title=""))}
-    h, w = image.shape[:2]
-    painted = {name: color_map(reduce_channels(each[i], image)) for name, each in maps.items()}
-    return {
-        **found,
-        "background": encode_picture(as_picture(image) * 255, side),
-        "shape": f"{w} / {h}",
-        "small": max(h, w) <= _SMALL,
-        "maps": [
-            {"name": name, "address": encode_picture(each, side, 70)}
-            for name, each in painted.items()
-        ],
-    }
-
-
-def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
-    few = evaluation.values.shape[-1] < FEWEST
-    correct = evaluation.correct
-    text = [
-        f"{evaluation.values.shape[-1]} images with masks of the relevant pixels; a higher value "
-        f"is better. Numbers are {FEW if few else MEANS}. Names that are not methods are controls "
-        "without a network; chance is the mean for shuffled maps.",
-        f"Classified correctly: {np.mean(correct):.1%}." if correct is not None else "",
-        say_undefined(evaluation),
-    ]
-    return {
-        "text": [line for line in text if line],
-        "table": metric_rows(evaluation, " ({} to {})"),
-        "figure": encode_figure(plot_evaluation(evaluation)),
-        "ranked": RANKED,
-        "ranking": None if few else [["metric", "ranking"], *ranking_rows(evaluation)],
-    }
-
-
 def _parts(
-    maps: SaliencyMaps | None, checks: Sequence[SanityResult], evaluation: Evaluation | None
+    maps: SaliencyMaps | None,
+    checks: Sequence[SanityResult],
+    evaluation: Evaluation | None,
+    comparison: ModelComparison | None = None,
 ) -> list[tuple[str, Any]]:
     """Return all results with their titles."""
     named = [(f"check: {check.settings.get('check', 'sanity')}", check) for check in checks]
-    every = [("maps", maps), *named, ("evaluation", evaluation)]
+    every = [("maps", maps), *named, ("evaluation", evaluation), ("comparison", comparison)]
     return [(title, result) for title, result in every if result is not None]
 
 
@@ -372,15 +258,10 @@ def _problems(*results: Any) -> list[str]:
     ]
 
 
-def _record(
-    maps: SaliencyMaps | None,
-    checks: Sequence[SanityResult],
-    evaluation: Evaluation | None,
-    own: Mapping[str, str],
-) -> list[dict[str, Any]]:
+def _record(results: Sequence[tuple[str, Any]], own: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return versions, settings, seeds and digests of all that the report shows."""
     parts = [("Model", {"name": own["model"], "weights": own["weights"]})] if own else []
-    for title, result in _parts(maps, checks, evaluation):
+    for title, result in results:
         entries = dict(result.settings)
         if isinstance(result, SaliencyMaps):
             arrays = {"images": result.images, **result.maps}

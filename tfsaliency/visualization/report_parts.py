@@ -1,0 +1,161 @@
+"""The parts of a report for its template: checks, maps, known answers and comparisons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..display.progress import Progress
+from ..evaluation.result import (
+    FEW,
+    FEWEST,
+    MEANS,
+    RANKED,
+    Evaluation,
+    metric_rows,
+    ranking_rows,
+    say_undefined,
+)
+from ..saliency_maps import SaliencyMaps
+from ..sanity.comparison_result import ModelComparison, verdict_rows
+from ..sanity.result import SanityResult
+from ..sanity.text import (
+    has_steps,
+    heading,
+    headline_rows,
+    legend,
+    notes,
+    say_verdict,
+    step_rows,
+    steps_heading,
+)
+from ..sanity.verdict import DOES_NOT_DEPEND, INCONCLUSIVE
+from .comparison_figure import plot_comparison
+from .evaluation_figures import plot_evaluation
+from .maps_figure import name_classes, plot_maps, reduce_channels, unique_names
+from .markup import encode_figure, encode_picture
+from .sanity_figures import plot_similarities, tile_cascade
+from .tiles import are_pictures, as_picture, color_map
+
+_BYTES = 9_000_000  # of all pictures, before base64 makes a third more of them
+_BYTES_A_PIXEL = 0.4  # of a map of noise
+_SIDES = 64, 320  # pixels
+_SMALL = 100  # pixels; smaller images are drawn with visible pixels
+
+
+def check_part(check: SanityResult, progress: Progress) -> dict[str, Any]:
+    """Return the parts of a sanity check for the template."""
+    at = check.headline
+    verdicts = [
+        (name, each[len(check.steps) - 1 if at is None else at])
+        for name, each in check.verdicts.items()
+    ]
+    kinds = {DOES_NOT_DEPEND: "no", INCONCLUSIVE: "unsure"}
+    step = check.steps[-1 if at is None else at].name
+    found = {
+        "name": check.settings.get("check", "sanity check"),
+        "heading": f"{heading(check, at)}:" if at is not None else f"At the last step, {step}:",
+        "verdicts": [
+            {"text": say_verdict(name, verdict), "kind": kinds.get(verdict.verdict, "yes")}
+            for name, verdict in verdicts
+        ],
+        "table": headline_rows(check, at) if at is not None else None,
+        "legend": legend(check),
+        "steps": step_rows(check) if has_steps(check) else None,
+        "steps_heading": " ".join(steps_heading(check)),
+        "curves": encode_figure(plot_similarities(check)),
+        "cascade": encode_figure(tile_cascade(check)) if check.shown is not None else None,
+        "notes": [" ".join(lines) for lines in notes(check)],
+    }
+    progress.advance(1)
+    return found
+
+
+def maps_text(maps: SaliencyMaps | None) -> str:
+    """Return the sentences above the maps."""
+    if maps is None:
+        return ""
+    signed = [name for name in maps if (maps[name] < 0).any()]
+    text = (
+        "Each map has its own scale, with full color at its 99th percentile: from white, its "
+        "minimum, to red."
+    )
+    if signed:
+        text += f" {', '.join(signed)}: from blue, negative, to red; white is zero."
+    over = " Maps lie over their image." if are_pictures(maps.images) else ""
+    return f"{text} A constant map is gray.{over}"
+
+
+def photo_parts(maps: SaliencyMaps, progress: Progress) -> list[dict[str, Any]]:
+    """Return the images and their maps for the template."""
+    tiles = len(maps.images) * (1 + len(maps))
+    side = int(np.clip(np.sqrt(_BYTES / tiles / _BYTES_A_PIXEL), *_SIDES))
+    photos = []
+    for i, name in enumerate(unique_names(maps)):
+        photos.append(_photo(maps, i, name, side))
+        progress.advance(1)
+    return photos
+
+
+def _photo(maps: SaliencyMaps, i: int, name: str, side: int) -> dict[str, Any]:
+    image = np.asarray(maps.images[i])
+    classes = name_classes(maps, i)
+    found: dict[str, Any] = {
+        "index": i,
+        "title": name,
+        "label": f"{name}, {classes[0]}",
+        "caption": ", ".join(classes),
+        "background": None,
+        "figure": None,
+        "small": False,
+    }
+    if not are_pictures(maps.images):
+        return {**found, "figure": encode_figure(plot_maps(maps.select(i), title=""))}
+    h, w = image.shape[:2]
+    painted = {name: color_map(reduce_channels(each[i], image)) for name, each in maps.items()}
+    return {
+        **found,
+        "background": encode_picture(as_picture(image) * 255, side),
+        "shape": f"{w} / {h}",
+        "small": max(h, w) <= _SMALL,
+        "maps": [
+            {"name": name, "address": encode_picture(each, side, 70)}
+            for name, each in painted.items()
+        ],
+    }
+
+
+def evaluation_part(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """Return the parts of an evaluation for the template."""
+    if evaluation is None:
+        return None
+    few = evaluation.values.shape[-1] < FEWEST
+    correct = evaluation.correct
+    text = [
+        f"{evaluation.values.shape[-1]} images with masks of the relevant pixels; a higher value "
+        f"is better. Numbers are {FEW if few else MEANS}. Names that are not methods are controls "
+        "without a network; chance is the mean for shuffled maps.",
+        f"Classified correctly: {np.mean(correct):.1%}." if correct is not None else "",
+        say_undefined(evaluation),
+    ]
+    return {
+        "text": [line for line in text if line],
+        "table": metric_rows(evaluation, " ({} to {})"),
+        "figure": encode_figure(plot_evaluation(evaluation)),
+        "ranked": RANKED,
+        "ranking": None if few else [["metric", "ranking"], *ranking_rows(evaluation)],
+    }
+
+
+def comparison_part(comparison: ModelComparison | None) -> dict[str, Any] | None:
+    """Return the parts of a comparison of two models for the template."""
+    if comparison is None:
+        return None
+    names = comparison.settings
+    return {
+        "heading": f"Old model: {names['model']}. New model: {names['new model']}.",
+        "table": verdict_rows(comparison),
+        "notes": comparison.notes(),
+        "figure": encode_figure(plot_comparison(comparison)),
+    }
