@@ -44,7 +44,8 @@ class Record:
     versions
         The versions of the packages and of Python.
     device
-        The processor, its vector instructions, oneDNN, and the GPUs.
+        The processor, its vector instructions, the threads of an operation, oneDNN, and the GPUs,
+        all of which rounding depends on.
     tolerance
         The difference of a map, relative to its largest value, up to which it counts as the same on
         another machine or with other versions. On the same ones, results are compared bit by bit.
@@ -92,7 +93,7 @@ def describe_versions() -> dict[str, str]:
 
 @functools.cache
 def describe_device() -> Mapping[str, str]:
-    """Return the processor, its vector instructions, whether oneDNN is on, and the GPUs."""
+    """Return the processor, its vector instructions, threads, oneDNN, and the GPUs."""
     name, flags = _read_processor()
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
@@ -101,7 +102,7 @@ def describe_device() -> Mapping[str, str]:
     return {
         "processor": name,
         "features": " ".join(each for each in _FEATURES if each in flags),
-        "cores": str(os.cpu_count()),
+        "threads": str(tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "gpus": ", ".join(map(str, gpus)) or "none",
     }
