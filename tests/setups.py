@@ -30,6 +30,7 @@ def slow_but(names: Iterable[Any], *fast: Any) -> list[Any]:
 # Lines of progress, which depend on the speed of the machine.
 _PROGRESS = re.compile(
     r"tfsaliency: loading TensorFlow|.*(preparing|\d+%? (of \d+ )?\w+), .*\d+ s( left)?"
+    r"(, .* images/s, \d+ errors)?"
 )
 
 

@@ -13,7 +13,7 @@ def import_pyarrow() -> Any:
         import pyarrow  # noqa: PLC0415
         import pyarrow.compute  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             "Expected pyarrow, which reads and writes data sets. Received: an environment without "
             "it. Install it: pip install 'tfsaliency[store]', or pip install pyarrow."

@@ -86,10 +86,10 @@ class ExplainedDataset:
         Parameters
         ----------
         columns
-            The columns: "id", "path", "sha256" (of the input's bytes), "label" (of the source),
-            "target", "class_name", "score", "confidence" (the probability of the target, if the
-            outputs are probabilities), "problems" (causes of meaningless maps) and "error"; by
-            default, all.
+            The columns: "id", "path", "sha256" (of the input's bytes), "pixels" (sha256 of the
+            decoded pixels), "label" (of the source), "target", "class_name", "score", "confidence"
+            (the probability of the target, if the outputs are probabilities), "problems" (causes
+            of meaningless maps) and "error"; by default, all.
 
         Raises
         ------

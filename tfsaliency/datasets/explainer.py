@@ -60,6 +60,7 @@ class Decoded(NamedTuple):
     element: Element
     sha256: str = ""
     pixels: Array | None = None
+    pixels_sha256: str = ""
     target: Any = None
     error: str = ""
 
@@ -99,7 +100,8 @@ class Explainer:
                 image = read_photo(image)
             digest = _digest(image)
             pixels = self._pixels(image, element)
-            return Decoded(element, digest, pixels, self._target(element.label))
+            shown = digest if pixels is image else _digest_pixels(pixels)
+            return Decoded(element, digest, pixels, shown, self._target(element.label))
         except TfSaliencyError as error:
             return Decoded(element, digest, error=one_line(error))
         except Exception as error:  # of the caller's source
@@ -207,7 +209,8 @@ class Explainer:
         for i, decoded in enumerate(done.decoded):
             element, k = decoded.element, places.get(i)
             label = None if element.label is None else str(element.label)
-            known = [element.id, element.path, decoded.sha256, label]
+            digests = decoded.sha256 or None, decoded.pixels_sha256 or None
+            known = [element.id, element.path or None, *digests, label]
             answers = [None] * 5 if k is None else _answers(done.maps, k)
             for name, value in zip(COLUMNS, [*known, *answers, decoded.error or None], strict=True):
                 rows.columns[name].append(value)
@@ -226,6 +229,11 @@ def _answers(maps: Any, k: int) -> list[Any]:
         if k in problem.images
     ]
     return [target, named, float(maps.scores[k]), maps.confidence(k), problems]
+
+
+def _digest_pixels(pixels: Array) -> str:
+    """Return the sha256 of a decoded photo, whose values are whole numbers of 0..255."""
+    return digest_array(pixels.astype(np.uint8))
 
 
 def _digest(image: Any) -> str:

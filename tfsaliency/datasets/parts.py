@@ -80,6 +80,7 @@ def make_schema(codes: Mapping[str, str]) -> Any:
         pa.field("id", text, nullable=False),
         ("path", text),
         ("sha256", text),
+        ("pixels", text),
         ("label", text),
         ("target", whole),
         ("class_name", text),
@@ -95,7 +96,7 @@ def make_schema(codes: Mapping[str, str]) -> Any:
 
 
 COLUMNS = (
-    *("id", "path", "sha256", "label", "target", "class_name"),
+    *("id", "path", "sha256", "pixels", "label", "target", "class_name"),
     *("score", "confidence", "problems", "error"),
 )
 

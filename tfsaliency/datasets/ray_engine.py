@@ -114,7 +114,7 @@ def _import_ray() -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray  # noqa: PLC0415
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             "Expected Ray for engine='ray'. Received: an environment without it. Install it: "
             "pip install 'tfsaliency[ray]'."

@@ -23,6 +23,8 @@ from .sources import Fetch, Source
 from .verification import Standard, Verification, choose_standard
 
 _READERS = 2  # threads
+# Columns to compare, and what they are.
+_COMPARED = {"id": "id", "sha256": "bytes", "target": "target", "error": "error"}
 
 
 class _Group(NamedTuple):
@@ -193,13 +195,16 @@ class _Check:
         self, i: int, recorded: Rows, k: int, now: Rows, standard: Standard
     ) -> Iterator[Difference]:
         name = recorded.columns["id"][i]
-        for column in ("id", "sha256", "target", "error"):
+        pixels = [str(r.columns["pixels"][j])[:16] for r, j in ((recorded, i), (now, k))]
+        for column, what in _COMPARED.items():
             old, new = recorded.columns[column][i], now.columns[column][k]
-            what = "bytes" if column == "sha256" else column
-            if column == "sha256":
-                old, new = old[:16], new[:16]
+            if what == "bytes":
+                old, new = str(old)[:16], str(new)[:16]
+                decoded_otherwise = old == new and pixels[0] != pixels[1]
             yield from compare_values(f"{what} of {name}", old, new)
-        if now.columns["error"][k] is not None:
+        if decoded_otherwise:
+            yield Difference(f"decoded pixels of {name}", *pixels)
+        if decoded_otherwise or now.columns["error"][k] is not None:
             return
         scores = recorded.columns["score"][i], now.columns["score"][k]
         old, new = (np.asarray(score, np.float32) for score in scores)

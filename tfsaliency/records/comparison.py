@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from .digests import ModelDigest
 from .record import Record
 
@@ -40,7 +42,7 @@ class Difference:
 
 def compare_records(recorded: Record, current: Record) -> list[Difference]:
     """Return the differences of model, methods, parameters and versions; not of device and call."""
-    found = compare_models(recorded.model, current.model)
+    found = compare_models(recorded.model, current.model, recorded.versions.get("keras"))
     ours, theirs = ({str(m["name"]): m for m in each.methods} for each in (recorded, current))
     found += compare_values("methods", list(ours), list(theirs))
     for name in ours:
@@ -72,16 +74,19 @@ def _flatten(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _flatten(path if key == "composition" else f"{path}.{key}", item)
 
 
-def compare_models(recorded: ModelDigest, current: ModelDigest) -> list[Difference]:
+def compare_models(
+    recorded: ModelDigest, current: ModelDigest, version: str | None = None
+) -> list[Difference]:
     """Return the differences of two models, with the weights that differ.
 
     Names are not compared: Keras numbers them in each process. What one of the two does not know is
-    not compared.
+    not compared, and neither are the architectures if another version of Keras described one.
     """
     found = []
     if recorded.kind != current.kind:
         found.append(Difference("model.kind", recorded.kind, current.kind))
-    if recorded.architecture and current.architecture:
+    same_version = version in (None, keras.__version__)
+    if recorded.architecture and current.architecture and same_version:
         ours, theirs = recorded.architecture[:16], current.architecture[:16]
         if ours != theirs:
             found.append(Difference("model.architecture", ours, theirs))
