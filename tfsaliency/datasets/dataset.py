@@ -41,7 +41,7 @@ class ExplainedDataset:
     >>> maps
     ExplainedDataset(3 of 3 images, ['gradient'], 0 errors)
     >>> maps.table(["id", "target"]).to_pydict()
-    {'id': ['0', '1', '2'], 'target': [2, 4, 5]}
+    {'id': ['0', '1', '2'], 'target': [4, 1, 5]}
     >>> [row["maps"]["gradient"].shape for row in maps]
     [(64, 64), (64, 64), (64, 64)]
     """
@@ -220,7 +220,7 @@ def _stack(maps: Sequence[Array]) -> Any:
 
 
 def open_dataset(folder: str | PathLike[str]) -> ExplainedDataset:
-    """Open the folder of explain_dataset, finished or not.
+    """Open the folder of explain_dataset, finished or not, to read its maps (h, w).
 
     Parameters
     ----------
@@ -240,9 +240,17 @@ def open_dataset(folder: str | PathLike[str]) -> ExplainedDataset:
     ImportError
         If pyarrow is missing.
 
+    References
+    ----------
+    See explain_dataset.
+
     Examples
     --------
-    See ExplainedDataset.
+    >>> import tfsaliency as tfs
+    >>> images = tfs.synthetic.make_shapes(2, seed=0).images
+    >>> _ = tfs.explain_dataset(tfs.synthetic.shapes_model(), images, "two_maps")
+    >>> tfs.open_dataset("two_maps").maps("1")["gradient"].shape
+    (1, 64, 64)
     """
     import_pyarrow()
     path = Path(folder).absolute()

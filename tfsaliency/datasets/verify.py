@@ -63,8 +63,8 @@ def verify(
     model
         The model, or the result of prepare with the score and preprocessing of the record.
     data
-        What the result was computed from, where it does not contain it: the images of a
-        SanityResult, the GroundTruth of an Evaluation, the source of a data set. By default, the
+        What the result was computed from, where it does not contain it: the images (n, h, w, c) of
+        a SanityResult, the GroundTruth of an Evaluation, the source of a data set. By default, the
         source at the path that the manifest names.
     methods
         The methods; by default, those of the record. Needed if they have functions or arrays of

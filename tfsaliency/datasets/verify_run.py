@@ -59,7 +59,7 @@ def verify_run(
     """
     manifest = data.manifest
     where = manifest.source.where if source is None else source
-    if where == "":
+    if isinstance(where, str) and not where:
         raise OptionError(
             f"Expected data, the {manifest.source.kind} of the run. Received: none, and the "
             "manifest has no path."

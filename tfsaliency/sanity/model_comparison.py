@@ -104,8 +104,8 @@ def compare_models(
     batches = [prepared.check(images) for prepared in models]
     n = len(batches[0].images)
     labels = _check_names(names, n)
+    pair: list[SaliencyMaps] = []
     with Progress(verbose, 2, "model", "comparison") as progress:
-        pair: list[SaliencyMaps] = []
         for prepared, batch in zip(models, batches, strict=True):
             given = targets if not pair else _targets(pair[0])
             with progress.part(1):
@@ -114,24 +114,9 @@ def compare_models(
     _check_shapes(pair)
     cells = [compare_maps(*(normalize_maps(maps[m.name]) for maps in pair)) for m in chosen]
     values, chance, signed = (np.stack(each) for each in zip(*cells, strict=True))
-    verdicts = {
-        method.name: _verdict(values[k], chance[k], signed[k]) for k, method in enumerate(chosen)
-    }
-    parameters = {
-        "targets": "top class of the old model" if targets is None else "given",
-        "batch_size": batch_size,
-        "score": pair[0].score,
-    }
     digests = [digest_model(prepared.model) for prepared in models]
-    record = make_record(
-        models[0], "compare_models", chosen, parameters, batches[0].images, digests[0]
-    )
-    settings = {
-        **describe_settings(models[0], chosen, {"photos": str(n), "score": pair[0].score}),
-        "new model": digests[1].name,
-        "weights": f"sha256 {digests[0].weights}",
-        "new weights": f"sha256 {digests[1].weights}",
-    }
+    explained = "top class of the old model" if targets is None else "given"
+    parameters = {"targets": explained, "batch_size": batch_size}
     result = ModelComparison(
         values,
         chance,
@@ -140,10 +125,15 @@ def compare_models(
         pair[0].targets,
         np.stack([_top_classes(maps) for maps in pair]),
         np.stack([maps.scores.astype(np.float64) for maps in pair]),
-        verdicts,
-        settings,
+        {m.name: _verdict(values[k], chance[k], signed[k]) for k, m in enumerate(chosen)},
+        {
+            **describe_settings(models[0], chosen, {"photos": str(n), "score": pair[0].score}),
+            "new model": digests[1].name,
+            "weights": f"sha256 {digests[0].weights}",
+            "new weights": f"sha256 {digests[1].weights}",
+        },
         _shown(values, pair, chosen),
-        record,
+        make_record(models[0], "compare_models", chosen, parameters, batches[0].images, digests[0]),
         digests[1],
     )
     for maps in pair:
