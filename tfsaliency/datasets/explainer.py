@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,11 +74,24 @@ class Checked(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A batch of elements, without their pixels, and the maps of the valid ones."""
+    """A batch of elements, without their pixels, with what the model says of the valid ones.
+
+    Parameters
+    ----------
+    decoded
+        All elements.
+    valid
+        The places of the valid ones.
+    answers
+        Target, class name, score, confidence and problems of each valid one.
+    maps
+        Their maps by method, (k, ...); empty if none is valid.
+    """
 
     decoded: list[Decoded]
     valid: list[int]
-    maps: SaliencyMaps | None
+    answers: list[list[Any]]
+    maps: Mapping[str, Array]
 
 
 class Explainer:
@@ -159,8 +172,11 @@ class Explainer:
             batch = [self._with_known_target(each) for each in batch]
             inputs = self._check(batch)
         valid = [i for i, each in enumerate(batch) if each.pixels is not None]
-        maps = None if inputs is None else self._maps(inputs, [batch[i] for i in valid])
-        return Done([each._replace(pixels=None) for each in batch], valid, maps)
+        bare = [each._replace(pixels=None) for each in batch]
+        if inputs is None:
+            return Done(bare, [], [], {})
+        maps = self._maps(inputs, [batch[i] for i in valid])
+        return Done(bare, valid, [_answers(maps, k) for k in range(len(valid))], maps.maps)
 
     def _check(self, batch: list[Decoded]) -> Batch | None:
         """Check the valid images of a batch; None if there are none, or the model refuses one."""
@@ -202,16 +218,18 @@ class Explainer:
     def encode(self, done: Done) -> Rows:
         """Return the rows of a batch, with encoded maps."""
         rows = Rows({name: [] for name in COLUMNS}, {name: [] for name in self._job.codes})
-        encoded: dict[str, list[Any]] = {}
-        if done.maps is not None:
-            encoded = {n: encode_rows(done.maps[n], c) for n, c in self._job.codes.items()}
+        encoded = {
+            name: encode_rows(done.maps[name], code)
+            for name, code in self._job.codes.items()
+            if name in done.maps
+        }
         places = {i: k for k, i in enumerate(done.valid)}
         for i, decoded in enumerate(done.decoded):
             element, k = decoded.element, places.get(i)
             label = None if element.label is None else str(element.label)
             digests = decoded.sha256 or None, decoded.pixels_sha256 or None
             known = [element.id, element.path or None, *digests, label]
-            answers = [None] * 5 if k is None else _answers(done.maps, k)
+            answers = [None] * 5 if k is None else done.answers[k]
             for name, value in zip(COLUMNS, [*known, *answers, decoded.error or None], strict=True):
                 rows.columns[name].append(value)
             for name, column in rows.maps.items():
@@ -219,7 +237,7 @@ class Explainer:
         return rows
 
 
-def _answers(maps: Any, k: int) -> list[Any]:
+def _answers(maps: SaliencyMaps, k: int) -> list[Any]:
     """Return target, class name, score, confidence and problems of an image."""
     target = int(maps.targets[k])
     named = maps.class_name(target) if maps.class_names and target >= 0 else None
