@@ -1,6 +1,7 @@
 """Mutations of the package, and the test that detects each; test_mutations.py runs them."""
 
 from mutations_around import AROUND, Mutation
+from mutations_datasets import DATASETS
 
 RELU_LAYER = "test_rules.py::test_rules_equal_the_numpy_reference[ReLU layer-float64]"
 
@@ -543,4 +544,5 @@ MUTATIONS = [
         "test_cam_defaults.py::test_a_class_token_however_it_is_taken",
     ),
     *AROUND,
+    *DATASETS,
 ]

@@ -210,7 +210,7 @@ AROUND = [
         "test_report.py::test_a_table_escapes_its_cells",
     ),
     Mutation(
-        "visualization/report.py",
+        "visualization/report_parts.py",
         "np.sqrt(_BYTES / tiles / _BYTES_A_PIXEL)",
         "_SIDES[1]",
         "test_report.py::test_fifty_photos_stay_below_15_mb",

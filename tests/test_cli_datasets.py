@@ -83,12 +83,12 @@ def test_a_run_is_made_continued_and_verified(run, folder, tmp_path):
     assert code == 2 and "which is none" in err[0]
 
 
-def test_errors_are_rows_up_to_a_limit(run, tmp_path):
+def test_errors_are_rows_up_to_a_limit(run, folder, tmp_path):
     words = ["run", "broken", *MODEL, "--methods", "gradient", "--out", tmp_path]
     code, text, err = run(*words, "--max-errors", "1")
     assert code == run_command.LIMIT_EXCEEDED == 3 and not text
     assert err[0].startswith("tfsaliency: Expected at most 1 images with errors. Received: 2.")
-    assert err[1].startswith("tfsaliency: error: broken/b0.png: not an image")
+    assert err[1].startswith(f"tfsaliency: error: {folder}/broken/b0.png: not an image")
     code, text, err = run(*words, "--max-errors", "0")
     assert code == 0  # nothing was left to do
     assert text == f"Wrote the maps of 3 images, 2 with errors, in 1 parts, to {tmp_path}\n"

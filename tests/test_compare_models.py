@@ -58,6 +58,16 @@ def test_a_model_that_was_tuned_lies_in_between(model, tuned, photos):
     assert twin.agreement < 0.5
 
 
+def test_both_models_explain_the_same_class(model, photos):
+    """The old model's, also where the new one has another top class."""
+    twin = synthetic.permuted_label_models()[0]
+    result = compare(model, twin, photos.images, "gradient")
+    assert (result.top_classes[0] != result.top_classes[1]).any()
+    assert np.array_equal(result.targets, result.top_classes[0])
+    own = tfs.saliency_map(twin, photos.images, targets=result.targets, verbose=0)
+    np.testing.assert_allclose(result.scores[1], own.scores, rtol=1e-5)
+
+
 def test_the_index_is_the_formula(model, tuned, photos):
     """By loops: clipped at the 99th percentile, centered, normed; chance by other photos."""
     result = compare(model, tuned, photos.images, "gradient")

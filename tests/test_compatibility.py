@@ -21,7 +21,7 @@ def _requirements(extra):
 
 
 def test_the_oldest_versions_are_the_bounds_of_setup_cfg():
-    bounds = SETUP["options"]["install_requires"].split()
+    bounds = SETUP["options"]["install_requires"].split() + _requirements("store")
     oldest = dict(pin.split("==") for pin in PINS["oldest"])
     assert {bound.split(">=")[0] for bound in bounds} == set(oldest)
     for bound in bounds:

@@ -273,6 +273,18 @@ def test_a_bad_image_is_a_row_and_is_tried_again(model, folder, shapes, tmp_path
     assert tfs.verify(out, model, sample=None, verbose=0).confirmed
 
 
+def test_the_rows_that_were_tried_again_are_in_the_log(model, folder, tmp_path):
+    """verify needs them: their batches were others."""
+    files = sorted(folder.rglob("*.png"))
+    whole = files[1].read_bytes()
+    files[1].write_bytes(b"no image")
+    explain(model, folder, tmp_path / "out")
+    files[1].write_bytes(whole)
+    data = explain(model, folder, tmp_path / "out", retry_errors=True)
+    assert [list(map(list, entry.again)) for entry in data.log.values()] == [[[1]], [], []]
+    assert data.errors == 0 and tfs.verify(data, model, sample=None, verbose=0).confirmed
+
+
 def test_an_array_that_the_model_refuses_is_a_row(model, shapes, tmp_path):
     images = [np.array(image) for image in shapes.images]
     images[2][0, 0, 0] = np.nan
@@ -390,6 +402,28 @@ def test_the_log_is_mended(model, shapes, tmp_path):
         )
         assert log[number].ids == entry.ids
     assert tfs.verify(out, model, list(shapes.images), verbose=0).confirmed
+
+
+def test_an_option_that_fails_for_all_images_ends_the_run(folder, shapes, tmp_path):
+    image = keras.Input((None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    any_size = keras.Model(image, keras.layers.Dense(3)(pooled))
+    options = {"targets": 0, "score": "logit"}
+    with pytest.raises(tfs.OptionError, match="fixed input size"):
+        explain(any_size, folder, tmp_path / "a", "gradient", **options)
+    assert not explain(
+        any_size, folder, tmp_path / "b", "gradient", size=(20, 30), **options
+    ).errors
+    assert next(iter(sized))["maps"]["gradient"].shape == (20, 30)
+    sizes = [shapes.images[0], shapes.images[1][:40], shapes.images[2][:40], shapes.images[3]]
+    data = explain(any_size, sizes, tmp_path / "c", "gradient", **options)
+    for row, each in zip(data, sizes, strict=True):
+        own = tfs.saliency_map(any_size, each, verbose=0, **options)["gradient"][0]
+        assert np.abs(row["maps"]["gradient"] - own).max() <= 1.02 / 255 * own.max()
+    with pytest.raises(tfs.OptionError, match="under one of the keys"):
+        explain(any_size, [{"picture": shapes.images[0]}], tmp_path / "d", "gradient", **options)
+    with pytest.raises(tfs.OptionError, match="Expected images in the iterable"):
+        explain(any_size, iter([]), tmp_path / "e", "gradient", **options)
 
 
 @pytest.mark.parametrize(

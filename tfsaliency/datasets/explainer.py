@@ -115,8 +115,10 @@ class Explainer:
             pixels = self._pixels(image, element)
             shown = digest if pixels is image else _digest_pixels(pixels)
             return Decoded(element, digest, pixels, shown, self._target(element.label))
-        except TfSaliencyError as error:
+        except ImageError as error:
             return Decoded(element, digest, error=one_line(error))
+        except TfSaliencyError:  # of an option, so that all images would fail
+            raise
         except Exception as error:  # of the caller's source
             text = f"{type(error).__name__}: {one_line(error)}"
             return Decoded(element, digest, error=text)
@@ -132,13 +134,16 @@ class Explainer:
         return array
 
     def _target(self, label: str | int | None) -> Any:
-        """Return the target of an image, or raise OptionError for a label that is no class."""
+        """Return the target of an image, or raise ImageError for a label that is no class."""
         job = self._job
         if job.targets != FROM_SOURCE:
             return job.targets
         if label is None:
-            raise OptionError("Expected a label for targets='labels'. Received: none.")
-        return int(resolve_targets(label, 1, job.label_names or None, self._classes)[0])
+            raise ImageError("Expected a label for targets='labels'. Received: none.")
+        try:
+            return int(resolve_targets(label, 1, job.label_names or None, self._classes)[0])
+        except OptionError as error:
+            raise ImageError(str(error)) from error
 
     def batches(self, decoded: Iterable[Decoded]) -> Iterator[list[Decoded]]:
         """Group elements, in their order, into batches of images of one shape."""

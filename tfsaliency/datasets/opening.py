@@ -104,14 +104,14 @@ def _open_path(path: str) -> Source:
             raise OptionError(f"Expected {_KNOWN}. Received: {path}, no such file or folder.")
         files = sorted(each for each in iglob(path, recursive=True) if os.path.isfile(each))
         if files and all(each.lower().endswith(_PARQUET) for each in files):
-            return ParquetSource(path, files)
-        return ListedSource("pattern", path, files)
+            return ParquetSource(os.path.abspath(path), files)
+        return ListedSource("pattern", os.path.abspath(path), files)
     if suffix in _PARQUET:
-        return ParquetSource(path, [path])
+        return ParquetSource(os.path.abspath(path), [path])
     if suffix in (*_LISTS, *_TABLES):
         return _open_table(path, suffix)
     if suffix in PHOTO_SUFFIXES:
-        return ListedSource("list of files", path, [path])
+        return ListedSource("list of files", os.path.abspath(path), [path])
     raise OptionError(f"Expected {_KNOWN}. Received: the file {path}.")
 
 
@@ -121,7 +121,7 @@ def _open_folder(folder: str) -> Source:
     if not paths:
         tables = sorted(str(path) for path in Path(folder).rglob("*.parquet"))
         if tables:
-            return ParquetSource(folder, tables)
+            return ParquetSource(os.path.abspath(folder), tables)
         raise OptionError(f"Expected images in the folder {folder}. Received: none.")
     start = len(os.path.join(folder, ""))
     ids = [path[start:].replace(os.sep, "/") for path in paths]

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ..engine.kept_traces import KeptTraces
 from ..errors import ModelError, OptionError, check_int, check_number, one_line
 from ..records import digest_model, name_device
 from ..records.comparison import compare_models
@@ -99,7 +100,9 @@ def run_on_ray(
             max_task_retries=_RESTARTS,
             runtime_env={"env_vars": {k: os.environ[k] for k in _SHARED if k in os.environ}},
         )(_Worker)
-        packed = ray.put((model, replace(job, prepared=replace(job.prepared, model=_absent))))
+        # Without the model, which travels as a file, and its compiled functions.
+        bare = replace(job.prepared, model=_absent, _kept=KeptTraces())
+        packed = ray.put((model, replace(job, prepared=bare)))
         actors = [
             remote.remote(packed, folder, manifest, math.ceil(engine.num_cpus))
             for _ in range(engine.workers)
@@ -124,7 +127,7 @@ def _import_ray() -> Any:
 
 def _absent(images: Any) -> Any:
     """Stand for the model of a job while it is sent."""
-    raise AssertionError(images)
+    raise ModelError("Expected the model of the job. Received: none.")
 
 
 def _check_resources(engine: RayEngine, resources: dict[str, float]) -> None:

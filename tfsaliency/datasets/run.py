@@ -235,6 +235,8 @@ class _Run:
                         f"Expected at most {max_errors} images with errors. Received: "
                         f"{self.errors}. The parts that are done are in {self.folder}, and say why."
                     )
+            if not done and not count:
+                raise OptionError(f"Expected images in the {self.source.kind}. Received: none.")
 
     def _entries(self, tasks: Iterator[Task], on_batch: Any) -> Iterator[PartEntry]:
         if self.ray is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike, fspath
@@ -108,7 +109,8 @@ class ListedSource(Source):
         digest = digest_rows(zip(ids, labels or [None] * len(ids), strict=True))
         names = {label for label in labels or () if isinstance(label, str)}
         super().__init__(kind, where, len(paths), digest, names)
-        self._paths, self._ids, self._labels = paths, ids, labels
+        # Absolute, so that workers and verify find them from anywhere.
+        self._paths, self._ids, self._labels = list(map(os.path.abspath, paths)), ids, labels
 
     def fetch(self, i: int) -> Element:
         """Return an element by its number."""

@@ -27,7 +27,7 @@ _FEATURES = ("avx2", "avx512f", "avx512_vnni", "amx_bf16")  # that choose Tensor
 
 @dataclass(frozen=True)
 class Record:
-    """What a result was computed from.
+    """The origin of a result: all that it was computed from.
 
     Parameters
     ----------
