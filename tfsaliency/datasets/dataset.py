@@ -52,7 +52,7 @@ class ExplainedDataset:
 
     @property
     def record(self) -> Record:
-        """What the maps were computed from."""
+        """The record of the run."""
         return self.manifest.record
 
     @property

@@ -28,7 +28,7 @@ FROM_SOURCE = "labels"  # targets
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is done with each image; see explain_dataset.
+    """The treatment of each image; see explain_dataset.
 
     Parameters
     ----------

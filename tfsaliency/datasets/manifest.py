@@ -45,7 +45,7 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What all parts of a run have in common.
+    """The common facts of all parts of a run.
 
     Parameters
     ----------

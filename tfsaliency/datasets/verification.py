@@ -65,7 +65,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Standard:
-    """How close numbers must be.
+    """The closeness that numbers must have.
 
     Parameters
     ----------

@@ -194,7 +194,7 @@ class _Replay:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the record lacks."""
+        """Sentences on what the record lacks."""
         return () if self.record.model.weights else (_NO_DIGEST,)
 
     def targets(self, recorded: Array) -> Any:

@@ -48,7 +48,7 @@ class ShownPair:
 
 @dataclass(frozen=True, eq=False)
 class ModelComparison:
-    """What two versions of a model look at, compared photo by photo.
+    """The comparison of two versions of a model, photo by photo.
 
     Parameters
     ----------
