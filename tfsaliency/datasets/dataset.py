@@ -67,7 +67,7 @@ class ExplainedDataset:
 
     @property
     def complete(self) -> bool:
-        """Whether all images of the source are there; True for a stream of unknown length."""
+        """True if all images of the source are there, or their number is unknown."""
         return self.manifest.source.images in (None, len(self))
 
     def __len__(self) -> int:

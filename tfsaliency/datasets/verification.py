@@ -47,7 +47,7 @@ class Verification:
 
     @property
     def confirmed(self) -> bool:
-        """Whether nothing differs."""
+        """True if nothing differs."""
         return not self.differences
 
     def __str__(self) -> str:
