@@ -85,8 +85,8 @@ def explain_dataset(
     model, methods, class_names, score, preprocess, reduction, layer, batch_size, verbose
         As for saliency_map.
     source
-        A folder (all photos below it; the first folder is the label), a pattern such as
-        "photos/*.jpg", a text file of one path a line, a CSV file with a column "path" and perhaps
+        A folder (all photos below it; the first folder is the label), a pattern with
+        wildcards, a text file of one path a line, a CSV file with a column "path" and perhaps
         "id" and "label", Parquet files with a column of image bytes, a list of paths, a Hugging
         Face data set, a TFDS or other tf.data.Dataset, a keras.utils.PyDataset, or an iterable of
         images (h, w, c), (id, image), (image, label), (id, image, label) or mappings of these.

@@ -130,7 +130,7 @@ class CAM:
 
     @property
     def never_negative(self) -> bool:
-        """Whether no value of a map is negative."""
+        """True if no value of a map is negative."""
         return self.relu
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ class SmoothGrad:
 
     @property
     def never_negative(self) -> bool:
-        """Whether no value of a map is negative."""
+        """True if no value of a map is negative."""
         return self.statistic != "mean"
 
     def __post_init__(self) -> None:
