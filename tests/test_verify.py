@@ -135,6 +135,38 @@ def test_missing_parts_and_other_preprocessing_are_named(model, recorded, tmp_pa
         tfs.verify(recorded, model)
 
 
+def test_sizes_errors_and_ends_of_a_source_are_seen(shapes_of_two_sizes, tmp_path):
+    model, images, options = shapes_of_two_sizes
+    out = tmp_path / "out"
+    tfs.explain_dataset(model, images, out, "gradient", **options)
+    assert verify(out, model, images, sample=None, preprocess=None).confirmed
+    good = list(images)
+    good[3] = good[2]
+    found = verify(out, model, good, sample=None, preprocess=None)
+    assert names(found) == ["bytes of 3", "error of 3"]
+    stream = verify(out, model, iter(images[:8]), sample=None, preprocess=None)
+    assert names(stream)[-1] == "rows of part-000001.parquet"
+    assert str(stream.differences[-1]).endswith("none in the source, recorded 4")
+    (out / "part-000001.parquet").write_bytes(b"damaged")
+    damaged = verify(out, model, images, sample=None, preprocess=None)
+    assert names(damaged) == ["bytes of part-000001.parquet", "rows of part-000001.parquet"]
+
+
+@pytest.fixture
+def shapes_of_two_sizes():
+    """A model of any size, images of two sizes and one that is damaged, and options."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((None, None, 3))
+    hidden = keras.layers.Conv2D(8, 3, activation="relu")(image)
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(hidden))
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0, 1, (20 + 4 * (i in (1, 2, 6, 7, 8)), 24, 3)) for i in range(12)]
+    images[3] = b"no image"
+    options = {"targets": 0, "score": "logit", "batch_size": 2, "part_size": 8, "verbose": 0,
+               "size": (8, 8)}  # fmt: skip
+    return keras.Model(image, outputs), images, options
+
+
 def test_with_another_version_there_is_a_tolerance(model, recorded, tmp_path, monkeypatch):
     shutil.copytree(recorded, tmp_path / "out")
     text = (tmp_path / "out" / "manifest.json").read_text()
