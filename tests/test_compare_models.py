@@ -159,8 +159,20 @@ def test_a_dead_model_and_one_photo_are_inconclusive(model, photos):
     result = compare(model, dead, photos.images, "gradient", on_problem="ignore")
     assert result.verdicts["gradient"].verdict == "inconclusive"
     assert "only 0 of 12" in result.verdicts["gradient"].reason
+    assert "No map changed" not in str(result)
     one = compare(model, model, photos.images[:1], "gradient")
     assert one.verdicts["gradient"].verdict == "inconclusive"
+
+
+def test_features_are_compared_and_drawn():
+    def build(seed):
+        keras.utils.set_random_seed(seed)
+        layers = [keras.Input((20,)), keras.layers.Dense(16, activation="relu")]
+        return keras.Sequential([*layers, keras.layers.Dense(3, "softmax")])
+
+    rows = np.random.default_rng(0).normal(size=(9, 20))
+    result = compare(build(0), build(1), rows, "gradient")
+    assert result.values.shape == (1, 9) and len(result.plot().axes) == 18
 
 
 def test_what_cannot_be_compared_is_refused(model, photos):
@@ -170,6 +182,8 @@ def test_what_cannot_be_compared_is_refused(model, photos):
     )
     with pytest.raises(tfs.OptionError, match="same shape"):
         compare(model, larger, photos.images, "gradient", targets=0, on_problem="ignore")
+    with pytest.raises(tfs.OptionError, match="a value for each pixel"):
+        compare(model, model, photos.images, tfs.CAM(resize=False))
     with pytest.raises(tfs.OptionError, match="names of 12 images"):
         compare(model, model, photos.images, names=["a"])
     with pytest.raises(tfs.OptionError, match="comparison as ModelComparison"):

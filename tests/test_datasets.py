@@ -164,7 +164,8 @@ def _sources(folder, shapes, tmp_path):
             return 4
 
         def __getitem__(self, i):
-            return images[3 * i : 3 * i + 3], labels[3 * i : 3 * i + 3]
+            part = slice(3 * i, 3 * i + 3)
+            return images[part], labels[part], np.ones(len(labels[part]))
 
     return {
         "folder": folder,
@@ -178,7 +179,7 @@ def _sources(folder, shapes, tmp_path):
         "generator": ((f"number {i}", x) for i, x in zip(order, images, strict=True)),
         "tf.data": pairs,
         "tf.data in batches": pairs.batch(3),
-        "tf.data of mappings": pairs.map(lambda x, y: {"image": x, "label": y}),
+        "tf.data of mappings": pairs.map(lambda x, y: {"image": x, "label": y}).batch(4),
         "triples": [(str(i), x, y) for i, x, y in zip(order, images, labels, strict=True)],
         "PyDataset": Batches(workers=1),
     }
@@ -221,8 +222,14 @@ def test_labels_are_targets_by_number_and_by_name(model, folder, shapes, tmp_pat
     table = by_name.table(["id", "target"]).to_pydict()
     assert dict(zip(table["id"], table["target"], strict=True)) == wanted
     # Without names, classes are numbered as in image_dataset_from_directory.
-    sorted_names = sorted({names[k] for k in shapes.labels})
-    table = explain(model, folder, tmp_path / "b", targets="labels").table(["label", "target"])
+    fewer = shutil.copytree(folder, tmp_path / "fewer")
+    shutil.rmtree(fewer / names[shapes.labels[0]])
+    with pytest.raises(tfs.OptionError, match="Expected 8 names of labels"):
+        explain(model, fewer, tmp_path / "b", targets="labels")
+    for name in names:  # also of a class without pictures
+        (folder / name).mkdir(exist_ok=True)
+    sorted_names = sorted(names)
+    table = explain(model, folder, tmp_path / "d", targets="labels").table(["label", "target"])
     for label, target in zip(*table.to_pydict().values(), strict=True):
         assert sorted_names[target] == label
     other = [(str(i), image, 2 if i else 99) for i, image in enumerate(shapes.images)]
@@ -281,7 +288,8 @@ def test_the_rows_that_were_tried_again_are_in_the_log(model, folder, tmp_path):
     explain(model, folder, tmp_path / "out")
     files[1].write_bytes(whole)
     data = explain(model, folder, tmp_path / "out", retry_errors=True)
-    assert [list(map(list, entry.again)) for entry in data.log.values()] == [[[1]], [], []]
+    batches = [list(map(list, entry.batches)) for entry in data.log.values()]
+    assert batches == [[[0, 2, 3], [1]], [[0, 1, 2], [3]], [[0, 1]]]
     assert data.errors == 0 and tfs.verify(data, model, sample=None, verbose=0).confirmed
 
 
@@ -322,7 +330,10 @@ def test_a_run_continues_with_what_is_missing(model, shapes, tmp_path):
     assert 0 < len(done) < 3
     source.at, source.fetched = None, []
     data = explain(model, source, out)
-    assert sorted(source.fetched) == [i for i in range(N) if parts.part_name(i // 4) not in done]
+    numbers = sorted(int(name[5:11]) for name in done)
+    samples = [4 * number for number in {numbers[0], numbers[-1]}]  # compared with their rows
+    missing = [i for i in range(N) if i // 4 not in numbers]
+    assert sorted(source.fetched) == sorted(samples + missing)
     assert digests(out) == digests(tmp_path / "whole") and len(data) == len(whole) == N
 
 
@@ -333,6 +344,41 @@ def test_a_stream_must_yield_the_same_images_again(model, shapes, tmp_path):
     with pytest.raises(tfs.ResultError, match="part-000000.parquet.*Received: 4 others"):
         explain(model, iter(pairs[::-1]), tmp_path / "out")
     assert len(explain(model, iter(pairs), tmp_path / "out")) == N
+
+
+def test_other_images_are_not_mixed_in(model, shapes, tmp_path):
+    """Of a source without a digest, the first images of two parts are compared."""
+    out = tmp_path / "out"
+    explain(model, shapes.images, out)
+    (out / "part-000001.parquet").unlink()
+    before = digests(out)
+    with pytest.raises(tfs.ResultError, match="'0' as the first image of part-000000.parquet"):
+        explain(model, shapes.images[::-1], out)
+    assert digests(out) == before
+    assert explain(model, shapes.images, out).complete
+    pairs = [(f"picture {i}", image) for i, image in enumerate(shapes.images)]
+    explain(model, iter(pairs), tmp_path / "stream")
+    with pytest.raises(tfs.ResultError, match="part-000002.parquet.*ends before"):
+        explain(model, iter(pairs[:8]), tmp_path / "stream")
+    with pytest.raises(tfs.ResultError, match="1 repeated ids"):
+        explain(model, [*pairs, pairs[0]], tmp_path / "twice")
+
+
+def test_elements_that_cannot_be_read_are_rows(model, shapes, tmp_path):
+    """No image under its key, a label that is NaN, and names that are no text."""
+    rows = [
+        {"id": "none", "image": None, "label": 1},
+        {"id": "nan", "image": shapes.images[0], "label": float("nan")},
+        {"id": "caf\udce9", "image": shapes.images[1], "label": "caf\udce9"},
+        {"id": "file", "image": "caf\udce9.png"},
+    ]
+    data = explain(model, rows, tmp_path / "out")
+    table = data.table(["id", "label", "error"]).to_pylist()
+    assert [row["id"] for row in table] == ["none", "nan", "caf\\udce9", "file"]
+    assert [row["label"] for row in table] == ["1", None, "caf\\udce9", None]
+    assert [row["error"] is None for row in table] == [False, True, True, False]
+    assert "caf\\udce9.png: no such file" in table[3]["error"]
+    assert tfs.verify(data, model, rows, sample=None, verbose=0).confirmed
 
 
 @pytest.mark.parametrize(
@@ -464,6 +510,7 @@ def test_wrong_options_are_refused_before_the_start(model, shapes, tmp_path):
         ({"dtype": "float32"}, "Unknown dtype"),
         ({"methods": [tfs.Method("score")]}, "those of columns"),
         ({"retry_errors": "yes"}, "retry_errors"),
+        ({"targets": [1, 0]}, "one class for all images"),
     ):
         with pytest.raises(tfs.OptionError, match=message):
             explain(model, images, tmp_path / "out", **options)

@@ -137,3 +137,23 @@ def _failed():
     import pyarrow.compute as pc
 
     return pc.is_valid(pc.field("error"))
+
+
+def test_workers_that_do_not_fit_are_refused_before_the_start(tmp_path):
+    """Ray itself would wait for CPUs in silence."""
+    ray = pytest.importorskip("ray")
+    model, images = tfs.synthetic.shapes_model(), tfs.synthetic.make_shapes(3, seed=0).images
+    start = time.monotonic()
+    with pytest.raises(tfs.OptionError, match="99 need 99 CPUs, 1 each. Received: a cluster of"):
+        tfs.explain_dataset(model, images, tmp_path, engine=tfs.RayEngine(99), verbose=0)
+    assert not list(tmp_path.glob("part-*")) and not ray.is_initialized()
+    with pytest.raises(tfs.OptionError, match="1 need 1 GPUs"):
+        tfs.explain_dataset(model, images, tmp_path, engine=tfs.RayEngine(num_gpus=1), verbose=0)
+    assert time.monotonic() - start < 120
+    # A prepared model with compiled functions, and functions of the caller, travel.
+    prepared = tfs.prepare(model, preprocess=lambda x: x / 2, score=lambda y, t: y[:, 0])
+    tfs.saliency_map(prepared, images, verbose=0)
+    data = tfs.explain_dataset(prepared, images, tmp_path / "out", engine="ray", verbose=0)
+    own = tfs.saliency_map(prepared, images, verbose=0)["gradient"]
+    got = data.maps(["0", "1", "2"])["gradient"]
+    assert abs(got - own).max() <= 1.02 / 255 * own.max()

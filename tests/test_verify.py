@@ -135,6 +135,30 @@ def test_missing_parts_and_other_preprocessing_are_named(model, recorded, tmp_pa
         tfs.verify(recorded, model)
 
 
+def test_a_folder_may_move_and_a_pattern_be_relative(model, photos, tmp_path, monkeypatch):
+    shutil.copytree(photos, tmp_path / "a")
+    (tmp_path / "a" / "broken.png").write_bytes(b"no image")
+    options = {"batch_size": 4, "part_size": 8, "verbose": 0}
+    tfs.explain_dataset(model, tmp_path / "a", tmp_path / "run", **options)
+    monkeypatch.chdir(tmp_path)
+    tfs.explain_dataset(model, "a/*.png", "pattern", **options)
+    monkeypatch.chdir(photos)
+    assert verify(tmp_path / "pattern", model, sample=None, preprocess=None).confirmed
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = verify(tmp_path / "run", model, tmp_path / "b", sample=None, preprocess=None)
+    assert moved.confirmed, str(moved)
+
+
+def test_a_batch_without_the_images_that_the_model_refuses(model, tmp_path):
+    """They take no place in it, so the others are computed again in the same batches."""
+    images = list(synthetic.make_shapes(12, seed=3).images)
+    images[1], images[2] = images[1] * np.nan, images[2][:30]
+    out = tmp_path / "out"
+    tfs.explain_dataset(model, images, out, "smooth_grad", batch_size=4, verbose=0)
+    assert tfs.open_dataset(out).errors == 2
+    assert verify(out, model, images, sample=None, preprocess=None).confirmed
+
+
 def test_sizes_errors_and_ends_of_a_source_are_seen(shapes_of_two_sizes, tmp_path):
     model, images, options = shapes_of_two_sizes
     out = tmp_path / "out"

@@ -19,7 +19,7 @@ from ..maps import Options, explain, resolve_reductions
 from ..methods.table import Method
 from ..prepared import Prepared
 from ..saliency_maps import SaliencyMaps
-from ..tables import Fit
+from ..tables import Fit, as_text
 from .parts import COLUMNS, Rows, encode_rows
 from .sources import Element, Fetch
 
@@ -141,7 +141,7 @@ class Explainer:
         if label is None:
             raise ImageError("Expected a label for targets='labels'. Received: none.")
         try:
-            return int(resolve_targets(label, 1, job.label_names or None, self._classes)[0])
+            return int(resolve_targets(label, 1, job.label_names or None)[0])
         except OptionError as error:
             raise ImageError(str(error)) from error
 
@@ -173,6 +173,7 @@ class Explainer:
         batch, inputs = checked
         if inputs is not None and self._classes is None:
             self._classes = self._job.prepared.trace(self._job.methods, inputs).classes
+            self._check_label_names()
         if any(map(self._is_unknown, batch)):
             batch = [self._with_known_target(each) for each in batch]
             inputs = self._check(batch)
@@ -200,6 +201,15 @@ class Explainer:
         except ImageError as error:
             return decoded._replace(pixels=None, error=one_line(error))
         return decoded
+
+    def _check_label_names(self) -> None:
+        """Raise OptionError if the names of labels do not stand for the classes of the model."""
+        named = len(self._job.label_names)
+        if self._job.targets == FROM_SOURCE and named and named != self._classes:
+            raise OptionError(
+                f"Expected {self._classes} names of labels, as many as the model has classes. "
+                f"Received: {named}. Pass class_names= in the order of the model's outputs."
+            )
 
     def _is_unknown(self, decoded: Decoded) -> bool:
         """Return whether the label of a valid image is no class of the model."""
@@ -231,11 +241,12 @@ class Explainer:
         places = {i: k for k, i in enumerate(done.valid)}
         for i, decoded in enumerate(done.decoded):
             element, k = decoded.element, places.get(i)
-            label = None if element.label is None else str(element.label)
+            label = None if element.label is None else as_text(str(element.label))
+            error = as_text(decoded.error) if decoded.error else None
             digests = decoded.sha256 or None, decoded.pixels_sha256 or None
             known = [element.id, element.path or None, *digests, label]
             answers = [None] * 5 if k is None else done.answers[k]
-            for name, value in zip(COLUMNS, [*known, *answers, decoded.error or None], strict=True):
+            for name, value in zip(COLUMNS, [*known, *answers, error], strict=True):
                 rows.columns[name].append(value)
             for name, column in rows.maps.items():
                 column.append(None if k is None else encoded[name][k])

@@ -57,7 +57,7 @@ def _open_object(source: Any, rank: int) -> Source:
     if isinstance(source, tf.data.Dataset):
         return StreamSource(_Fresh(source.as_numpy_iterator), rank, "tf.data.Dataset")
     if isinstance(source, keras.utils.PyDataset):
-        batches = _Fresh(lambda: (source[i] for i in range(len(source))))
+        batches = _Fresh(lambda: (_pair(source[i]) for i in range(len(source))))
         return StreamSource(batches, rank, "keras.utils.PyDataset")
     one = isinstance(source, (bytes, Mapping, Image.Image))
     one = one or len(getattr(source, "shape", ())) == rank
@@ -71,6 +71,11 @@ def _open_object(source: Any, rank: int) -> Source:
     if indexed:
         return SequenceSource(source, rank, kind, digest)
     return StreamSource(source, rank, kind)
+
+
+def _pair(batch: Any) -> Any:
+    """Return the images and labels of a batch for Keras, without weights of samples."""
+    return keras.utils.unpack_x_y_sample_weight(batch)[:2]
 
 
 class _Fresh:
@@ -102,16 +107,17 @@ def _open_path(path: str) -> Source:
     if not os.path.lexists(path):
         if not set(path) & set("*?["):
             raise OptionError(f"Expected {_KNOWN}. Received: {path}, no such file or folder.")
+        path = os.path.abspath(path)  # ids must not depend on the working directory
         files = sorted(each for each in iglob(path, recursive=True) if os.path.isfile(each))
         if files and all(each.lower().endswith(_PARQUET) for each in files):
-            return ParquetSource(os.path.abspath(path), files)
-        return ListedSource("pattern", os.path.abspath(path), files)
+            return ParquetSource(path, files)
+        return ListedSource("pattern", path, files)
     if suffix in _PARQUET:
         return ParquetSource(os.path.abspath(path), [path])
     if suffix in (*_LISTS, *_TABLES):
         return _open_table(path, suffix)
     if suffix in PHOTO_SUFFIXES:
-        return ListedSource("list of files", os.path.abspath(path), [path])
+        return ListedSource("list of files", os.path.abspath(path), [os.path.abspath(path)])
     raise OptionError(f"Expected {_KNOWN}. Received: the file {path}.")
 
 
@@ -127,7 +133,9 @@ def _open_folder(folder: str) -> Source:
     ids = [path[start:].replace(os.sep, "/") for path in paths]
     labels = [name.partition("/")[0] if "/" in name else None for name in ids]
     known = labels if any(labels) else None
-    return ListedSource("folder", os.path.abspath(folder), paths, ids, known)
+    classes = [each.name for each in os.scandir(folder) if each.is_dir() and each.name[0] != "."]
+    names = classes if known else ()
+    return ListedSource("folder", os.path.abspath(folder), paths, ids, known, names)
 
 
 def _open_table(path: str, suffix: str) -> Source:

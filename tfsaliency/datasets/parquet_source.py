@@ -68,8 +68,6 @@ class ParquetSource(Source):
     def _element(self, row: dict[str, Any], number: int) -> Element:
         image, name, label = (None if c is None else row[c] for c in self._columns)
         parsed = {"image": image, "id": name, "label": label}
-        if image is None:
-            return Element(str(number) if name is None else str(name), b"", "", label)
         return parse_element(parsed, number, _RANK)
 
 

@@ -53,8 +53,9 @@ class PartEntry:
         The time that it took.
     device
         The processor or GPU.
-    again
-        The rows that later calls computed again, in batches of their own.
+    batches
+        The rows that were computed in one batch, for each; those with errors are in none. Empty if
+        the line was made from the file.
     """
 
     part: int
@@ -64,7 +65,7 @@ class PartEntry:
     sha256: str
     seconds: float
     device: str
-    again: Sequence[Sequence[int]] = ()
+    batches: Sequence[Sequence[int]] = ()
 
 
 def part_name(number: int) -> str:

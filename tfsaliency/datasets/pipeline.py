@@ -38,7 +38,7 @@ class Task:
     again
         The positions in the part of the rows to compute again; None for all.
     before
-        The rows that earlier calls computed again.
+        The batches of earlier calls.
     """
 
     number: int
@@ -139,6 +139,9 @@ class Pipeline:
     ) -> Future[PartEntry]:
         start = time.monotonic()
         rows: list[Rows] = []
+        computed: list[list[int]] = []
+        places = task.again or range(len(task.elements))
+        first = 0
         encoding: deque[Future[Rows]] = deque()
 
         def collect(most: int) -> None:
@@ -148,13 +151,18 @@ class Pipeline:
 
         for batch in batches:
             done = self._explainer.explain(batch)
+            computed.append([places[first + i] for i in done.valid])
+            first += len(done.decoded)
             encoding.append(writer.submit(self._explainer.encode, done))
             collect(_UNWRITTEN)
         collect(0)
         seconds = time.monotonic() - start
-        return writer.submit(self._write, task, _join(rows), seconds)
+        known = [*task.before, *filter(None, computed)]
+        return writer.submit(self._write, task, _join(rows), known, seconds)
 
-    def _write(self, task: Task, rows: Rows, seconds: float) -> PartEntry:
+    def _write(
+        self, task: Task, rows: Rows, computed: list[Sequence[int]], seconds: float
+    ) -> PartEntry:
         """Write a part; rows that are computed again replace those of the file."""
         if task.again is not None:
             old = read_rows(self._folder, task.number)
@@ -175,7 +183,7 @@ class Pipeline:
             digest,
             round(seconds, 3),
             self._device,
-            [*task.before, *([task.again] if task.again else [])],
+            computed,
         )
 
 

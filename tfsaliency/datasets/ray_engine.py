@@ -7,6 +7,7 @@ own, which waits in silence if there are fewer CPUs than operators.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
@@ -20,13 +21,14 @@ import keras
 import tensorflow as tf
 
 from ..engine.kept_traces import KeptTraces
-from ..errors import ModelError, OptionError, check_int, check_number, one_line
+from ..errors import ImageError, ModelError, OptionError, check_int, check_number, one_line
 from ..records import digest_model, name_device
 from ..records.comparison import compare_models
 from .explainer import Explainer, Job
 from .manifest import Manifest
 from .parts import PartEntry, Rows, make_schema, part_name
 from .pipeline import Pipeline, Task
+from .sources import Element, Fetch
 
 _READERS = 1  # threads of an actor that decode
 _SHARED = ("TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL")  # variables of the environment
@@ -232,13 +234,31 @@ def _distribute(
 
 
 def _send(actor: Any, task: Task) -> Any:
+    # The elements themselves, and not the source to fetch them from.
+    elements = [(number, _fetched(fetch)) for number, fetch in task.elements]
     try:
-        return actor.compute.remote(task)
+        return actor.compute.remote(replace(task, elements=elements))
     except (TypeError, ValueError, AttributeError) as error:  # of pickle
         raise OptionError(
             "Expected a source that can be sent to other processes: files, Parquet, arrays, or a "
             f"Hugging Face data set. Received: {one_line(error, 200)}"
         ) from error
+
+
+def _fetched(fetch: Fetch) -> Fetch:
+    """Return a function that returns what another one has returned, or raises its error."""
+    try:
+        return functools.partial(_give, fetch())
+    except Exception as error:  # of the caller's source
+        return functools.partial(_fail, f"{type(error).__name__}: {one_line(error)}")
+
+
+def _give(element: Element) -> Element:
+    return element
+
+
+def _fail(text: str) -> Element:
+    raise ImageError(text)
 
 
 def _receive(ray: Any, reference: Any) -> Any:

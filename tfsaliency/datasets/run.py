@@ -42,7 +42,7 @@ from .parts import (
 )
 from .pipeline import Pipeline, Task
 from .ray_engine import RayEngine, run_on_ray
-from .sources import Source
+from .sources import Fetch, ListedSource, Source
 
 Engine = Literal["local", "ray"]
 _WORKERS = 2  # threads that decode
@@ -162,6 +162,11 @@ def explain_dataset(
     if on_ray is None:
         check_choice("engine", engine, ("local", "ray"))
         on_ray = RayEngine(workers or 1) if engine == "ray" else None
+    if isinstance(targets, (list, tuple)) or getattr(targets, "shape", ()) != ():
+        raise OptionError(
+            "Expected targets as None, one class for all images, or 'labels' for those of the "
+            f"source. Received: {type(targets).__name__}."
+        )
     import_pyarrow()
     opened = open_source(source, len(prepared.input_shape) - 1)
     names = () if class_names is None else tuple(map(str, class_names))
@@ -210,6 +215,8 @@ class _Run:
     def execute(self, retry_errors: bool, max_errors: int | None, verbose: Verbose) -> None:
         """Compute what is missing."""
         log = read_log(self.folder)
+        if not self.source.digest and self.source.count is not None:
+            self._compare_samples(log)
         total, done = self.source.count or 0, sum(entry.rows for entry in log.values())
         label = name_methods(self.job.methods)
         with Progress(verbose, total, "image", label) as progress:
@@ -237,6 +244,13 @@ class _Run:
                     )
             if not done and not count:
                 raise OptionError(f"Expected images in the {self.source.kind}. Received: none.")
+        if count and not isinstance(self.source, ListedSource):
+            ids = open_dataset(self.folder).table(["id"]).column("id")
+            if len(ids.unique()) < len(ids):
+                raise ResultError(
+                    f"Expected each id once. Received: {len(ids) - len(ids.unique())} repeated "
+                    f"ids. All rows are in {self.folder}; maps are found by the last one of an id."
+                )
 
     def _entries(self, tasks: Iterator[Task], on_batch: Any) -> Iterator[PartEntry]:
         if self.ray is not None:
@@ -255,28 +269,56 @@ class _Run:
         """Yield the missing parts, and, to retry, those with errors."""
         size = self.manifest.part_size
         retried = {n for n, entry in log.items() if retry_errors and entry.errors}
-        wanted = None
+        wanted, unseen = None, set(log)
         if self.source.count is not None:
             count = -(-self.source.count // size)
             wanted = (set(range(count)) - set(log)) | retried
         for number, fetches in self.source.parts(size, wanted):
             elements = list(enumerate(fetches, number * size))
             entry = log.get(number)
+            unseen.discard(number)
+            if entry is not None and wanted is None:
+                self._compare_ids(entry, elements)
             if entry is None:
                 yield Task(number, elements)
             elif number in retried:
                 column = read_table(self.folder, number, ["error"]).column("error")
                 again = [i for i, error in enumerate(column.to_pylist()) if error is not None]
-                yield Task(number, [elements[i] for i in again], again, entry.again)
-            elif wanted is None:
-                self._compare_ids(entry, elements)
+                yield Task(number, [elements[i] for i in again], again, entry.batches)
+        if wanted is None and unseen:
+            raise ResultError(
+                f"Expected the images of {part_name(min(unseen))}. Received: a source that ends "
+                "before them. Give the same source, or another folder."
+            )
+
+    def _compare_samples(self, log: dict[int, PartEntry]) -> None:
+        """Raise ResultError if the first image of the first or last part is another one now."""
+        explainer = Explainer(self.job)
+        for number in {min(log), max(log)} if log else ():
+            ((_, fetches),) = self.source.parts(self.manifest.part_size, {number})
+            now = explainer.decode(fetches[0], number * self.manifest.part_size)
+            row = read_table(self.folder, number, ["id", "sha256"]).slice(0, 1).to_pylist()[0]
+            if (now.element.id, now.sha256 or None) != (row["id"], row["sha256"]):
+                raise ResultError(
+                    f"Expected {row['id']!r:.60} as the first image of {part_name(number)}, with "
+                    f"the same pixels. Received: {now.element.id!r:.60}, or others. Give the same "
+                    "source, or another folder."
+                )
 
     def _compare_ids(self, entry: PartEntry, elements: Any) -> None:
         """Raise ResultError if a stream yields other images than those of a finished part."""
-        ids = [fetch().id for _, fetch in elements]
+        ids = [_fetch_id(*element) for element in elements]
         if digest_ids(ids) != entry.ids:
             raise ResultError(
                 f"Expected the images of {part_name(entry.part)}, in their order. Received: "
                 f"{len(ids)} others, from {ids[0]!r:.60} on. Give the same source, or another "
                 "folder."
             )
+
+
+def _fetch_id(number: int, fetch: Fetch) -> str:
+    """Return the id of an element; its number if it cannot be fetched, as in its row."""
+    try:
+        return fetch().id
+    except Exception:  # of the caller's source
+        return str(number)

@@ -64,7 +64,7 @@ class Source:
     digest
         A digest of what is in it; "" if it cannot be told without reading everything.
     label_names
-        The names of the classes, sorted; empty if labels are numbers, or there are none.
+        The names of the class folders, sorted; empty without them.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class ListedSource(Source):
         paths: Sequence[str],
         ids: Sequence[str] | None = None,
         labels: Sequence[str | int | None] | None = None,
+        label_names: Sequence[str] = (),
     ) -> None:
         ids = paths if ids is None else ids
         refuse_repeated(ids)
         digest = digest_rows(zip(ids, labels or [None] * len(ids), strict=True))
-        names = {label for label in labels or () if isinstance(label, str)}
-        super().__init__(kind, where, len(paths), digest, names)
+        super().__init__(kind, where, len(paths), digest, label_names)
         # Absolute, so that workers and verify find them from anywhere.
         self._paths, self._ids, self._labels = list(map(os.path.abspath, paths)), ids, labels
 
@@ -149,11 +149,15 @@ class StreamSource(Source):
     def _unbatched(self) -> Iterator[Any]:
         """Yield elements of one image each."""
         for element in self._items:
-            parts = element if isinstance(element, tuple) else (element,)
-            if any(np.ndim(part) == self._rank + 1 for part in parts if _is_array(part)):
-                yield from zip(*map(_rows, parts), strict=True)
-            else:
+            named = isinstance(element, Mapping)
+            parts = element.values() if named else element
+            parts = tuple(parts) if named or isinstance(element, tuple) else (element,)
+            if not any(np.ndim(part) == self._rank + 1 for part in parts if _is_array(part)):
                 yield element
+                continue
+            known = [_rows(part) for part in parts if part is not None]
+            for row in zip(*known, strict=True):
+                yield dict(zip(element, row, strict=True)) if named else row
 
 
 def _rows(part: Any) -> Any:
@@ -191,7 +195,7 @@ def parse_element(element: Any, number: int, rank: int) -> Element:
     label: Any = None
     if isinstance(element, Mapping):
         image, name, label = (_first(element, k) for k in (IMAGE_KEYS, ID_KEYS, LABEL_KEYS))
-        if image is None:
+        if not set(IMAGE_KEYS) & set(element):
             raise OptionError(
                 f"Expected an image under one of the keys {', '.join(IMAGE_KEYS)}. Received: the "
                 f"keys {', '.join(map(str, element))}."
@@ -212,7 +216,8 @@ def parse_element(element: Any, number: int, rank: int) -> Element:
     if isinstance(image, (str, PathLike)):
         path = fspath(image)
         image = Path(path)
-    return Element(as_text(_text(name, number)), _plain_image(image), as_text(path), _label(label))
+    plain = b"" if image is None else _plain_image(image)  # an error of its row
+    return Element(as_text(_text(name, number)), plain, as_text(path), _label(label))
 
 
 def _is_name(value: Any) -> bool:
@@ -248,14 +253,16 @@ def _plain_image(image: Any) -> Any:
 
 def _label(label: Any) -> str | int | None:
     """Return a label as an index or a name; that of a one-hot code as an index."""
-    if label is None or isinstance(label, (str, int)):
+    if label is None or isinstance(label, str):
         return label
     if isinstance(label, bytes):
         return label.decode("utf-8", "replace")
     array = np.asarray(label)
     if array.size > 1:
         return int(array.argmax())
-    value = array.reshape(-1)[0]
+    value = array.reshape(-1)[0] if array.size else None
+    if value is None or (array.dtype.kind == "f" and np.isnan(value)):
+        return None
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else int(value)
 
 

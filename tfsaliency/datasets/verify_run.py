@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -151,25 +151,27 @@ class _Check:
 
     def groups(self, part: int) -> list[_Group]:
         """Return the rows of a part in the batches in which they were computed."""
+        known = self._data.log[part].batches
+        table = self._data._read(part, ["error"])
+        failed = [i for i, error in enumerate(table.column(0).to_pylist()) if error is not None]
+        alone = [_Group(part, [i]) for i in failed]
+        if known:
+            return [_Group(part, list(rows)) for rows in known] + alone
+        return self._guess_groups(part) + alone
+
+    def _guess_groups(self, part: int) -> list[_Group]:
+        """Return the valid rows of a part whose line of the log is lost, in likely batches."""
         first = self._data.methods[0]
         # Of the struct, pyarrow returns the field alone, or the struct with it.
         table = self._data._read(part, ["error", first if "." in first else f"{first}.shape"])
         errors, maps = (column.to_pylist() for column in table.columns)
-        # A batch has images of one shape, and of one call.
-        last = {i: k for k, rows in enumerate(self._data.log[part].again) for i in rows}
-        runs: dict[int, list[tuple[int, Any]]] = {}
-        for i, (error, value) in enumerate(zip(errors, maps, strict=True)):
-            shape = value["shape"] if isinstance(value, dict) else value
-            call = -2 if error is not None else last.get(i, -1)
-            runs.setdefault(call, []).append((i, shape))
-        size = self._job.batch_size
-        return [
-            _Group(part, same[s])
-            for _, rows in sorted(runs.items())
-            for _, run in groupby(rows, key=lambda pair: pair[1])
-            for same in [[i for i, _ in run]]
-            for s in batches(len(same), size)
-        ]
+        shapes = [value["shape"] if isinstance(value, dict) else value for value in maps]
+        valid = [i for i, error in enumerate(errors) if error is None]
+        found = []
+        for _, run in groupby(valid, key=lambda i: shapes[i]):  # a batch has images of one shape
+            same = list(run)
+            found += [_Group(part, same[s]) for s in batches(len(same), self._job.batch_size)]
+        return found
 
     def compare(self, groups: Sequence[_Group], progress: Progress) -> Iterator[Difference]:
         """Compute groups, in the order of parts, and yield what differs."""
@@ -217,7 +219,8 @@ class _Check:
         old, new = ({c: r.columns[c][j] for c in COLUMNS} for r, j in ((recorded, i), (now, k)))
         yield from compare_values(f"id of {name}", old["id"], new["id"])
         yield from _compare_digests(f"bytes of {name}", old["sha256"], new["sha256"])
-        yield from compare_values(f"error of {name}", old["error"], new["error"])
+        errors = [_plain_error(each, standard) for each in (old, new)]
+        yield from compare_values(f"error of {name}", *errors)
         if old["error"] is not None or new["error"] is not None:
             return
         if old["sha256"] == new["sha256"] and old["pixels"] != new["pixels"]:
@@ -247,6 +250,13 @@ class _Check:
             return
         gap = float(np.abs(before - after).max()) if before.shape == after.shape else np.nan
         yield Difference(name, f"peak {old['peak']:.3g}", f"others, by up to {gap:.3g}")
+
+
+def _plain_error(row: Mapping[str, Any], standard: Standard) -> str | None:
+    """Return the error of a row without its path; other versions may word it otherwise."""
+    if row["error"] is None or standard.tolerance:
+        return None if row["error"] is None else "an error"
+    return str(row["error"]).replace(row["path"] or "\0", "")
 
 
 def _compare_digests(name: str, recorded: str | None, found: str | None) -> list[Difference]:

@@ -122,7 +122,7 @@ class ModelComparison:
         lines = []
         if (self.top_classes >= 0).all():
             lines.append(f"Both models have the same top class for {self.agreement:.0%} of photos.")
-        if np.nanmin(self.values, initial=1.0) > 1 - _ROUNDING:
+        if (self.values > 1 - _ROUNDING).all():
             return [*lines, "No map changed."]
         names = [
             f"{as_text(self.images[i])} ({short(self._mean(i))})"
@@ -136,6 +136,8 @@ class ModelComparison:
 
     def changed(self, method: str | None = None) -> list[int]:
         """Return the indices of all photos, the one whose map changed most first.
+
+        Photos with a constant map, whose similarity is undefined, come first of all.
 
         Parameters
         ----------
@@ -152,7 +154,7 @@ class ModelComparison:
         values = [self._mean(i) for i in range(len(self.images))]
         if method is not None:
             values = self.values[self.methods.index(method)].tolist()
-        return np.argsort(np.nan_to_num(values, nan=np.inf), kind="stable").tolist()
+        return np.argsort(np.nan_to_num(values, nan=-1.0), kind="stable").tolist()
 
     def plot(self) -> Figure:
         """Draw the photos whose maps changed most, with the maps of both models.

@@ -14,6 +14,7 @@ from ..engine.functions import Model
 from ..engine.scores import Score
 from ..errors import OptionError, check_int
 from ..maps import Options, explain, resolve_reductions
+from ..methods.protocol import check_inner
 from ..methods.table import Method, MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
 from ..records import digest_model
@@ -35,6 +36,7 @@ SAME_ABOVE, DIFFERENT_BELOW = 0.9, 0.4
 SAME, PARTLY, DIFFERENT = "the same", "partly the same", "different"
 _FEWEST = 2  # photos
 _SHOWN = 6  # photos that changed most
+_FEATURE_AXES = 2
 
 
 def compare_models(
@@ -100,6 +102,8 @@ def compare_models(
     check_on_problem(on_problem)
     check_int("batch_size", batch_size, 1)
     chosen = resolve_methods(methods)
+    for method in chosen:
+        check_inner(method.composition, f"the composition of {method.name}")
     models = [as_prepared(model, chosen, score, preprocess) for model in (old, new)]
     batches = [prepared.check(images) for prepared in models]
     n = len(batches[0].images)
@@ -196,10 +200,16 @@ def _verdict(same: Array, other: Array, signed: Array) -> Verdict:
 def _shown(values: Array, pair: Sequence[SaliencyMaps], methods: Sequence[Method]) -> ShownPair:
     """Return the photos whose maps changed most, with the maps of both models."""
     means = np.array([nanmean(column) for column in values.T])
-    order = np.argsort(np.nan_to_num(means, nan=np.inf), kind="stable")[:_SHOWN]
+    order = np.argsort(np.nan_to_num(means, nan=-1.0), kind="stable")[:_SHOWN]
     reduce = resolve_reductions(methods, None)
+    features = pair[0].images.ndim == _FEATURE_AXES  # without channels
     old, new = (
-        np.stack([one(maps[m.name][order]) for m, one in zip(methods, reduce, strict=True)])
+        np.stack(
+            [
+                one(array[..., np.newaxis] if features else array)
+                for array, one in zip((maps[m.name][order] for m in methods), reduce, strict=True)
+            ]
+        )
         for maps in pair
     )
     images = to_storable(pair[0].images[order])

@@ -28,7 +28,8 @@ def plot_comparison(result: ModelComparison) -> Figure:
     """
     shown, methods = result.shown, result.methods
     rows, columns = len(shown.places), 1 + 2 * len(methods)
-    height = _TILE_INCHES * rows * shown.images.shape[1] / max(shown.images.shape[2], 1)
+    h, w = shown.old.reshape(*shown.old.shape[:2], shown.old.shape[2], -1).shape[2:]
+    height = _TILE_INCHES * rows * (h / w if are_pictures(shown.images) else 1)
     figure = make_figure(_TILE_INCHES * columns, min(height, 60) + _TITLE_INCHES)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -47,7 +48,9 @@ def plot_comparison(result: ModelComparison) -> Figure:
                 values = maps[m, row]
                 low, high, colors = scale_colors(values, RED, 99.0)
                 axis.set_facecolor("lightgray")
-                axis.imshow(values.reshape(len(values), -1), cmap=colors, vmin=low, vmax=high)
+                flat = values.reshape(len(values), -1)
+                aspect = "equal" if are_pictures(shown.images) else "auto"
+                axis.imshow(flat, cmap=colors, vmin=low, vmax=high, aspect=aspect)
                 axis.set_title(f"{method}, {('old', 'new')[side]}", fontsize=8)
             axes[row, 2 + 2 * m].set_xlabel(
                 f"similarity {short(result.values[m, place])}", fontsize=8
