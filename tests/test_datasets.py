@@ -248,6 +248,7 @@ def test_a_bad_image_is_a_row_and_is_tried_again(model, folder, shapes, tmp_path
     files[6].write_bytes(b"no image")
     with pytest.raises(tfs.ErrorLimitError, match="at most 1 images with errors. Received: 2"):
         explain(model, folder, out, max_errors=1)
+    assert explain(model, folder, tmp_path / "exact", max_errors=2).errors == 2
     data = explain(model, folder, out, max_errors=2)
     rows = data.table().to_pylist()
     assert len(rows) == N and data.errors == 2
