@@ -148,6 +148,11 @@ def code_name(function: Any) -> str:
     return f"{getattr(named, '__module__', None)}:{named.__qualname__}"
 
 
+def is_pattern(word: str) -> bool:
+    """Return whether a word has a wildcard."""
+    return bool(set(word) & set("*?["))
+
+
 def as_text(name: str) -> str:
     r"""Return a file name with the bytes escaped that are no text.
 

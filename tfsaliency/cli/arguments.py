@@ -46,11 +46,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message.rstrip('.')}; see {self.prog} --help\n")
 
 
-def is_pattern(word: str) -> bool:
-    """Return whether a word has a wildcard."""
-    return bool(set(word) & set("*?["))
-
-
 def add_check_options(parser: Parser) -> None:
     """Add the options of sanity checks."""
     parser.add_argument(

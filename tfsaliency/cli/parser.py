@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import unknown_option
-from ..tables import MethodName, PlanName, SimilarityName
+from ..tables import MethodName, PlanName, SimilarityName, is_pattern
 from ..version import __version__
 from .arguments import (
     ALL,
@@ -27,7 +27,6 @@ from .arguments import (
     as_folder,
     as_number,
     as_path,
-    is_pattern,
     with_overwrite,
 )
 

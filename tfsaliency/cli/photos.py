@@ -14,8 +14,7 @@ from ..diagnostics import Problem
 from ..errors import OptionError, TfSaliencyError
 from ..image_io import list_photos, load_images
 from ..prepared import Prepared
-from ..tables import Fit
-from .arguments import is_pattern
+from ..tables import Fit, is_pattern
 
 _NAMED = 3  # the largest number of photos to name in a warning
 _LONGEST = 200  # bytes in the name of a picture; file systems allow 255

@@ -18,8 +18,8 @@ from ..maps import saliency_map
 from ..saliency_maps import SaliencyMaps
 from ..sanity import ModelComparison, SanityResult
 from ..storage import read_kind
+from ..tables import is_pattern
 from ..visualization.report import load_template, write_report
-from .arguments import is_pattern
 from .check import check_photos
 from .options import choose_methods, load, load_class_names, parse_target
 from .output import complain, refuse_link, say, tell

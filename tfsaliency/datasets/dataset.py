@@ -17,6 +17,8 @@ from .codes import MapCode, decode_map
 from .manifest import Manifest
 from .parts import COLUMNS, PartEntry, make_schema, part_name, read_log, read_table
 
+_CHUNK = 16  # rows to decode at a time
+
 
 class ExplainedDataset:
     """The result of explain_dataset: rows, and maps by id.
@@ -209,9 +211,6 @@ class ExplainedDataset:
         if name not in self._places:
             raise OptionError(f"Expected an id of the data set. Received: {name!r:.100}.")
         return self._places[name]
-
-
-_CHUNK = 16  # rows to decode at a time
 
 
 def _stack(maps: Sequence[Array]) -> Any:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..errors import OptionError, one_line
 from ..image_io import PHOTO_SUFFIXES, list_photos
+from ..tables import is_pattern
 from .parquet_source import ParquetSource
 from .sources import ListedSource, SequenceSource, Source, StreamSource
 
@@ -105,7 +106,7 @@ def _open_path(path: str) -> Source:
     if os.path.isdir(path):
         return _open_folder(path)
     if not os.path.lexists(path):
-        if not set(path) & set("*?["):
+        if not is_pattern(path):
             raise OptionError(f"Expected {_KNOWN}. Received: {path}, no such file or folder.")
         path = os.path.abspath(path)  # ids must not depend on the working directory
         files = sorted(each for each in iglob(path, recursive=True) if os.path.isfile(each))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Array
-from ..records import Record, describe_device, describe_versions
+from ..records import Record, describe_versions, name_device
 from ..records.comparison import Difference, compare_values
 
 _SHOWN = 20  # differences
@@ -103,19 +103,24 @@ def relative_difference(recorded: Array, found: Array) -> float:
     return gap / norm if norm else (0.0 if gap == 0 else np.inf)
 
 
-def choose_standard(record: Record, device: str | Mapping[str, str] | None = None) -> Standard:
-    """Return the standard for a record: bit by bit with its versions, on its device."""
-    device = record.device if device is None else device
-    here = describe_device()
-    if isinstance(device, str):
-        here = ", ".join(f"{name} {value}" for name, value in here.items() if value)  # type: ignore[assignment]
+def choose_standard(record: Record, device: str | None = None) -> Standard:
+    """Return the standard for a record: bit by bit with its versions, on its device.
+
+    Parameters
+    ----------
+    record
+        The record.
+    device
+        The device on one line, if it may be another one than that of the record.
+    """
+    recorded, here = device or name_device(record.device), name_device()
     notes = [
         f"{difference.name.removeprefix('versions.')} {difference.found}, recorded "
         f"{difference.recorded}"
         for difference in _compare_versions(record.versions)
     ]
-    if device != here:
-        notes.append(f"another device: {_plain(here)}, recorded {_plain(device)}")
+    if recorded != here:
+        notes.append(f"another device: {here}, recorded {recorded}")
     return Standard(record.tolerance if notes else 0.0, tuple(notes))
 
 
@@ -123,9 +128,3 @@ def _compare_versions(versions: Mapping[str, str]) -> Iterable[Difference]:
     here = describe_versions()
     for name in dict.fromkeys((*versions, *here)):
         yield from compare_values(f"versions.{name}", versions.get(name), here.get(name))
-
-
-def _plain(device: str | Mapping[str, str]) -> str:
-    if isinstance(device, str):
-        return device
-    return ", ".join(f"{name} {value}" for name, value in device.items() if value)

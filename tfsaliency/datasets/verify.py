@@ -16,12 +16,12 @@ from ..engine.functions import Model
 from ..errors import OptionError, ResultError, check_int
 from ..evaluation import Evaluation, evaluate
 from ..maps import attributions, saliency_map
-from ..methods.plain import describe_value, method_to_plain
+from ..methods.plain import method_to_plain
 from ..methods.table import Method, MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, prepare
 from ..records import Record, digest_model
 from ..records.comparison import Difference, compare_records, compare_values
-from ..records.making import digest_images
+from ..records.making import OF_PREPARED, describe_prepared, digest_images
 from ..saliency_maps import SaliencyMaps
 from ..sanity import SanityResult, random_logit_check, sanity_check
 from ..storage import read_kind
@@ -35,7 +35,6 @@ _READERS: dict[str, Callable[[Any], Result]] = {
     "SanityResult": SanityResult.load,
     "Evaluation": Evaluation.load,
 }
-_OF_PREPARED = ("score", "preprocess", "input", "output", "precision", "jit_compile")
 _NO_DIGEST = "the record has no digest of the weights; prepare(model, digest=True) adds it"
 
 
@@ -164,7 +163,7 @@ def _prepare(model: Any, record: Record, preprocess: Any) -> Prepared:
         raise OptionError(
             f"Expected preprocess, as recorded: {parameters['preprocess']}. Received: none."
         )
-    names = ("score", "input", "output", "precision", "jit_compile")
+    names = (name for name in OF_PREPARED if name != "preprocess")
     known = {name: parameters[name] for name in names if name in parameters}
     return prepare(model, preprocess=preprocess, **known)
 
@@ -182,12 +181,11 @@ class _Replay:
     def compare_record(self) -> list[Difference]:
         """Return what differs in model, methods and the options of prepare."""
         prepared = self.prepared
-        now = {name: describe_value(getattr(prepared, name)) for name in _OF_PREPARED}
         current = Record(
             self.record.call,
             digest_model(prepared.model),
             tuple(map(method_to_plain, self.methods)),
-            {**self.record.parameters, **now},
+            {**self.record.parameters, **describe_prepared(prepared)},
             versions=self.record.versions,
         )
         return compare_records(self.record, current)
@@ -303,7 +301,7 @@ class _Replay:
 def _refuse_constants(record: Record) -> None:
     """Raise OptionError if other inputs or a region are needed, which no file contains."""
     known = {
-        *_OF_PREPARED, "targets", "reduction", "batch_size", "similarities", "baseline", "seeds",
+        *OF_PREPARED, "targets", "reduction", "batch_size", "similarities", "baseline", "seeds",
         "plan", "randomizer", "retarget", "permuted",
     }  # fmt: skip
     others = sorted(set(record.parameters) - known)

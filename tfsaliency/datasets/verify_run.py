@@ -101,9 +101,8 @@ def _compare_parts(data: ExplainedDataset) -> tuple[list[int], list[Difference]]
     damaged, found = [], []
     for number, entry in data.log.items():
         name = part_name(number)
-        different = compare_values(
-            f"bytes of {name}", entry.sha256[:16], digest_file(data.folder / name)[:16]
-        )
+        now = digest_file(data.folder / name)
+        different = _compare_digests(f"bytes of {name}", entry.sha256, now)
         if different:
             damaged.append(number)
             found += different

@@ -17,6 +17,9 @@ from ..version import __version__
 from .digests import ModelDigest, digest_model, name_model
 from .record import Record, describe_device, describe_versions
 
+# Options of prepare that results depend on.
+OF_PREPARED = ("score", "preprocess", "input", "output", "precision", "jit_compile")
+
 
 def make_record(
     prepared: Prepared,
@@ -45,7 +48,7 @@ def make_record(
         call,
         model,
         tuple(map(method_to_plain, methods)),
-        {**_describe_prepared(prepared), **parameters},
+        {**describe_prepared(prepared), **parameters},
         () if images is None else digest_images(images),
         describe_versions(),
         dict(describe_device()),
@@ -57,9 +60,9 @@ def digest_images(images: Array) -> tuple[str, ...]:
     return tuple(digest_array(np.asarray(image)) for image in images)
 
 
-def _describe_prepared(prepared: Prepared) -> dict[str, Any]:
-    names = ("score", "preprocess", "input", "output", "precision", "jit_compile")
-    return {name: describe_value(getattr(prepared, name)) for name in names}
+def describe_prepared(prepared: Prepared) -> dict[str, Any]:
+    """Return the options of prepare as JSON values."""
+    return {name: describe_value(getattr(prepared, name)) for name in OF_PREPARED}
 
 
 def describe_settings(

@@ -109,9 +109,10 @@ def describe_device() -> Mapping[str, str]:
     }
 
 
-def name_device() -> str:
-    """Return the device on one line."""
-    return ", ".join(f"{name} {value}" for name, value in describe_device().items() if value)
+def name_device(device: Mapping[str, str] | None = None) -> str:
+    """Return a device on one line; by default, this one."""
+    facts = describe_device() if device is None else device
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value)
 
 
 def _read_processor() -> tuple[str, Sequence[str]]:
