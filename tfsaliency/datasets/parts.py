@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .codes import MapCode, encode_maps
 
 LOG = "parts.jsonl"
 _COMPRESSION = 3  # of zstd
+_GROUP = 64  # rows of a row group
 
 
 @dataclass
@@ -112,18 +114,32 @@ def encode_rows(maps: Array, code: MapCode) -> list[dict[str, Any] | None]:
     ]
 
 
-def write_part(folder: Path, number: int, rows: Rows, schema: Any) -> str:
-    """Write a part beside its place, and put it there; return the sha256 of the file."""
+@contextmanager
+def writing_part(folder: Path, number: int, schema: Any) -> Iterator[Callable[[Rows], None]]:
+    """Write a part beside its place, and put it there if all goes well.
+
+    Yields the function that adds rows. The bytes of the file depend on the rows alone, and not on
+    how they are divided among calls.
+    """
     pa = import_pyarrow()
-    table = pa.table({**rows.columns, **rows.maps}, schema=schema)
-    buffer = pa.BufferOutputStream()
-    pa.parquet.write_table(
-        table, buffer, compression="zstd", compression_level=_COMPRESSION, use_dictionary=False
-    )
-    data = buffer.getvalue()
-    with replacing(folder / part_name(number), "wb") as file:
-        file.write(data)
-    return hashlib.sha256(data).hexdigest()
+    options = {"compression": "zstd", "compression_level": _COMPRESSION, "use_dictionary": False}
+    with (
+        replacing(folder / part_name(number), "wb") as file,
+        pa.parquet.ParquetWriter(file, schema, **options) as writer,
+    ):
+        waiting = schema.empty_table()
+
+        def add(rows: Rows) -> None:
+            nonlocal waiting
+            new = pa.table({**rows.columns, **rows.maps}, schema=schema)
+            waiting = pa.concat_tables([waiting, new]).combine_chunks()
+            while len(waiting) >= _GROUP:
+                writer.write_table(waiting.slice(0, _GROUP))
+                waiting = waiting.slice(_GROUP)
+
+        yield add
+        if len(waiting):
+            writer.write_table(waiting)
 
 
 def read_rows(folder: Path, number: int) -> Rows:
@@ -194,7 +210,7 @@ def read_log(folder: Path) -> dict[int, PartEntry]:
     """
     lines = dict(_read_lines(folder / LOG))
     return {
-        number: lines.get(number) or _entry_of_file(folder, number)
+        number: lines.get(number) or entry_of_file(folder, number)
         for number in sorted(list_parts(folder))
     }
 
@@ -212,7 +228,8 @@ def _read_lines(path: Path) -> Iterator[tuple[int, PartEntry | None]]:
                 continue
 
 
-def _entry_of_file(folder: Path, number: int) -> PartEntry:
+def entry_of_file(folder: Path, number: int) -> PartEntry:
+    """Return the entry of a part, as far as its file says."""
     table = read_table(folder, number, ["id", "error"])
     ids, errors = (table.column(name) for name in ("id", "error"))
     sha256 = digest_file(folder / part_name(number))

@@ -8,14 +8,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import groupby
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .explainer import Checked, Decoded, Explainer
-from .parts import PartEntry, Rows, digest_ids, forget_entry, read_rows, write_part
+from .explainer import Checked, Decoded, Done, Explainer
+from .parts import PartEntry, Rows, entry_of_file, forget_entry, read_rows, writing_part
 from .sources import Fetch
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ class Pipeline:
                 if written is not None:
                     yield written.result()
             finally:
-                for pool in (readers, checker, writer):
+                for pool in (readers, checker):  # the writer puts a complete part in place
                     pool.shutdown(wait=False, cancel_futures=True)
 
     def _check(
@@ -138,53 +139,59 @@ class Pipeline:
         on_batch: Callable[[Rows], None],
     ) -> Future[PartEntry]:
         start = time.monotonic()
-        rows: list[Rows] = []
-        computed: list[list[int]] = []
+        computed: list[Sequence[int]] = list(task.before)
         places = task.again or range(len(task.elements))
         first = 0
         encoding: deque[Future[Rows]] = deque()
+        with ExitStack() as stack:
+            add = stack.enter_context(self._open_part(task))
+            stack.callback(wait, encoding)  # before the part is closed
+            for batch in batches:
+                done = self._explainer.explain(batch)
+                if done.valid:
+                    computed.append([places[first + i] for i in done.valid])
+                first += len(done.decoded)
+                encoding.append(writer.submit(self._encode, done, add))
+                while len(encoding) > _UNWRITTEN:
+                    on_batch(encoding.popleft().result())
+            while encoding:
+                on_batch(encoding.popleft().result())
+            seconds = round(time.monotonic() - start, 3)
+            return writer.submit(self._finish, stack.pop_all(), task.number, computed, seconds)
 
-        def collect(most: int) -> None:
-            while len(encoding) > most:
-                rows.append(encoding.popleft().result())
-                on_batch(rows[-1])
-
-        for batch in batches:
-            done = self._explainer.explain(batch)
-            computed.append([places[first + i] for i in done.valid])
-            first += len(done.decoded)
-            encoding.append(writer.submit(self._explainer.encode, done))
-            collect(_UNWRITTEN)
-        collect(0)
-        seconds = time.monotonic() - start
-        known = [*task.before, *filter(None, computed)]
-        return writer.submit(self._write, task, _join(rows), known, seconds)
-
-    def _write(
-        self, task: Task, rows: Rows, computed: list[Sequence[int]], seconds: float
-    ) -> PartEntry:
+    @contextmanager
+    def _open_part(self, task: Task) -> Iterator[Callable[[Rows], None]]:
         """Write a part; rows that are computed again replace those of the file."""
-        if task.again is not None:
-            old = read_rows(self._folder, task.number)
-            for part, new in ((old.columns, rows.columns), (old.maps, rows.maps)):
-                for name, column in part.items():
-                    for position, value in zip(task.again, new[name], strict=True):
-                        column[position] = value
-            rows = old
+        with writing_part(self._folder, task.number, self._schema) as write:
+            if task.again is None:
+                yield write
+                return
+            rows, places = read_rows(self._folder, task.number), iter(task.again)
+
+            def put(new: Rows) -> None:
+                own = list(islice(places, len(new.columns["id"])))
+                for old, given in ((rows.columns, new.columns), (rows.maps, new.maps)):
+                    for name, column in old.items():
+                        for place, value in zip(own, given[name], strict=True):
+                            column[place] = value
+
+            yield put
             forget_entry(self._folder, task.number)
-        digest = write_part(self._folder, task.number, rows, self._schema)
-        ids, errors = rows.columns["id"], rows.columns["error"]
-        failed = sum(error is not None for error in errors)
-        return PartEntry(
-            task.number,
-            len(ids),
-            failed,
-            digest_ids(ids),
-            digest,
-            round(seconds, 3),
-            self._device,
-            computed,
-        )
+            write(rows)
+
+    def _encode(self, done: Done, add: Callable[[Rows], None]) -> Rows:
+        """Encode and write the maps of a batch; return its rows without them."""
+        rows = self._explainer.encode(done)
+        add(rows)
+        return Rows(rows.columns)
+
+    def _finish(
+        self, part: ExitStack, number: int, computed: list[Sequence[int]], seconds: float
+    ) -> PartEntry:
+        """Put a part in place."""
+        part.close()
+        entry = entry_of_file(self._folder, number)
+        return replace(entry, seconds=seconds, device=self._device, batches=computed)
 
 
 def _give_way() -> None:
@@ -199,12 +206,3 @@ def _one_ahead(items: Iterator[T], thread: ThreadPoolExecutor) -> Iterator[T]:
     while (item := waiting.result()) is not None:
         waiting = thread.submit(next, items, None)
         yield item
-
-
-def _join(parts: list[Rows]) -> Rows:
-    """Join the rows of batches."""
-    first = parts[0]
-    return Rows(
-        {name: [v for part in parts for v in part.columns[name]] for name in first.columns},
-        {name: [v for part in parts for v in part.maps[name]] for name in first.maps},
-    )
