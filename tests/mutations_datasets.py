@@ -77,7 +77,7 @@ DATASETS = [
     ),
     Mutation(
         "datasets/parts.py",
-        "lines.get(number) or _entry_of_file(folder, number)",
+        "lines.get(number) or entry_of_file(folder, number)",
         "lines[number]",
         "test_datasets.py::test_the_log_is_mended",
     ),
