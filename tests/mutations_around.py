@@ -89,7 +89,7 @@ AROUND = [
     ),
     Mutation(
         "engine/kept_traces.py",
-        "any_size = None if any(map(uses_layer, methods)) else batch.of_any_size()",
+        "any_size = None if any(map(needs_sizes, methods)) else batch.of_any_size()",
         "any_size = None",
         "test_inputs.py::test_one_trace_serves_images_of_any_size",
     ),

@@ -38,9 +38,13 @@ def _noisy_gradients(model, x, t):
     return slow.gradients(model, slow.noisy(x, 50, 0.15), t)
 
 
+def _values(model, x):
+    return keras.Model(model.input, model.get_layer("last").output).predict(x, verbose=0)
+
+
 def _cam(kind, model, x, t):
     last = model.get_layer("last").output
-    values = keras.Model(model.input, last).predict(x, verbose=0)
+    values = _values(model, x)
     head = keras.Sequential([keras.Input(last.shape[1:], dtype="float64"), *model.layers[-3:]])
     slopes = tfs.attributions(head, values, targets=t, on_problem="ignore")["gradient"]
     return slow.placed(slow.cam(kind, values, slopes), (SIZE, SIZE), [(2, 1), (2, 1)])
@@ -69,6 +73,9 @@ SLOW = {
     "layer_cam": lambda m, x, t, _: _cam("layer_cam", m, x, t),
     "hires_cam": lambda m, x, t, _: _cam("hires_cam", m, x, t),
     "xgrad_cam": lambda m, x, t, _: _cam("xgrad_cam", m, x, t),
+    "score_cam": lambda m, x, t, _: slow.score_cam(m, x, t, _values(m, x), [(2, 1), (2, 1)]),
+    "occlusion": lambda m, x, t, _: slow.occlusion(m, x, t, (1, 1), (1, 1)),
+    "rise": lambda m, x, t, _: slow.rise(m, x, t, slow.rise_masks((SIZE, SIZE), 1000))[0],
     "guided_grad_cam": lambda m, x, t, _: (
         _rule(m, x, t, "guided_backprop") * _cam("grad_cam", m, x, t)
     ),

@@ -75,6 +75,10 @@ CAUSES: dict[str, tuple[str, str]] = {
         "Give IntegratedGradients or BlurIG more steps, with max_steps=, or another baseline; "
         "GuidedIG may not converge with any number of steps.",
     ),
+    "imprecise": (
+        "the standard error of a map is above the tolerance",
+        "Give RISE more masks, with max_masks=, or a larger tolerance.",
+    ),
     "unusual_range": (
         "the images' values are far from those the model was trained on: preprocessing may be "
         "missing, or applied twice",
@@ -228,7 +232,9 @@ def layer_problems(reasons: Mapping[str, Sequence[str]], n: int) -> tuple[Proble
 
 
 def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Problem, ...]:
-    """Find integrals that violate completeness; see IntegratedGradients.
+    """Find integrals that violate completeness, and means that are imprecise.
+
+    See IntegratedGradients and RISE.
 
     Parameters
     ----------
@@ -241,6 +247,8 @@ def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Pr
         if where:
             gap = f"a gap of up to {numbers['gap'].max():.2g} of it"
             found.append(Problem("unconverged", where, (method,), gap))
+        if where := _indices(numbers.get("imprecise", np.zeros(0)) > 0):
+            found.append(Problem("imprecise", where, (method,)))
     return tuple(found)
 
 

@@ -33,6 +33,9 @@ MethodName = Literal[
     "layer_cam",
     "hires_cam",
     "xgrad_cam",
+    "score_cam",
+    "occlusion",
+    "rise",
     "guided_grad_cam",
 ]
 ScoreName = Literal["logit", "probability", "log_probability", "margin"]

@@ -5,6 +5,8 @@ of a ReLU's corner. Values that the graph draws or tabulates in float32 are floa
 uniform noise, its logarithm and cosine, the positions of nodes, the widths of blurs.
 """
 
+import itertools
+
 import numpy as np
 import scipy.ndimage
 import tensorflow as tf
@@ -181,3 +183,81 @@ def near(found, reference, tolerance=1e-5):
     largest = np.abs(reference).max()
     assert largest > 0
     assert np.abs(found - reference).max() <= tolerance * largest
+
+
+def scores(model, images, targets):
+    """The outputs of a model without a final activation at the targets, (n,)."""
+    outputs = model.predict(np.asarray(images, np.dtype(model.inputs[0].dtype)), verbose=0)
+    return outputs[np.arange(len(outputs)), targets].astype(np.float64)
+
+
+def occlusion(model, images, targets, window, stride, baseline=0.0):
+    """Each pixel's mean change of the score over the windows that cover it."""
+    sizes = images.shape[1:-1]
+    starts = []
+    for n, w, s in zip(sizes, window, stride, strict=True):
+        along = [0]
+        while along[-1] + w < n:
+            along.append(along[-1] + s)
+        starts.append(along)
+    change, times = np.zeros(images.shape[:-1]), np.zeros(sizes)
+    own = scores(model, images, targets)
+    covers = np.broadcast_to(baseline, images.shape)
+    for place in itertools.product(*starts):
+        inside = tuple(slice(p, p + w) for p, w in zip(place, window, strict=True))
+        covered = images.copy()
+        covered[(slice(None), *inside)] = covers[(slice(None), *inside)]
+        drop = own - scores(model, covered, targets)
+        change[(slice(None), *inside)] += drop.reshape(-1, *[1] * len(sizes))
+        times[inside] += 1
+    return change / times
+
+
+def rise_masks(sizes, count, cells=7, probability=0.5, seed=0):
+    """Random masks (count, *sizes): grids enlarged linearly, of which a part is cut out."""
+    masks = []
+    for sample in range(count):
+        shown = tf.random.stateless_uniform([cells] * len(sizes), [seed, 2 * sample]).numpy()
+        shifts = tf.random.stateless_uniform([len(sizes)], [seed, 2 * sample + 1]).numpy()
+        mask = (shown < probability).astype(np.float64)
+        for axis, n in enumerate(sizes):
+            cell = int(np.ceil(n / cells))
+            length = (cells + 1) * cell
+            centers = (np.arange(cells) + 0.5) * length / cells - 0.5
+            first = int(np.floor(shifts[axis] * np.float32(cell)))
+            mask = np.apply_along_axis(
+                lambda v, c=centers, m=length, f=first, n=n: np.interp(np.arange(m), c, v)[
+                    f : f + n
+                ],
+                axis,
+                mask,
+            )
+        masks.append(mask)
+    return np.stack(masks)
+
+
+def rise(model, images, targets, masks):
+    """The mean score behind masks (m, ...), weighted by the masks, and its standard error."""
+    every = [scores(model, images * mask[..., np.newaxis], targets) for mask in masks]
+    weights = np.tensordot(np.stack(every), masks, [[0], [0]])
+    means = weights / masks.sum(axis=0)
+    squares = sum(
+        ((s.reshape(-1, *[1] * mask.ndim) - means) * mask) ** 2
+        for s, mask in zip(every, masks, strict=True)
+    )
+    return means, np.sqrt(squares) / masks.sum(axis=0)
+
+
+def score_cam(model, images, targets, values, places):
+    """Outputs (n, ..., channels), weighted by the softmax of scores behind each channel."""
+    maps = []
+    for image, target, cells in zip(images, targets, values.astype(np.float64), strict=True):
+        behind = []
+        for k in range(cells.shape[-1]):
+            a = cells[..., k]
+            scaled = (a - a.min()) / np.ptp(a) if np.ptp(a) else np.zeros(a.shape)
+            mask = placed(scaled[np.newaxis], image.shape[:-1], places)[0]
+            behind.append(scores(model, (image * mask[..., np.newaxis])[np.newaxis], [target])[0])
+        weights = np.exp(np.array(behind) - max(behind))
+        maps.append(np.maximum((cells * weights / weights.sum()).sum(axis=-1), 0))
+    return placed(np.stack(maps), images.shape[1:-1], places)

@@ -70,13 +70,16 @@ def build_trace(subject: Subject, methods: Sequence[Method], batch: Batch) -> Tr
     if all(method.composition is None for method in methods):
         return trace
 
-    def trace_at_layer(request: LayerRequest, rule: Rule, name: str) -> Trace:
-        at_layer = replace(subject, rules={name: rule}, layer=request)
+    def trace_at_layer(request: LayerRequest, rule: Rule | None, name: str) -> Trace:
+        at_layer = replace(subject, rules={name: rule} if rule else {}, layer=request)
         trace = _trace_by_first_engine(at_layer, batch)
         _check_batch_axis(trace, batch)
         return trace
 
-    return compose(trace, methods, subject, trace_at_layer)
+    def trace_scores() -> Trace:
+        return _trace_by_first_engine(replace(subject, rules={}), batch)
+
+    return compose(trace, methods, subject, trace_at_layer, trace_scores)
 
 
 def _with_meaning(subject: Subject, trace: Trace, batch: Batch) -> Trace:

@@ -20,20 +20,26 @@ from .subject import LayerRequest, Subject
 
 # Counts the points of some gradients, and returns these.
 Count = Callable[[Gradients], Gradients]
-# (layer, rule, name of the method) -> trace of the gradients at that layer.
-TraceAtLayer = Callable[[LayerRequest, Rule, str], Trace]
+# (layer, rule, name of the method) -> trace of the gradients at that layer; without a rule, of its
+# outputs alone.
+TraceAtLayer = Callable[[LayerRequest, Rule | None, str], Trace]
 
 
 def distinct_rules(methods: Sequence[Method]) -> dict[str, Rule]:
-    """Return each distinct rule, by the name of the first method that uses it."""
+    """Return each distinct rule, by the name of the first method that differentiates by it."""
     names: dict[Rule, str] = {}
     for method in methods:
-        names.setdefault(method.backward_rule, method.name)
+        if method.needs_gradient:
+            names.setdefault(method.backward_rule, method.name)
     return {name: rule for rule, name in names.items()}
 
 
 def compose(
-    trace: Trace, methods: Sequence[Method], subject: Subject, trace_at_layer: TraceAtLayer
+    trace: Trace,
+    methods: Sequence[Method],
+    subject: Subject,
+    trace_at_layer: TraceAtLayer,
+    trace_scores: Callable[[], Trace],
 ) -> Trace:
     """Return the trace of the attributions of methods.
 
@@ -47,12 +53,14 @@ def compose(
         The subject of the trace.
     trace_at_layer
         Function that makes traces at a layer, for class activation maps.
+    trace_scores
+        Function that makes a trace without gradients.
     """
-    at_layers: dict[tuple[LayerRequest, Rule], Trace] = {}
+    at_layers: dict[tuple[LayerRequest, Rule | None], Trace] = {}
     counts = Counts([method.composition for method in methods])
     choices: dict[str, list[LayerChoice]] = {}
 
-    def trace_of(request: LayerRequest, rule: Rule, name: str) -> Trace:
+    def trace_of(request: LayerRequest, rule: Rule | None, name: str) -> Trace:
         if (request, rule) not in at_layers:
             at_layers[request, rule] = trace_at_layer(request, rule, name)
         trace, known = at_layers[request, rule], choices.setdefault(name, [])
@@ -60,12 +68,16 @@ def compose(
             known.append(trace.choice)
         return trace
 
+    trace_of_scores = functools.cache(trace_scores if subject.rules else lambda: trace)
+
     def run(
         inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor, batch_size: tf.Tensor
     ) -> Gradients:
         first = trace.run(inputs, targets, scale)
         every = tf.range(tf.shape(inputs[subject.inputs.explained])[0])
-        call = _Call(trace, trace_of, subject, inputs, first, every, scale, batch_size)
+        call = _Call(
+            trace, trace_of, trace_of_scores, subject, inputs, first, every, scale, batch_size
+        )
         results = [
             counts.finish(place, call.attributions(method, functools.partial(counts.add, place)))
             for place, method in enumerate(methods)
@@ -92,8 +104,8 @@ class _Call:
 
     Parameters
     ----------
-    trace, trace_of, subject
-        See compose; each trace at a layer is made once.
+    trace, trace_of, trace_of_scores, subject
+        See compose; each trace at a layer, and that of scores, is made once.
     inputs, first, every
         All inputs, the gradients at the images, and the indices of the images, (n,).
     scale, batch_size
@@ -102,6 +114,7 @@ class _Call:
 
     trace: Trace
     trace_of: TraceAtLayer
+    trace_of_scores: Callable[[], Trace]
     subject: Subject
     inputs: Sequence[tf.Tensor]
     first: Gradients
@@ -112,7 +125,7 @@ class _Call:
     def attributions(self, method: Method, count: Count) -> Attributions:
         """Return the attributions of a method at the images, and count the points it evaluates."""
         rule = method.backward_rule
-        place = list(self.subject.rules.values()).index(rule)
+        place = list(self.subject.rules.values()).index(rule) if method.needs_gradient else -1
         if method.composition is None:
             return Attributions(self.first.gradients[place], self.first.scores, {})
         attribute = AttributionFunction(
@@ -120,6 +133,7 @@ class _Call:
             self.batch_size,
             rule is gradient,
             functools.partial(self._at_layer, method, count),
+            functools.partial(self._scores, count),
         )
         images = self.inputs[self.subject.inputs.explained]
         return method.composition(attribute, images, self.every)
@@ -132,6 +146,12 @@ class _Call:
         result = self.first if repeated else count(self._run_at(self.trace, points, image_index))
         return Attributions(result.gradients[place], result.scores, {})
 
+    def _scores(self, count: Count, points: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
+        images = self.inputs[self.subject.inputs.explained]
+        if points is images and image_index is self.every:
+            return self.first.scores
+        return count(self._run_at(self.trace_of_scores(), points, image_index)).scores
+
     def _at_layer(
         self,
         method: Method,
@@ -142,16 +162,18 @@ class _Call:
         rule: Rule | None = None,
         grid: tuple[int, ...] | None = None,
         prefix: int = 0,
+        gradients: bool = True,
     ) -> LayerOutputs:
         request = LayerRequest(layer, grid, prefix)
-        trace = self.trace_of(request, rule or method.backward_rule, method.name)
+        rule = (rule or method.backward_rule) if gradients else None
+        trace = self.trace_of(request, rule, method.name)
         result = count(self._run_at(trace, points, image_index))
         dtype = points.dtype if points.dtype.size > tf.float32.size else tf.float32
         if trace.choice is None:
             raise TypeError("a trace at the images instead of a layer")
-        cells, both = trace.choice.cells, (result.layer, result.gradients[0])
-        values, slopes = (tf.cast(cells.arrange(each), dtype) for each in both)
-        return LayerOutputs(values, slopes, result.scores, cells.grid)
+        cells, slopes = trace.choice.cells, result.gradients or [tf.zeros_like(result.layer)]
+        values, slope = (tf.cast(cells.arrange(t), dtype) for t in (result.layer, slopes[0]))
+        return LayerOutputs(values, slope, result.scores, cells.grid)
 
     def _run_at(self, trace: Trace, points: tf.Tensor, image_index: tf.Tensor) -> Gradients:
         """Run a trace at points (k, h, w, c), with the targets and other inputs of image_index."""

@@ -77,7 +77,8 @@ def _guess_points(composition: Any) -> Expectation:
     if hasattr(composition, "max_steps"):
         levels = double_steps(composition.steps, composition.max_steps)
         return partial(_expect_refined, [each * level for level in levels])
-    own = getattr(composition, "samples", getattr(composition, "steps", 1))
+    names = ("expected_samples", "samples", "steps")
+    own = next((getattr(composition, name) for name in names if hasattr(composition, name)), 1)
     return partial(max, float(own * each))
 
 

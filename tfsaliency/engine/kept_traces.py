@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from ..methods.table import Method, uses_layer
+from ..methods.table import Method, needs_sizes
 from .build import build_trace, serves
 from .fingerprint import Fingerprint
 from .gradients import Trace
@@ -57,7 +57,7 @@ class KeptTraces:
         """Return the trace of methods for a batch; make it if there is none.
 
         One trace serves images of any size if the model declares sizes of None. Class activation
-        maps are placed in images of one size, so they have a trace for each.
+        maps and masks are placed in images of one size, so they have a trace for each.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class KeptTraces:
         with tracing:
             if self.fingerprint is None or not self.fingerprint.matches(model):
                 self.clear()
-            any_size = None if any(map(uses_layer, methods)) else batch.of_any_size()
+            any_size = None if any(map(needs_sizes, methods)) else batch.of_any_size()
             if any_size is not None and self._serves_any_size(key, methods, any_size, describe):
                 batch = any_size
             return self._kept((*key, *batch.signature), methods, batch, describe(batch))

@@ -122,6 +122,7 @@ class CAM:
     resize: bool = True
 
     reduction = "sum"
+    needs_sizes = True
 
     @property
     def name(self) -> str:

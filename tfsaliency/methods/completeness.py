@@ -134,17 +134,23 @@ def double_steps(steps: int, max_steps: int) -> list[int]:
 
 
 def resolve_baseline(baseline: Any, points: tf.Tensor) -> tf.Tensor:
-    """Return the baseline of points (k, h, w, c), from a number, an array (h, w, c) or "blur"."""
+    """Return the baseline of points (k, h, w, c).
+
+    A number, an array (h, w, c), "blur", or "mean", the mean color of each image.
+    """
     if isinstance(baseline, str):
-        if baseline != "blur":
-            raise unknown_option("baseline", baseline, ["blur"])
+        if baseline not in ("blur", "mean"):
+            raise unknown_option("baseline", baseline, ["blur", "mean"])
+        if baseline == "mean":
+            positions = list(range(1, points.shape.rank - 1)) or [1]  # of features, all of them
+            return tf.zeros_like(points) + tf.reduce_mean(points, positions, keepdims=True)
         sides = tf.cast(tf.shape(points)[1:-1], tf.float32)
         return blurred(points, _BLUR * tf.reduce_min(sides))
     array = np.asarray(baseline)
     shape = tuple(points.shape[1:])
     if array.dtype.kind not in "uif" or (array.shape and array.shape != shape):
         raise OptionError(
-            f"Expected a baseline as a number, an array {shape}, or 'blur'. "
+            f"Expected a baseline as a number, an array {shape}, 'blur' or 'mean'. "
             f"Received: {array.dtype} of shape {array.shape}."
         )
     return tf.zeros_like(points) + tf.constant(array, points.dtype)

@@ -16,8 +16,11 @@ from .cam import CAM
 from .expected_gradients import ExpectedGradients
 from .guided_ig import GuidedIG
 from .integrated_gradients import IntegratedGradients
+from .occlusion import Occlusion
 from .product import InputXGradient, Product
+from .rise import RISE
 from .rules import RULES
+from .score_cam import ScoreCAM
 from .smooth_grad import SmoothGrad
 from .table import Method
 
@@ -30,7 +33,10 @@ _COMPOSITIONS: dict[str, Any] = {
         GuidedIG,
         InputXGradient,
         IntegratedGradients,
+        Occlusion,
         Product,
+        RISE,
+        ScoreCAM,
         SmoothGrad,
     )
 }

@@ -72,14 +72,18 @@ class AttributionFunction:
     is_gradient
         Whether the values are the derivatives of the scores.
     at_layer
-        Function (points, image_index, layer, rule, grid, prefix) -> LayerOutputs, see CAM. All but
-        the first two are None by default: the best layer, the rule of the method.
+        Function (points, image_index, layer, rule, grid, prefix, gradients) -> LayerOutputs, see
+        CAM. By default, of the best layer, under the rule of the method. With gradients=False, by a
+        forward pass alone; the gradients are then those of nothing, 0.
+    score
+        Function (points, image_index) -> scores (k,), by a forward pass alone.
     """
 
     at: Callable[[tf.Tensor, tf.Tensor], Attributions]
     batch_size: tf.Tensor
     is_gradient: bool
     at_layer: Callable[..., LayerOutputs]
+    score: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
     def __call__(self, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
@@ -95,13 +99,23 @@ class AttributionFunction:
         at = functools.partial(inner, self)
         return replace(self, at=at, batch_size=tf.constant(1), is_gradient=False)
 
+    def scores_alone(self) -> AttributionFunction:
+        """Return a function whose values are the scores (k,), by forward passes alone."""
+
+        def at(points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
+            scores = self.score(points, image_index)
+            return Attributions(scores, scores, {})
+
+        return replace(self, at=at, is_gradient=False)
+
 
 class Composition(Protocol):
     """A callable that computes attributions from attributions at other images.
 
     Any such callable can be the composition of a Method. If a composition is passed in place of a
     Method, its maps are named by its attribute `name`, or by its function or class; its attribute
-    `reduction` is the default reduction of channels, else "sum_abs".
+    `reduction` is the default reduction of channels, else "sum_abs". One with the attribute
+    `needs_gradient = False` calls attribute.score alone, also of models without a derivative.
     """
 
     def __call__(

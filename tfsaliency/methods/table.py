@@ -20,9 +20,12 @@ from .cell_grids import CellGrid
 from .expected_gradients import ExpectedGradients
 from .guided_ig import GuidedIG
 from .integrated_gradients import IntegratedGradients
+from .occlusion import Occlusion
 from .product import InputXGradient, Product
 from .protocol import Composition
+from .rise import RISE
 from .rules import RULES, Rule, RuleName, Site, rect_grad_at, resolve_rule
+from .score_cam import ScoreCAM
 from .smooth_grad import SmoothGrad
 
 __all__ = [
@@ -35,8 +38,11 @@ __all__ = [
     "IntegratedGradients",
     "METHODS",
     "Method",
+    "Occlusion",
     "Product",
+    "RISE",
     "RULES",
+    "ScoreCAM",
     "Site",
     "SmoothGrad",
     "rect_grad_at",
@@ -111,6 +117,11 @@ class Method:
         own: str = getattr(self.composition, "reduction", "sum_abs")
         return own if self.reduction is None else self.reduction
 
+    @property
+    def needs_gradient(self) -> bool:
+        """False for a composition of forward passes alone."""
+        return bool(getattr(self.composition, "needs_gradient", True))
+
     def is_never_negative(self, reduction: str | None = None) -> bool:
         """Return whether no value of its maps is negative, for a reduction of channels."""
         if (self.channel_reduction if reduction is None else reduction) != "sum":
@@ -168,6 +179,9 @@ METHODS: Table[Method] = Table(
             Method("layer_cam", composition=CAM("layer_cam")),
             Method("hires_cam", composition=CAM("hires_cam")),
             Method("xgrad_cam", composition=CAM("xgrad_cam")),
+            Method("score_cam", composition=ScoreCAM()),
+            Method("occlusion", composition=Occlusion()),
+            Method("rise", composition=RISE()),
             Method("guided_grad_cam", "guided_backprop", Product(CAM(rule="gradient"))),
         )
     ),
@@ -222,17 +236,17 @@ def with_layer(methods: Sequence[Method], layer: Any) -> tuple[Method, ...]:
     return tuple(replace(m, composition=_at_layer(m.composition, layer)) for m in methods)
 
 
-def uses_layer(method: Method) -> bool:
-    """Return whether a method is or contains a class activation map."""
-    return _contains_cam(method.composition)
+def needs_sizes(method: Method) -> bool:
+    """Return whether a method or a part of it must know the size of the images."""
+    return _needs_sizes(method.composition)
 
 
-def _contains_cam(part: Any) -> bool:
-    if isinstance(part, CAM):
+def _needs_sizes(part: Any) -> bool:
+    if getattr(part, "needs_sizes", False):
         return True
     if not is_dataclass(part) or isinstance(part, type):
         return False
-    return any(_contains_cam(getattr(part, each.name)) for each in fields(part) if each.init)
+    return any(_needs_sizes(getattr(part, each.name)) for each in fields(part) if each.init)
 
 
 def _takes_layer(method: Method) -> bool:
@@ -242,7 +256,7 @@ def _takes_layer(method: Method) -> bool:
 
 def _at_layer(part: Any, layer: Any) -> Any:
     """Return a composition with the layer in all parts that are class activation maps."""
-    if isinstance(part, CAM):
+    if isinstance(part, (CAM, ScoreCAM)):
         return replace(part, layer=layer) if part.layer is None else part
     if not is_dataclass(part) or isinstance(part, type):
         return part
