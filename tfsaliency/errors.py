@@ -84,6 +84,23 @@ class UncoveredReluError(ModelError):
     """
 
 
+class UncoveredLayerError(ModelError):
+    """An operation of the model has no rule of relevance; the message names it and the remedy.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, tfsaliency as tfs
+    >>> model = keras.Sequential([keras.Input((4, 4, 3)),
+    ...                           keras.layers.Lambda(keras.ops.sin, name="wave"),
+    ...                           keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
+    >>> try:
+    ...     tfs.saliency_map(model, np.zeros((4, 4, 3)), "lrp_epsilon")
+    ... except tfs.UncoveredLayerError as error:
+    ...     print("Received: Sin" in str(error), "wave" in str(error))
+    True True
+    """
+
+
 class OpaqueModelError(ModelError):
     """The last operations of a model cannot be inspected, so its logit cannot be found.
 

@@ -36,6 +36,13 @@ MethodName = Literal[
     "score_cam",
     "occlusion",
     "rise",
+    "lrp_epsilon",
+    "lrp_z_plus",
+    "lrp_alpha2_beta1",
+    "lrp_epsilon_plus",
+    "lrp_epsilon_plus_flat",
+    "deep_lift",
+    "transformer_lrp",
     "guided_grad_cam",
 ]
 ScoreName = Literal["logit", "probability", "log_probability", "margin"]

@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..methods.rules import Rule, gradient
 from ..methods.table import Method
+from ..relevance.protocol import Propagation
 from .clone import inject
 from .compose import compose, distinct_rules
 from .coverage import EngineName
@@ -38,6 +39,7 @@ from .graph_rewrite import retrace
 from .layer_outputs import LayerForward
 from .model_io import Batch, Forward, has_visible_layers, make_forward, pad
 from .precision import lower_precision
+from .propagate import trace_relevance
 from .subject import LayerRequest, Subject
 
 # Tolerance between an engine's outputs and the model's, relative to the largest value.
@@ -79,7 +81,12 @@ def build_trace(subject: Subject, methods: Sequence[Method], batch: Batch) -> Tr
     def trace_scores() -> Trace:
         return _trace_by_first_engine(replace(subject, rules={}), batch)
 
-    return compose(trace, methods, subject, trace_at_layer, trace_scores)
+    def trace_by_rules(propagation: Propagation) -> Trace:
+        retraced = retrace(_forward(subject, subject.model), subject.specs, marks=False)
+        made = trace_relevance(subject, retraced.forward, propagation)
+        return made._replace(layers=propagation.layers)
+
+    return compose(trace, methods, subject, trace_at_layer, trace_scores, trace_by_rules)
 
 
 def _with_meaning(subject: Subject, trace: Trace, batch: Batch) -> Trace:

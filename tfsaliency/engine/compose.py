@@ -12,6 +12,7 @@ import tensorflow as tf
 from ..methods.protocol import AttributionFunction, Attributions, LayerOutputs
 from ..methods.rules import Rule, gradient
 from ..methods.table import Method
+from ..relevance.protocol import Propagation
 from .cells import LayerChoice
 from .counts import Counts
 from .gradients import Gradients, Trace, with_other_weights
@@ -40,6 +41,7 @@ def compose(
     subject: Subject,
     trace_at_layer: TraceAtLayer,
     trace_scores: Callable[[], Trace],
+    trace_relevance: Callable[[Propagation], Trace],
 ) -> Trace:
     """Return the trace of the attributions of methods.
 
@@ -55,6 +57,8 @@ def compose(
         Function that makes traces at a layer, for class activation maps.
     trace_scores
         Function that makes a trace without gradients.
+    trace_relevance
+        Function that makes a trace of relevance.
     """
     at_layers: dict[tuple[LayerRequest, Rule | None], Trace] = {}
     counts = Counts([method.composition for method in methods])
@@ -68,6 +72,13 @@ def compose(
             known.append(trace.choice)
         return trace
 
+    layers: dict[str, Any] = {}
+
+    def trace_by_rules(propagation: Propagation, name: str) -> Trace:
+        made = trace_relevance(propagation)
+        layers[name] = made.layers
+        return made
+
     trace_of_scores = functools.cache(trace_scores if subject.rules else lambda: trace)
 
     def run(
@@ -76,7 +87,16 @@ def compose(
         first = trace.run(inputs, targets, scale)
         every = tf.range(tf.shape(inputs[subject.inputs.explained])[0])
         call = _Call(
-            trace, trace_of, trace_of_scores, subject, inputs, first, every, scale, batch_size
+            trace,
+            trace_of,
+            trace_of_scores,
+            trace_by_rules,
+            subject,
+            inputs,
+            first,
+            every,
+            scale,
+            batch_size,
         )
         results = [
             counts.finish(place, call.attributions(method, functools.partial(counts.add, place)))
@@ -94,7 +114,12 @@ def compose(
     run_with = with_other_weights(compiled, list_weights(subject.model))
     by_name = {name: tuple(each) for name, each in choices.items()}
     return trace._replace(
-        run=compiled, run_with=run_with, composed=True, choices=by_name, counts=counts
+        run=compiled,
+        run_with=run_with,
+        composed=True,
+        choices=by_name,
+        counts=counts,
+        layers=layers,
     )
 
 
@@ -104,7 +129,7 @@ class _Call:
 
     Parameters
     ----------
-    trace, trace_of, trace_of_scores, subject
+    trace, trace_of, trace_of_scores, trace_by_rules, subject
         See compose; each trace at a layer, and that of scores, is made once.
     inputs, first, every
         All inputs, the gradients at the images, and the indices of the images, (n,).
@@ -115,6 +140,7 @@ class _Call:
     trace: Trace
     trace_of: TraceAtLayer
     trace_of_scores: Callable[[], Trace]
+    trace_by_rules: Callable[[Propagation, str], Trace]
     subject: Subject
     inputs: Sequence[tf.Tensor]
     first: Gradients
@@ -134,6 +160,7 @@ class _Call:
             rule is gradient,
             functools.partial(self._at_layer, method, count),
             functools.partial(self._scores, count),
+            functools.partial(self._relevance, method, count),
         )
         images = self.inputs[self.subject.inputs.explained]
         return method.composition(attribute, images, self.every)
@@ -151,6 +178,20 @@ class _Call:
         if points is images and image_index is self.every:
             return self.first.scores
         return count(self._run_at(self.trace_of_scores(), points, image_index)).scores
+
+    def _relevance(
+        self,
+        method: Method,
+        count: Count,
+        points: tf.Tensor,
+        image_index: tf.Tensor,
+        propagation: Propagation,
+        baseline: tf.Tensor | None = None,
+    ) -> Attributions:
+        trace = self.trace_by_rules(propagation, method.name)
+        more = [] if baseline is None else [baseline]
+        result = count(self._run_at(trace, points, image_index, *more))
+        return Attributions(result.gradients[0], result.scores, result.details[0])
 
     def _at_layer(
         self,
@@ -175,13 +216,20 @@ class _Call:
         values, slope = (tf.cast(cells.arrange(t), dtype) for t in (result.layer, slopes[0]))
         return LayerOutputs(values, slope, result.scores, cells.grid)
 
-    def _run_at(self, trace: Trace, points: tf.Tensor, image_index: tf.Tensor) -> Gradients:
-        """Run a trace at points (k, h, w, c), with the targets and other inputs of image_index."""
+    def _run_at(
+        self, trace: Trace, points: tf.Tensor, image_index: tf.Tensor, *others: tf.Tensor
+    ) -> Gradients:
+        """Run a trace at points (k, h, w, c), with the targets and other inputs of image_index.
+
+        Others are arrays (k, h, w, c) that the trace takes besides.
+        """
         k, fixed = tf.shape(points)[0], self.subject.inputs.batch
         if fixed:  # for a model of fixed batch size: pads with the last point
             padded = tf.minimum(tf.range(fixed), k - 1)
             points, image_index = tf.gather(points, padded), tf.gather(image_index, padded)
+            others = tuple(tf.gather(each, padded) for each in others)
         given = [tf.gather(array, image_index) for array in self.inputs]
         given[self.subject.inputs.explained] = points
-        result = trace.run(given, tf.gather(self.first.targets, image_index), self.scale)
+        targets = tf.gather(self.first.targets, image_index)
+        result = trace.run(given, targets, self.scale, *others)
         return tf.nest.map_structure(lambda t: t[:k], result) if fixed else result

@@ -112,6 +112,9 @@ class Trace(NamedTuple):
         For a composed trace, the layers of class activation maps, by the name of the method.
     counts
         For a composed trace, the counts of evaluated points, for progress.
+    layers
+        For a trace of relevance, its layers and their rules; for a composed one, by the name of the
+        method.
     """
 
     run: Callable[..., Gradients]
@@ -131,6 +134,7 @@ class Trace(NamedTuple):
     choice: LayerChoice | None = None
     choices: Mapping[str, tuple[LayerChoice, ...]] = MappingProxyType({})
     counts: Counts | None = None
+    layers: Any = ()
 
 
 def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: EngineName) -> Trace:
@@ -172,7 +176,7 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
             scores = score_values(subject.score, own, targets, region)
         census = find_relus(sources, scores, marks)
         check_coverage(census, [name for name, rule in rules.items() if rule is not gradient])
-        facts.update(_facts(subject, census, own, scores))
+        facts.update(describe_trace(subject, census, own, scores))
         facts["score"] = describe_score(subject.score, own, region)
         upstream = tf.ones_like(scores) * (tf.cast(scale, scores.dtype) if facts["half"] else 1)
         gradients = []
@@ -182,15 +186,15 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
                     found = differentiate_marked(scores, sources, upstream)
                 else:
                     found = _differentiate(tape, scores, sources, upstream)
-            wide = _wide(_joined([_connected(each) for each in found]))
+            slopes = wide(_joined([_connected(each) for each in found]))
             if rule is not gradient:
                 check_passed(census, passed, name)
-            gradients.append(wide / tf.cast(scale, wide.dtype) if facts["half"] else wide)
-        values = () if subject.layer is None else _wide(_joined(sources))
+            gradients.append(slopes / tf.cast(scale, slopes.dtype) if facts["half"] else slopes)
+        values = () if subject.layer is None else wide(_joined(sources))
         flat = callable(subject.score) or subject.score in _FLAT_SCORES
         saturated = find_saturated(scores, own if flat else own._replace(ends=()))
         return Gradients(
-            targets, _wide(scores), head.outputs, tuple(gradients), saturated, layer=values
+            targets, wide(scores), head.outputs, tuple(gradients), saturated, layer=values
         )
 
     # Without autograph, as in Keras, errors are raised unchanged.
@@ -233,7 +237,9 @@ def _joined(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     return tensors[0] if len(tensors) == 1 else tf.stack(tensors, axis=1)
 
 
-def _facts(subject: Subject, census: Census, head: Head, scores: tf.Tensor) -> dict[str, Any]:
+def describe_trace(
+    subject: Subject, census: Census, head: Head, scores: tf.Tensor
+) -> dict[str, Any]:
     """Return the fields of a Trace that describe the traced model."""
     dtypes = _dtypes(scores.graph)
     half = tf.float16.as_datatype_enum in dtypes
@@ -324,5 +330,6 @@ def _dtypes(graph: tf.Graph) -> set[int]:
     return inner | {output.dtype.as_datatype_enum for output in outputs}
 
 
-def _wide(tensor: tf.Tensor) -> tf.Tensor:
+def wide(tensor: tf.Tensor) -> tf.Tensor:
+    """Return a tensor in at least 32 bits."""
     return tensor if tensor.dtype.size >= tf.float32.size else tf.cast(tensor, tf.float32)

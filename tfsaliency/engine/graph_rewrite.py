@@ -46,7 +46,9 @@ class Retraced(NamedTuple):
     custom_gradients: bool
 
 
-def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) -> Retraced:
+def retrace(
+    forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec], marks: bool = True
+) -> Retraced:
     """Trace a forward pass, inline its function calls and mark its ReLUs.
 
     Parameters
@@ -55,11 +57,13 @@ def retrace(forward: Forward | LayerForward, inputs: Sequence[tf.TensorSpec]) ->
         Flat inputs -> outputs, or a pair of these and tensors of a layer.
     inputs
         Shape and dtype of each input.
+    marks
+        Whether to mark the ReLUs.
     """
     traced = tf.function(forward, autograph=False).get_concrete_function(list(inputs))
     forget_custom_gradients(traced.graph)  # this graph is not differentiated
     graph = _inlined(traced)
-    custom = _mark(graph)
+    custom = _mark(graph, marks)
     _drop_placeholders(graph)
     used = {name.lstrip("^").split(":")[0] for node in graph.node for name in node.input}
 
@@ -181,8 +185,8 @@ def _definitions(graph: Any) -> list[Any]:
     return [*graph.node, *inner]
 
 
-def _mark(graph: Any) -> bool:
-    """Mark the ReLUs of a GraphDef; return whether custom gradients were dropped."""
+def _mark(graph: Any, marks: bool) -> bool:
+    """Mark the ReLUs of a GraphDef, if told; return whether custom gradients were dropped."""
     dropped = False
     main = [
         Inner(node.name, node, definition, True)
@@ -191,7 +195,7 @@ def _mark(graph: Any) -> bool:
     library = {function.signature.name: function for function in graph.library.function}
     for inner in [*main, *inside(main, library)]:
         attributes = inner.definition.attr
-        if kind(inner.node) == RELU:
+        if marks and kind(inner.node) == RELU:
             attributes[MARK].s = MARKED
         elif MARK in attributes and attributes[MARK].s.startswith(CUSTOM.encode()):
             del attributes[MARK]

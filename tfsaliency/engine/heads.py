@@ -54,6 +54,8 @@ class Head(NamedTuple):
         The meaning of the outputs, as far as the activation and the loss tell.
     ends
         The input and the output of the final activation's op; empty without one.
+    before
+        The tensor of the graph that the final activation reads; without one, `returned`.
     """
 
     returned: tf.Tensor
@@ -62,6 +64,7 @@ class Head(NamedTuple):
     activation: Activation
     meaning: Meaning
     ends: tuple[tf.Tensor, ...] = ()
+    before: tf.Tensor | None = None
 
     @property
     def is_dense(self) -> bool:
@@ -95,19 +98,19 @@ def find_head(returned: tf.Tensor, loss: Any = None) -> Head:
         op = op.inputs[0].op
     by_loss = _meaning_of_loss(loss, outputs.shape[-1])
     if op.type in _CALL_OPS:
-        return Head(returned, outputs, outputs, "hidden", by_loss or "outputs")
+        return Head(returned, outputs, outputs, "hidden", by_loss or "outputs", before=returned)
     final = op.type in ("Softmax", "LogSoftmax", "Sigmoid")
     if not final or not _same_classes(op.inputs[0], returned):
-        return Head(returned, outputs, outputs, "none", by_loss or "outputs")
+        return Head(returned, outputs, outputs, "none", by_loss or "outputs", before=returned)
     logits = tf.reshape(tf.cast(op.inputs[0], outputs.dtype), tf.shape(outputs))
     logits = tf.ensure_shape(logits, outputs.shape)
     ends = (op.inputs[0], op.outputs[0])
     if op.type == "Softmax":
-        return Head(returned, outputs, logits, "softmax", "classes", ends)
+        return Head(returned, outputs, logits, "softmax", "classes", ends, ends[0])
     if op.type == "LogSoftmax":
-        return Head(returned, outputs, logits, "log_softmax", "classes")
+        return Head(returned, outputs, logits, "log_softmax", "classes", before=ends[0])
     meaning: Meaning = "binary" if outputs.shape[-1] == 1 else "labels"
-    return Head(returned, outputs, logits, "sigmoid", meaning, ends)
+    return Head(returned, outputs, logits, "sigmoid", meaning, ends, ends[0])
 
 
 def widen_head(head: Head) -> Head:

@@ -61,8 +61,13 @@ def score_endpoints(
 ) -> Endpoints:
     """Return the scores at the first and last points of paths, both (k, ...)."""
     start, end = attribute(first, image_index).scores, attribute(last, image_index).scores
-    size = tf.maximum(tf.abs(start), tf.abs(end))
-    return Endpoints(end, end - start, tf.maximum(tf.abs(end - start), _NEGLIGIBLE * size))
+    return score_difference(end, end - start)
+
+
+def score_difference(end: tf.Tensor, difference: tf.Tensor) -> Endpoints:
+    """Return the scores at the ends of paths, from those at the end and the differences, (k,)."""
+    size = tf.maximum(tf.abs(end - difference), tf.abs(end))
+    return Endpoints(end, difference, tf.maximum(tf.abs(difference), _NEGLIGIBLE * size))
 
 
 def refine(

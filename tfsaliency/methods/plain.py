@@ -13,9 +13,11 @@ from ..errors import OptionError
 from ..tables import ReductionName, code_name
 from .blur_ig import BlurIG
 from .cam import CAM
+from .deep_lift import DeepLIFT
 from .expected_gradients import ExpectedGradients
 from .guided_ig import GuidedIG
 from .integrated_gradients import IntegratedGradients
+from .lrp import LRP, TransformerLRP
 from .occlusion import Occlusion
 from .product import InputXGradient, Product
 from .rise import RISE
@@ -29,15 +31,18 @@ _COMPOSITIONS: dict[str, Any] = {
     for each in (
         BlurIG,
         CAM,
+        DeepLIFT,
         ExpectedGradients,
         GuidedIG,
         InputXGradient,
         IntegratedGradients,
+        LRP,
         Occlusion,
         Product,
         RISE,
         ScoreCAM,
         SmoothGrad,
+        TransformerLRP,
     )
 }
 _OPAQUE = ("function", "array")  # keys of what a record names, and does not contain

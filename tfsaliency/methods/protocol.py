@@ -77,6 +77,9 @@ class AttributionFunction:
         forward pass alone; the gradients are then those of nothing, 0.
     score
         Function (points, image_index) -> scores (k,), by a forward pass alone.
+    relevance
+        Function (points, image_index, propagation, baseline) -> Attributions by rules of relevance;
+        a baseline (k, h, w, c) for a propagation that needs one.
     """
 
     at: Callable[[tf.Tensor, tf.Tensor], Attributions]
@@ -84,6 +87,7 @@ class AttributionFunction:
     is_gradient: bool
     at_layer: Callable[..., LayerOutputs]
     score: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    relevance: Callable[..., Attributions]
 
     def __call__(self, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""

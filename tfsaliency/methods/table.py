@@ -17,9 +17,11 @@ from ..tables import MethodName, ReductionName, Table, by_name, first_line, is_i
 from .blur_ig import BlurIG
 from .cam import CAM, check_layer
 from .cell_grids import CellGrid
+from .deep_lift import DeepLIFT
 from .expected_gradients import ExpectedGradients
 from .guided_ig import GuidedIG
 from .integrated_gradients import IntegratedGradients
+from .lrp import LRP, TransformerLRP
 from .occlusion import Occlusion
 from .product import InputXGradient, Product
 from .protocol import Composition
@@ -32,10 +34,12 @@ __all__ = [
     "BlurIG",
     "CAM",
     "CellGrid",
+    "DeepLIFT",
     "ExpectedGradients",
     "GuidedIG",
     "InputXGradient",
     "IntegratedGradients",
+    "LRP",
     "METHODS",
     "Method",
     "Occlusion",
@@ -45,6 +49,7 @@ __all__ = [
     "ScoreCAM",
     "Site",
     "SmoothGrad",
+    "TransformerLRP",
     "rect_grad_at",
 ]
 
@@ -182,6 +187,16 @@ METHODS: Table[Method] = Table(
             Method("score_cam", composition=ScoreCAM()),
             Method("occlusion", composition=Occlusion()),
             Method("rise", composition=RISE()),
+            Method("lrp_epsilon", composition=LRP()),
+            Method("lrp_z_plus", composition=LRP("z_plus")),
+            Method("lrp_alpha2_beta1", composition=LRP("alpha2_beta1")),
+            Method("lrp_epsilon_plus", composition=LRP({"convolution": "z_plus"})),
+            Method(
+                "lrp_epsilon_plus_flat",
+                composition=LRP({"convolution": "z_plus", "first": "flat"}),
+            ),
+            Method("deep_lift", composition=DeepLIFT()),
+            Method("transformer_lrp", composition=TransformerLRP()),
             Method("guided_grad_cam", "guided_backprop", Product(CAM(rule="gradient"))),
         )
     ),
