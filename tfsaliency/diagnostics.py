@@ -75,6 +75,11 @@ CAUSES: dict[str, tuple[str, str]] = {
         "Give IntegratedGradients or BlurIG more steps, with max_steps=, or another baseline; "
         "GuidedIG may not converge with any number of steps.",
     ),
+    "not_conserved": (
+        "a layer loses or makes relevance, more than a hundredth of the score",
+        "Use a rule that conserves it there: 'epsilon', or 'alpha1_beta0', which counts biases; or "
+        "on_problem='ignore', if the map is wanted as the rule is defined.",
+    ),
     "imprecise": (
         "the standard error of a map is above the tolerance",
         "Give RISE more masks, with max_masks=, or a larger tolerance.",
@@ -88,6 +93,7 @@ CAUSES: dict[str, tuple[str, str]] = {
 }
 
 _FLAT = 1e-6  # of the largest value
+_LOST = 0.01  # of the score
 _SAMPLE = 100  # positions
 _AXES_OF_AN_IMAGE, _FEW_CHANNELS, _MANY_COLUMNS = 3, (1, 3), 4
 _ORDINARY = 0.5  # of the range trained on
@@ -249,6 +255,12 @@ def convergence_problems(details: Mapping[str, Mapping[str, Array]]) -> tuple[Pr
             found.append(Problem("unconverged", where, (method,), gap))
         if where := _indices(numbers.get("imprecise", np.zeros(0)) > 0):
             found.append(Problem("imprecise", where, (method,)))
+        errors = numbers.get("conservation_error", np.zeros(0))
+        if where := _indices(~(errors <= _LOST)):  # NaN, too
+            worst = int(np.argmax(np.nan_to_num(errors, nan=np.inf)))
+            layers = numbers.get("worst_layer")
+            name = "" if layers is None else f"{layers[worst]}, "
+            found.append(Problem("not_conserved", where, (method,), f"{name}{errors[worst]:.2g}"))
     return tuple(found)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -260,7 +261,7 @@ def explain(
     details = {
         method.name: each
         for method, own in zip(methods, facts.details, strict=False)
-        if (each := {**own, **_cell_details(_grids(method, trace), len(chosen))})
+        if (each := _details(own, method, trace, len(chosen)))
     }
     by_method = {method.name: array for method, array in zip(methods, arrays, strict=True)}
     uncertain = {name: [c.why for c in choices] for name, choices in trace.choices.items()}
@@ -342,6 +343,9 @@ def _score_in_words(prepared: Prepared, trace: Trace, targets: Array) -> str:
 
 def _coverage(method: Method, trace: Trace) -> Coverage:
     census = trace.census
+    if layers := trace.layers and trace.layers.get(method.name):
+        counts = Counter(rule for _, rule in layers)
+        return Coverage(method.name, 0, 0, "graph", layers=dict(sorted(counts.items())))
     relus = len(census.sites) + len(census.others)
     # The gradient is every ReLU's own derivative, with or without a clone.
     reached = relus if method.backward_rule is gradient else len(census.sites)
@@ -360,6 +364,15 @@ def _coverage(method: Method, trace: Trace) -> Coverage:
 def _grids(method: Method, trace: Trace) -> tuple[CellGrid, ...]:
     """Return the cells of the layers that a method uses."""
     return tuple(choice.cells.grid for choice in trace.choices.get(method.name, ()))
+
+
+def _details(own: Mapping[str, Array], method: Method, trace: Trace, n: int) -> dict[str, Array]:
+    """Return the details of a method, with the names of layers."""
+    details = {**own, **_cell_details(_grids(method, trace), n)}
+    if "worst_layer" in details:
+        names = [layer for layer, _ in trace.layers[method.name]]
+        details["worst_layer"] = np.array([names[int(i)] for i in details["worst_layer"]])
+    return details
 
 
 def _cell_details(grids: Sequence[CellGrid], n: int) -> dict[str, Array]:

@@ -42,6 +42,9 @@ MethodName = Literal[
     "lrp_epsilon_plus",
     "lrp_epsilon_plus_flat",
     "deep_lift",
+    "attention_rollout",
+    "generic_attention",
+    "legrad",
     "transformer_lrp",
     "guided_grad_cam",
 ]

@@ -41,6 +41,7 @@ from .model_io import Batch, Forward, has_visible_layers, make_forward, pad
 from .precision import lower_precision
 from .propagate import trace_relevance
 from .subject import LayerRequest, Subject
+from .token_maps import trace_attention
 
 # Tolerance between an engine's outputs and the model's, relative to the largest value.
 _SAME, _SAME_HALF = 1e-3, 5e-2
@@ -86,7 +87,13 @@ def build_trace(subject: Subject, methods: Sequence[Method], batch: Batch) -> Tr
         made = trace_relevance(subject, retraced.forward, propagation)
         return made._replace(layers=propagation.layers)
 
-    return compose(trace, methods, subject, trace_at_layer, trace_scores, trace_by_rules)
+    def trace_by_attention(kind: str) -> Trace:
+        retraced = retrace(_forward(subject, subject.model), subject.specs, marks=False)
+        return trace_attention(subject, retraced.forward, kind)
+
+    return compose(
+        trace, methods, subject, trace_at_layer, trace_scores, trace_by_rules, trace_by_attention
+    )
 
 
 def _with_meaning(subject: Subject, trace: Trace, batch: Batch) -> Trace:

@@ -42,6 +42,7 @@ def compose(
     trace_at_layer: TraceAtLayer,
     trace_scores: Callable[[], Trace],
     trace_relevance: Callable[[Propagation], Trace],
+    trace_attention: Callable[[str], Trace],
 ) -> Trace:
     """Return the trace of the attributions of methods.
 
@@ -59,6 +60,8 @@ def compose(
         Function that makes a trace without gradients.
     trace_relevance
         Function that makes a trace of relevance.
+    trace_attention
+        Function that makes a trace of attention.
     """
     at_layers: dict[tuple[LayerRequest, Rule | None], Trace] = {}
     counts = Counts([method.composition for method in methods])
@@ -79,6 +82,12 @@ def compose(
         layers[name] = made.layers
         return made
 
+    def trace_by_attention(kind: str, name: str) -> Trace:
+        made = trace_attention(kind)
+        if made.choice is not None:
+            choices[name] = [made.choice]
+        return made
+
     trace_of_scores = functools.cache(trace_scores if subject.rules else lambda: trace)
 
     def run(
@@ -91,6 +100,7 @@ def compose(
             trace_of,
             trace_of_scores,
             trace_by_rules,
+            trace_by_attention,
             subject,
             inputs,
             first,
@@ -129,7 +139,7 @@ class _Call:
 
     Parameters
     ----------
-    trace, trace_of, trace_of_scores, trace_by_rules, subject
+    trace, trace_of, trace_of_scores, trace_by_rules, trace_by_attention, subject
         See compose; each trace at a layer, and that of scores, is made once.
     inputs, first, every
         All inputs, the gradients at the images, and the indices of the images, (n,).
@@ -141,6 +151,7 @@ class _Call:
     trace_of: TraceAtLayer
     trace_of_scores: Callable[[], Trace]
     trace_by_rules: Callable[[Propagation, str], Trace]
+    trace_by_attention: Callable[[str, str], Trace]
     subject: Subject
     inputs: Sequence[tf.Tensor]
     first: Gradients
@@ -161,6 +172,7 @@ class _Call:
             functools.partial(self._at_layer, method, count),
             functools.partial(self._scores, count),
             functools.partial(self._relevance, method, count),
+            functools.partial(self._attention, method, count),
         )
         images = self.inputs[self.subject.inputs.explained]
         return method.composition(attribute, images, self.every)
@@ -192,6 +204,18 @@ class _Call:
         more = [] if baseline is None else [baseline]
         result = count(self._run_at(trace, points, image_index, *more))
         return Attributions(result.gradients[0], result.scores, result.details[0])
+
+    def _attention(
+        self,
+        method: Method,
+        count: Count,
+        points: tf.Tensor,
+        image_index: tf.Tensor,
+        kind: str,
+    ) -> Attributions:
+        trace = self.trace_by_attention(kind, method.name)
+        result = count(self._run_at(trace, points, image_index))
+        return Attributions(result.gradients[0], result.scores, {})
 
     def _at_layer(
         self,

@@ -8,8 +8,8 @@ images to the score count.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
@@ -87,7 +87,10 @@ class Coverage:
     smooth : tuple of str
         The names of ELU, SELU and CELU operations, which keep their own derivative.
     grids : tuple of CellGrid
-        For class activation maps, the layer, its cells, and where they look in the image.
+        For class activation maps and attention, the layer, its cells, and where they look in the
+        image.
+    layers : mapping of str to int
+        For relevance, the number of operations by rule.
 
     Examples
     --------
@@ -104,8 +107,12 @@ class Coverage:
     gates: tuple[str, ...] = ()
     smooth: tuple[str, ...] = ()
     grids: tuple[CellGrid, ...] = ()
+    layers: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
+        if self.layers:
+            listed = ", ".join(f"{number} by {rule}" for rule, number in self.layers.items())
+            return f"{self.rule}: {sum(self.layers.values())} operations, {listed} (graph)"
         counted = f"{self.reached} of {self.relus}" if self.relus else "no"
         leaky = f", {self.leaky} of them leaky" if self.leaky else ""
         kept = self.kept

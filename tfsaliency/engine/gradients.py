@@ -134,7 +134,7 @@ class Trace(NamedTuple):
     choice: LayerChoice | None = None
     choices: Mapping[str, tuple[LayerChoice, ...]] = MappingProxyType({})
     counts: Counts | None = None
-    layers: Any = ()
+    layers: Any = MappingProxyType({})
 
 
 def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: EngineName) -> Trace:

@@ -18,7 +18,7 @@ from .model_io import Forward
 from .subject import LayerRequest, Subject
 
 # The batch size in the graph that is searched: a prime, so that no other axis is taken for it.
-_IMAGES = 1009
+IMAGES = 1009
 
 
 class LayerForward:
@@ -69,7 +69,7 @@ class LayerForward:
             found.append(choose_layer(calls, self._layers, request, images, outputs))
             return outputs
 
-        n = subject.inputs.batch or _IMAGES
+        n = subject.inputs.batch or IMAGES
         specs = [tf.TensorSpec((n, *spec.shape[1:]), spec.dtype) for spec in subject.specs]
         traced = tf.function(search, autograph=False).get_concrete_function(*specs)
         forget_custom_gradients(traced.graph)

@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays import digest_array
 from ..errors import OptionError
 from ..tables import ReductionName, code_name
+from .attention import Attention
 from .blur_ig import BlurIG
 from .cam import CAM
 from .deep_lift import DeepLIFT
@@ -29,6 +30,7 @@ from .table import Method
 _COMPOSITIONS: dict[str, Any] = {
     each.__name__: each
     for each in (
+        Attention,
         BlurIG,
         CAM,
         DeepLIFT,

@@ -80,6 +80,8 @@ class AttributionFunction:
     relevance
         Function (points, image_index, propagation, baseline) -> Attributions by rules of relevance;
         a baseline (k, h, w, c) for a propagation that needs one.
+    attention
+        Function (points, image_index, kind) -> Attributions of attention, see Attention.
     """
 
     at: Callable[[tf.Tensor, tf.Tensor], Attributions]
@@ -88,6 +90,7 @@ class AttributionFunction:
     at_layer: Callable[..., LayerOutputs]
     score: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     relevance: Callable[..., Attributions]
+    attention: Callable[..., Attributions]
 
     def __call__(self, points: tf.Tensor, image_index: tf.Tensor) -> Attributions:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""

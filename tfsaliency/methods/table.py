@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from ..arrays import resolve_reduction
 from ..errors import OptionError
 from ..tables import MethodName, ReductionName, Table, by_name, first_line, is_iterable
+from .attention import Attention
 from .blur_ig import BlurIG
 from .cam import CAM, check_layer
 from .cell_grids import CellGrid
@@ -31,6 +32,7 @@ from .score_cam import ScoreCAM
 from .smooth_grad import SmoothGrad
 
 __all__ = [
+    "Attention",
     "BlurIG",
     "CAM",
     "CellGrid",
@@ -196,6 +198,9 @@ METHODS: Table[Method] = Table(
                 composition=LRP({"convolution": "z_plus", "first": "flat"}),
             ),
             Method("deep_lift", composition=DeepLIFT()),
+            Method("attention_rollout", composition=Attention("rollout")),
+            Method("generic_attention", composition=Attention()),
+            Method("legrad", composition=Attention("legrad")),
             Method("transformer_lrp", composition=TransformerLRP()),
             Method("guided_grad_cam", "guided_backprop", Product(CAM(rule="gradient"))),
         )

@@ -33,7 +33,7 @@ class Graph:
         self.sources = list(sources)
         self._roots = {source.ref() for source in sources}
         self._varying = set(self._roots)
-        above = _above(target)
+        above = operations_above(target)
         self.path: list[tf.Operation] = []
         for op in target.graph.get_operations():  # in the order of creation: inputs come first
             if op.type in _SHAPES or not any(map(self.varies, op.inputs)):
@@ -61,7 +61,8 @@ class Graph:
         return len(readers) == 1 and sum(t is tensor for t in readers[0].inputs) == 1
 
 
-def _above(target: tf.Tensor) -> set[tf.Operation]:
+def operations_above(target: tf.Tensor) -> set[tf.Operation]:
+    """Return the operations from which a tensor is computed."""
     above, pending = set[Any](), [target.op]
     while pending:
         op = pending.pop()

@@ -29,7 +29,7 @@ class LayerSum(NamedTuple):
     Parameters
     ----------
     layer
-        The operation.
+        The name of the layer.
     rule
         The rule.
     arrived, passed, kept
@@ -108,7 +108,7 @@ class LayerwisePropagation:
             name, settings = "epsilon", replace(settings, epsilon=_STABILIZER)
         passed, kept = LINEAR_RULES[name](linear, settings)
         sums = (self._per_image(each, block) for each in (linear.relevance, passed, kept))
-        self._sums.append(LayerSum(block.core.name, name, *sums))
+        self._sums.append(LayerSum(_layer_of(block.core), name, *sums))
         return [(block.inputs, passed)]
 
     def _rule_of(self, block: Block) -> str:
@@ -153,6 +153,11 @@ class LayerwisePropagation:
                 [0, 2],
             )
         return tf.reduce_sum(tf.reshape(values, [self._images, -1]), 1)
+
+
+def _layer_of(op: tf.Operation) -> str:
+    """Return the name of an operation without its last part, as far as it is a layer's."""
+    return op.name.rpartition("/")[0].removesuffix("/Tensordot") or str(op.name)
 
 
 def _details(start: tf.Tensor, end: tf.Tensor, sums: Sequence[LayerSum]) -> dict[str, tf.Tensor]:

@@ -36,7 +36,14 @@ class TransformerPropagation:
     """
 
     needs_baseline = False
-    layers: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[str, str]] = []
+
+    @property
+    def layers(self) -> tuple[tuple[str, str], ...]:
+        """The operations of the last graph that are no derivative, and their rules."""
+        return tuple(self._noted)
 
     def run(
         self,
@@ -47,7 +54,7 @@ class TransformerPropagation:
         twins: Mapping[Any, tf.Tensor],
     ) -> Relevance:
         """Return the relevance of the images; see the protocol."""
-        self._graph, self._images = graph, tf.shape(scores)[0]
+        self._graph, self._images, self._noted = graph, tf.shape(scores)[0], []
         self._kept: list[tf.Tensor] = []
         (multipliers,) = walk(graph, target, seed, self._step)
         values = multipliers * graph.sources[0]
@@ -61,6 +68,7 @@ class TransformerPropagation:
         numbers = graph.varying_inputs(op)
         value = next(v for v in values if v is not None)
         if op.type in ACTIVATIONS:
+            self._noted.append((op.name, "f(z) / z"))
             x, y = op.inputs[numbers[0]], op.outputs[0]
             near = tf.abs(x) < _NEAR
             slope = y / tf.where(near, tf.ones_like(x), x)
@@ -69,6 +77,7 @@ class TransformerPropagation:
             signal = find_signal(op, graph)
             if signal is None:
                 raise uncovered(op)
+            self._noted.append((op.name, "a constant gate"))
             return [(op.inputs[signal], pull(op, values, [signal])[0])]
         if is_elementwise(op, graph):
             x = op.inputs[numbers[0]]
@@ -89,7 +98,14 @@ class DeepLiftPropagation:
     """
 
     needs_baseline = True
-    layers: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[str, str]] = []
+
+    @property
+    def layers(self) -> tuple[tuple[str, str], ...]:
+        """The operations of the last graph that are no derivative, and their rules."""
+        return tuple(self._noted)
 
     def run(
         self,
@@ -100,7 +116,7 @@ class DeepLiftPropagation:
         twins: Mapping[Any, tf.Tensor],
     ) -> Relevance:
         """Return the relevance of the images; see the protocol."""
-        self._graph, self._twins = graph, twins
+        self._graph, self._twins, self._noted = graph, twins, []
         images = tf.shape(scores)[0]
         (multipliers,) = walk(graph, target, seed, self._step)
         (source,) = graph.sources
@@ -122,6 +138,7 @@ class DeepLiftPropagation:
         if is_linear(op, graph) or is_elementwise(op, graph):
             return list(zip(inputs, pull(op, values, numbers), strict=True))
         (value,) = values
+        self._noted.append((op.name, "rescale" if len(numbers) == 1 else "the mean factor"))
         if op.type in ("MaxPool", "MaxPool3D", "Max", "Min"):
             return [(inputs[0], self._choose(op, value, inputs[0]))]
         if len(numbers) == 1 and op.type in (*UNARY, "Maximum", "Minimum", "RealDiv"):

@@ -42,6 +42,10 @@ CONVOLUTIONS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBa
                           "Conv3DBackpropInputV2"})  # fmt: skip
 PRODUCTS = frozenset({"MatMul", "BatchMatMulV2", "BatchMatMul", "BatchMatMulV3", "Einsum"})
 
+# Operations with functions inside.
+CONTROL = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase",
+                     "PartitionedCall", "StatefulPartitionedCall"})  # fmt: skip
+
 _SUMS = ("AddV2", "Add", "Sub", "BiasAdd")
 _FACTORS = ("Mul", "RealDiv", "FusedBatchNormV3")
 # Functions whose value says how much of another signal to pass.
