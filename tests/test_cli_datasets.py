@@ -63,7 +63,7 @@ def test_a_run_is_made_continued_and_verified(run, folder, tmp_path):
     words += ["--class-names", "names.txt", "--target", "labels", "--part-size", "4"]
     code, text, err = run(*words)
     assert (code, err) == (0, [])
-    assert text == f"Wrote the maps of 9 images, in 3 parts, to {out}\n"
+    assert text == f"{out} has the maps of 9 images, in 3 parts\n"
     maps = tfs.open_dataset(out)
     rows = maps.table(["id", "label", "class_name", "path"]).to_pylist()
     assert all(row["label"] == row["class_name"] == row["id"].split("/")[0] for row in rows)
@@ -91,7 +91,7 @@ def test_errors_are_rows_up_to_a_limit(run, folder, tmp_path):
     assert err[1].startswith(f"tfsaliency: error: {folder}/broken/b0.png: not an image")
     code, text, err = run(*words, "--max-errors", "0")
     assert code == 0  # nothing was left to do
-    assert text == f"Wrote the maps of 3 images, 2 with errors, in 1 parts, to {tmp_path}\n"
+    assert text == f"{tmp_path} has the maps of 3 images, 2 with errors, in 1 part\n"
     code, text, err = run(*words, "--retry-errors", "--max-errors", "0")
     assert code == 3 and len(tfs.open_dataset(tmp_path)) == 3
 

@@ -215,6 +215,7 @@ def test_all_sources_give_the_same_maps(kind, model, folder, shapes, tmp_path):
         assert digests(tmp_path / "out") == before
 
 
+@pytest.mark.filterwarnings("ignore:Maps mean little")  # of an image whose evidence is negative
 def test_labels_are_targets_by_number_and_by_name(model, folder, shapes, tmp_path):
     names = list(synthetic.CLASSES)
     by_name = explain(model, folder, tmp_path / "a", targets="labels", class_names=names)
@@ -441,7 +442,7 @@ def test_the_log_is_mended(model, shapes, tmp_path):
     (out / ".tfsaliency-1234.part").write_text("left by a process that was killed")
     data = explain(model, list(shapes.images), out)
     assert len(data) == N and not list(out.glob(".tfsaliency-*"))
-    log = parts.read_log(out)
+    log = tfs.open_dataset(out).log
     written = [parts.PartEntry(**json.loads(line)) for line in lines]
     for number, entry in enumerate(written):
         assert (
@@ -532,10 +533,68 @@ def test_a_damaged_folder_says_so(model, shapes, tmp_path):
     with pytest.raises(tfs.ResultError, match="manifest"):
         tfs.open_dataset(out)
     (out / "manifest.json").unlink()
-    with pytest.raises(FileNotFoundError):
-        tfs.open_dataset(out)
+    for where in (out, tmp_path / "nothing", out / "part-000000.parquet", 3):
+        with pytest.raises(tfs.ResultError, match="without manifest.json"):
+            tfs.open_dataset(where)
     with pytest.raises(tfs.OptionError, match="parts without manifest.json"):
         explain(model, list(shapes.images), out)
+
+
+def test_a_part_of_another_run_is_refused(model, shapes, tmp_path):
+    explain(model, list(shapes.images), tmp_path / "out")
+    part = tmp_path / "out" / "part-000001.parquet"
+    shutil.copy(part, part.with_name("part-000099.parquet"))
+    for call in (
+        lambda: tfs.open_dataset(tmp_path / "out"),
+        lambda: explain(model, list(shapes.images), tmp_path / "out"),
+    ):
+        with pytest.raises(tfs.ResultError, match=r"part-000099.parquet, which is none of them"):
+            call()
+
+
+@pytest.mark.parametrize("place", [-1, -40, -400, -1500, 3, 5000])
+def test_no_damage_of_a_part_raises_an_error_of_another_library(place, model, shapes, tmp_path):
+    out = tmp_path / "out"
+    explain(model, list(shapes.images), out)
+    part = out / "part-000001.parquet"
+    data = part.read_bytes()
+    for bit in range(8):
+        changed = bytearray(data)
+        changed[place] ^= 1 << bit
+        part.write_bytes(changed)
+        found = tfs.verify(out, model, list(shapes.images), sample=1, verbose=0)
+        assert not found.confirmed
+        (out / parts.LOG).unlink()
+        try:  # the line is made from the file
+            tfs.open_dataset(out).table()
+        except tfs.ResultError as error:
+            assert "Delete the file" in str(error)
+        (out / parts.LOG).write_text("")
+        part.write_bytes(data)
+        explain(model, list(shapes.images), out)
+
+
+@pytest.mark.filterwarnings("ignore:Maps mean little")
+def test_a_start_that_came_to_nothing_does_not_block_the_folder(model, shapes, tmp_path):
+    wrong = [np.zeros((3, 3, 3))] * 2
+    with pytest.raises(tfs.ErrorLimitError, match="Received: 2, of which all have errors"):
+        explain(model, wrong, tmp_path / "a")
+    with pytest.raises(tfs.OptionError, match="has a run that differs"):  # its rows are there
+        explain(model, list(shapes.images), tmp_path / "a")
+    with pytest.raises(tfs.OptionError, match="class"):
+        explain(model, list(shapes.images), tmp_path / "b", targets=99)
+    data = explain(model, list(shapes.images), tmp_path / "b", targets=1)
+    assert set(data.table(["target"]).column(0).to_pylist()) == {1}
+
+
+def test_problems_are_counted_at_the_end(model, shapes, tmp_path):
+    with pytest.warns(tfs.SaliencyWarning, match=r"for some images: negative_evidence of \d"):
+        data = explain(model, list(shapes.images), tmp_path / "out", targets=1)
+    listed = data.table(["problems"]).column(0).to_pylist()
+    with pytest.warns(tfs.SaliencyWarning) as caught:
+        explain(model, list(shapes.images), tmp_path / "again", targets=1)
+    count = sum(any(p.startswith("negative_evidence") for p in each) for each in listed)
+    assert f"negative_evidence of {count}." in str(caught[0].message)
 
 
 def test_reading_and_decoding_are_ahead_but_not_far(model, shapes, tmp_path, monkeypatch):
@@ -569,7 +628,7 @@ def test_without_pyarrow_the_extra_is_named(model, shapes, tmp_path, monkeypatch
         lambda: explain(model, list(shapes.images), tmp_path / "out"),
         lambda: tfs.open_dataset(tmp_path),
     ):
-        with pytest.raises(ImportError, match=r"tfsaliency\[store\]"):
+        with pytest.raises(ImportError, match="pip install pyarrow"):
             call()
     import_pyarrow.cache_clear()
 

@@ -115,9 +115,19 @@ def test_what_was_tampered_with_is_named(field, model, recorded, tmp_path):
         columns[field][2] += 1
     pq.write_table(pa.table(columns, schema=table.schema), path)
     found = verify(tmp_path / "out", model, sample=1)
-    what = {"codes": "map grad_cam", "peak": "map grad_cam"}.get(field, field)
+    what = {"codes": "map grad_cam", "peak": "map grad_cam", "id": "image"}.get(field, field)
     name = "another.png" if field == "id" else "10.png"
-    assert names(found) == ["bytes of part-000001.parquet", f"{what} of {name}"]
+    second = f"image {name}" if field == "id" else f"{what} of {name}"
+    assert names(found) == ["bytes of part-000001.parquet", second]
+
+
+def test_parts_without_a_line_in_the_log_are_not_confirmed(model, recorded, tmp_path):
+    """Their digest would be compared with itself."""
+    shutil.copytree(recorded, tmp_path / "out")
+    log = tmp_path / "out" / "parts.jsonl"
+    _, *others = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(others))
+    assert names(verify(tmp_path / "out", model)) == ["digest of part-000000.parquet"]
 
 
 def test_missing_parts_and_other_preprocessing_are_named(model, recorded, tmp_path):

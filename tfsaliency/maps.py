@@ -343,7 +343,7 @@ def _score_in_words(prepared: Prepared, trace: Trace, targets: Array) -> str:
 
 def _coverage(method: Method, trace: Trace) -> Coverage:
     census = trace.census
-    if layers := trace.layers and trace.layers.get(method.name):
+    if layers := trace.layers.get(method.name):
         counts = Counter(rule for _, rule in layers)
         return Coverage(method.name, 0, 0, "graph", layers=dict(sorted(counts.items())))
     relus = len(census.sites) + len(census.others)

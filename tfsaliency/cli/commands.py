@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        return complain(f"Cannot write to {arguments.out}:{where} {error.strerror or error}.")
+        out = getattr(arguments, "out", None)
+        what = "Cannot read" if out is None else f"Cannot write to {out}:"
+        return complain(f"{what}{where} {error.strerror or error}.")
 
 
 def _import_command(name: str) -> Any:

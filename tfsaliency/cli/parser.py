@@ -256,7 +256,7 @@ def _add_run(commands: Any) -> Parser:
     )
     parser.add_argument(
         "--max-errors", type=as_count, metavar="N",
-        help="end with exit code 3 if more images fail; what is done is kept",
+        help="end with exit code 3 if more images fail in this call; what is done is kept",
     )  # fmt: skip
     add_out(parser)
     return parser

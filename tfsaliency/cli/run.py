@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import ExplainedDataset, RayEngine, explain_dataset, open_dataset
-from ..errors import ErrorLimitError
+from ..errors import ErrorLimitError, OptionError
 from .options import choose_methods, load, load_class_names, parse_target
 from .output import complain, say, tell
 
@@ -50,12 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
         ) from interrupt
     _say_errors(data)
     failed = f", {data.errors} with errors" if data.errors else ""
-    tell(f"Wrote the maps of {len(data)} images{failed}, in {len(data.log)} parts, to {out}")
+    parts = f"{len(data.log)} part{'' if len(data.log) == 1 else 's'}"
+    tell(f"{out} has the maps of {len(data)} images{failed}, in {parts}")
     return 0
 
 
 def _engine(arguments: argparse.Namespace) -> Any:
     if arguments.engine == "local":
+        if arguments.gpus or arguments.address:
+            raise OptionError("Expected --engine ray beside --gpus and --address. Received: local.")
         return "local"
     return RayEngine(arguments.workers or 1, arguments.address, num_gpus=arguments.gpus)
 

@@ -16,6 +16,6 @@ def import_pyarrow() -> Any:
     except ModuleNotFoundError as error:
         raise ImportError(
             "Expected pyarrow, which reads and writes data sets. Received: an environment without "
-            "it. Install it: pip install 'tfsaliency[store]', or pip install pyarrow."
+            "it. Install it: pip install pyarrow."
         ) from error
     return pyarrow

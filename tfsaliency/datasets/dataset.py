@@ -14,8 +14,8 @@ from ..errors import OptionError, ResultError, unknown_option
 from ..records import Record
 from .arrow import import_pyarrow
 from .codes import MapCode, decode_map
-from .manifest import Manifest
-from .parts import COLUMNS, PartEntry, make_schema, part_name, read_log, read_table
+from .manifest import FILE, Manifest
+from .parts import COLUMNS, PartEntry, make_schema, read_table
 
 _CHUNK = 16  # rows to decode at a time
 
@@ -182,15 +182,7 @@ class ExplainedDataset:
         return decode_map(coded["codes"], coded["peak"], coded["shape"], code)
 
     def _read(self, number: int, columns: Sequence[str]) -> Any:
-        try:
-            return read_table(self.folder, number, columns)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # pyarrow raises various errors for damaged bytes
-            raise ResultError(
-                f"Expected a part that explain_dataset wrote. Received: "
-                f"{self.folder / part_name(number)} ({error!s:.200})."
-            ) from error
+        return read_table(self.folder, number, columns)
 
     def _methods(self, methods: str | Sequence[str] | None) -> list[str]:
         chosen = self.methods if methods is None else methods
@@ -233,9 +225,7 @@ def open_dataset(folder: str | PathLike[str]) -> ExplainedDataset:
     Raises
     ------
     ResultError
-        If the manifest or a part is damaged.
-    FileNotFoundError
-        If there is no manifest.
+        If it is no folder of explain_dataset, or the manifest or a part is damaged.
     ImportError
         If pyarrow is missing.
 
@@ -252,5 +242,12 @@ def open_dataset(folder: str | PathLike[str]) -> ExplainedDataset:
     (1, 64, 64)
     """
     import_pyarrow()
-    path = Path(folder).absolute()
-    return ExplainedDataset(path, Manifest.load(path), read_log(path))
+    try:
+        path = Path(folder).absolute()
+        manifest = Manifest.load(path)
+    except (FileNotFoundError, NotADirectoryError, TypeError) as error:
+        raise ResultError(
+            f"Expected a folder that explain_dataset wrote. Received: {folder!s:.200}, without "
+            f"{FILE}."
+        ) from error
+    return ExplainedDataset(path, manifest, manifest.read_log(path))

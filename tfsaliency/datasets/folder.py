@@ -74,6 +74,9 @@ def claim(folder: Path, manifest: Manifest) -> Manifest:
         return manifest
     before = Manifest.load(folder)
     differences = before.differences(manifest)
+    if differences and not list_parts(folder):  # a start that came to nothing
+        manifest.save(folder)
+        return manifest
     if differences:
         listed = "; ".join(map(str, differences[:_NAMED]))
         more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""

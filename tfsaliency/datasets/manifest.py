@@ -12,6 +12,7 @@ from ..errors import ResultError
 from ..records import Record
 from ..records.comparison import Difference, compare_records, compare_values
 from ..storage import from_plain, replacing, to_plain
+from .parts import PartEntry, read_log
 
 FILE = "manifest.json"
 FORMAT = 1
@@ -102,6 +103,10 @@ class Manifest:
                 f"Expected a manifest of explain_dataset. Received: {path} ({error!s:.200})."
             ) from error
         return manifest
+
+    def read_log(self, folder: Path) -> dict[int, PartEntry]:
+        """Return the entry of each finished part in a folder; see parts.read_log."""
+        return read_log(folder, self.source.images, self.part_size)
 
     def differences(self, other: Manifest) -> list[Difference]:
         """Return what differs from another run, by name; not the device and the time."""

@@ -7,16 +7,18 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..arrays import Array
+from ..errors import ResultError
 from ..storage import replacing
 from .arrow import import_pyarrow
 from .codes import MapCode, encode_maps
 
 LOG = "parts.jsonl"
+UNKNOWN = "unknown"  # a device
 _COMPRESSION = 3  # of zstd
 _GROUP = 64  # rows of a row group
 
@@ -52,9 +54,9 @@ class PartEntry:
     sha256
         sha256 of the file.
     seconds
-        The time that it took.
+        The time that it took; -1 if it is not known, because the process ended before it was noted.
     device
-        The processor or GPU.
+        The processor or GPU; UNKNOWN then.
     batches
         The rows that were computed in one batch, for each; those with errors are in none. Empty if
         the line was made from the file.
@@ -145,15 +147,38 @@ def writing_part(folder: Path, number: int, schema: Any) -> Iterator[Callable[[R
 def read_rows(folder: Path, number: int) -> Rows:
     """Read a part, with the codes of its maps."""
     columns = read_table(folder, number).to_pydict()
+    if not set(COLUMNS) <= columns.keys():
+        raise ResultError(
+            f"Expected the columns {', '.join(COLUMNS)}. Received: {folder / part_name(number)} "
+            f"with {', '.join(columns)}."
+        )
     own = {name: columns.pop(name) for name in COLUMNS}
     return Rows(own, columns)
 
 
 def read_table(folder: Path, number: int, columns: Sequence[str] | None = None) -> Any:
-    """Read columns of a part as an Arrow table; by default, all."""
+    """Read columns of a part as an Arrow table; by default, all.
+
+    Raises
+    ------
+    ResultError
+        If the part is damaged.
+    """
     path = folder / part_name(number)
     names = None if columns is None else list(columns)
-    return import_pyarrow().parquet.read_table(path, columns=names, partitioning=None)
+    try:
+        table = import_pyarrow().parquet.read_table(path, columns=names, partitioning=None)
+        table.validate(full=True)  # texts are UTF-8
+        if names is not None and len(table.columns) < len(names):
+            raise LookupError(f"no column {next(n for n in names if n not in table.column_names)}")
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # pyarrow raises various errors for damaged bytes
+        raise ResultError(
+            f"Expected a part that explain_dataset wrote. Received: {path} ({error!s:.200}). "
+            "Delete the file, and run the same call again; it computes this part anew."
+        ) from error
+    return table
 
 
 def list_parts(folder: Path) -> set[int]:
@@ -181,6 +206,14 @@ def append_entry(folder: Path, entry: PartEntry) -> None:
     _append_line(folder, asdict(entry))
 
 
+def add_missing_lines(folder: Path, log: Mapping[int, PartEntry]) -> None:
+    """Add the lines of parts that were put in place just before the process ended."""
+    known = dict(_read_lines(folder / LOG))
+    for number, entry in log.items():
+        if known.get(number) is None:
+            append_entry(folder, replace(entry, seconds=-1.0))  # the time is not known
+
+
 def forget_entry(folder: Path, number: int) -> None:
     """Note in the log that a part is about to be replaced."""
     _append_line(folder, {"part": number, "replaced": True})
@@ -202,17 +235,32 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def read_log(folder: Path) -> dict[int, PartEntry]:
+def read_log(folder: Path, images: int | None, part_size: int) -> dict[int, PartEntry]:
     """Return the last line of each finished part, by its number.
 
     A part is finished if its file is there. If its line is missing, because the process ended
-    between the two, the line is made from the file.
+    between the two, the line is made from the file, and its device is UNKNOWN.
+
+    Parameters
+    ----------
+    folder
+        The folder of the run.
+    images, part_size
+        The number of images of the source, None if unknown, and of a part.
+
+    Raises
+    ------
+    ResultError
+        If a part is damaged, or there is one that no run of so many images has.
     """
     lines = dict(_read_lines(folder / LOG))
-    return {
-        number: lines.get(number) or entry_of_file(folder, number)
-        for number in sorted(list_parts(folder))
-    }
+    numbers = sorted(list_parts(folder))
+    if images is not None and numbers and numbers[-1] * part_size >= images:
+        raise ResultError(
+            f"Expected parts of {images} images, {part_size} each. Received: "
+            f"{folder / part_name(numbers[-1])}, which is none of them. Delete it."
+        )
+    return {number: lines.get(number) or entry_of_file(folder, number) for number in numbers}
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, PartEntry | None]]:
@@ -234,4 +282,4 @@ def entry_of_file(folder: Path, number: int) -> PartEntry:
     ids, errors = (table.column(name) for name in ("id", "error"))
     sha256 = digest_file(folder / part_name(number))
     failed = len(errors) - errors.null_count
-    return PartEntry(number, len(ids), failed, digest_ids(ids.to_pylist()), sha256, 0.0, "unknown")
+    return PartEntry(number, len(ids), failed, digest_ids(ids.to_pylist()), sha256, 0.0, UNKNOWN)

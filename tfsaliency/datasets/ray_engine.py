@@ -122,7 +122,7 @@ def _import_ray() -> Any:
     except ModuleNotFoundError as error:
         raise ImportError(
             "Expected Ray for engine='ray'. Received: an environment without it. Install it: "
-            "pip install 'tfsaliency[ray]'."
+            "pip install ray."
         ) from error
     return ray
 

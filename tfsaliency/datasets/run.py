@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+from ..diagnostics import SaliencyWarning
 from ..display.progress import Progress, Verbose
 from ..engine.functions import Model
 from ..engine.scores import Score
@@ -33,11 +36,11 @@ from .parts import (
     COLUMNS,
     PartEntry,
     Rows,
+    add_missing_lines,
     append_entry,
     digest_ids,
     make_schema,
     part_name,
-    read_log,
     read_table,
 )
 from .pipeline import Pipeline, Task
@@ -78,7 +81,7 @@ def explain_dataset(
     on. A part is put in place when it is complete, and never touched again. If the process is
     stopped, even by kill -9, the same call continues with the parts that are missing, and the
     result is the same to the bit. An image that cannot be read or explained is a row with its
-    error. Needs pyarrow: pip install 'tfsaliency[store]'.
+    error. Needs pyarrow: pip install pyarrow.
 
     Parameters
     ----------
@@ -107,13 +110,14 @@ def explain_dataset(
         "float16" needs twice the space. Both keep the order of values, see docs/datasets.md.
     engine
         "local" computes in this process. "ray", or a RayEngine for a cluster, gives the missing
-        parts to processes that each load the model once; needs pip install 'tfsaliency[ray]'.
+        parts to processes that each load the model once; needs pip install ray.
     workers
         The number of threads that decode (by default 2), or of Ray's processes (by default 1).
     retry_errors
         Whether to compute the rows with errors of finished parts again, and nothing else of them.
     max_errors
-        The number of images that may fail in this call; None for any number.
+        The number of images that may fail in this call; None for any number, but not all of the
+        first part.
 
     Returns
     -------
@@ -125,7 +129,8 @@ def explain_dataset(
         As for saliency_map; OptionError also if the folder has a run with other options, naming
         what differs, or the source has no images.
     ErrorLimitError
-        If more than max_errors images failed. What is done is kept.
+        If more than max_errors images failed, or, without it, all images of the first part. What
+        is done is kept.
     ImportError
         If pyarrow or Ray is missing.
 
@@ -180,6 +185,13 @@ def explain_dataset(
         manifest = claim(folder, _make_manifest(job, opened, part_size))
         run = _Run(job, opened, folder, manifest, on_ray, workers or _WORKERS)
         run.execute(retry_errors, max_errors, verbose)
+    if run.problems:
+        counts = ", ".join(f"{cause} of {n}" for cause, n in run.problems.most_common())
+        warnings.warn(
+            f"Maps mean little for some images: {counts}. The column problems has them.",
+            SaliencyWarning,
+            stacklevel=2,
+        )
     return open_dataset(folder)
 
 
@@ -211,13 +223,17 @@ class _Run:
     ray: RayEngine | None
     workers: int
     errors: int = 0
+    first_error: str = ""
+    problems: Counter[str] = field(default_factory=Counter)
 
     def execute(self, retry_errors: bool, max_errors: int | None, verbose: Verbose) -> None:
         """Compute what is missing."""
-        log = read_log(self.folder)
+        log = self.manifest.read_log(self.folder)
+        add_missing_lines(self.folder, log)
         if not self.source.digest and self.source.count is not None:
             self._compare_samples(log)
         total, done = self.source.count or 0, sum(entry.rows for entry in log.values())
+        failed = sum(entry.errors for entry in log.values())
         label = name_methods(self.job.methods)
         with Progress(verbose, total, "image", label) as progress:
             progress.skip(done)
@@ -228,20 +244,24 @@ class _Run:
                 nonlocal count
                 new = rows.columns["error"]
                 count += len(new)
-                self.errors += sum(error is not None for error in new)
+                failures = [error for error in new if error is not None]
+                self.errors += len(failures)
+                self.first_error = self.first_error or next(iter(failures), "")
+                self.problems.update(
+                    problem.partition(":")[0]
+                    for listed in rows.columns["problems"]
+                    for problem in listed or ()
+                )
                 rate = count / max(time.monotonic() - start, 1e-9)
-                progress.remark = f"{rate:.3g} images/s, {self.errors} errors"
+                known = 0 if retry_errors else failed
+                progress.remark = f"{rate:.3g} images/s, {known + self.errors} errors"
                 progress.advance(len(new))
 
             tasks = self._tasks(log, retry_errors)
             entries = self._entries(tasks, on_batch)
             for entry in entries:
                 append_entry(self.folder, entry)
-                if max_errors is not None and self.errors > max_errors:
-                    raise ErrorLimitError(
-                        f"Expected at most {max_errors} images with errors. Received: "
-                        f"{self.errors}. The parts that are done are in {self.folder}, and say why."
-                    )
+                self._check_errors(count, max_errors, retry_errors)
             if not done and not count:
                 raise OptionError(f"Expected images in the {self.source.kind}. Received: none.")
         if count and not isinstance(self.source, ListedSource):
@@ -251,6 +271,20 @@ class _Run:
                     f"Expected each id once. Received: {len(ids) - len(ids.unique())} repeated "
                     f"ids. All rows are in {self.folder}; maps are found by the last one of an id."
                 )
+
+    def _check_errors(self, count: int, max_errors: int | None, retry_errors: bool) -> None:
+        """Raise ErrorLimitError if too many of the images of this call have errors."""
+        if max_errors is not None and self.errors > max_errors:
+            raise ErrorLimitError(
+                f"Expected at most {max_errors} images with errors. Received: {self.errors}. The "
+                f"parts that are done are in {self.folder}, and say why."
+            )
+        if max_errors is None and self.errors == count > 1 and not retry_errors:
+            raise ErrorLimitError(
+                f"Expected images that can be explained. Received: {count}, of which all have "
+                f"errors, the first: {self.first_error:.300} Mend the source or the options, in "
+                "another folder; or give max_errors, to go on."
+            )
 
     def _entries(self, tasks: Iterator[Task], on_batch: Any) -> Iterator[PartEntry]:
         if self.ray is not None:

@@ -31,7 +31,7 @@ from ..methods.rules import Rule, gradient
 from ..methods.table import Method
 from ..relevance.protocol import Propagation
 from .clone import inject
-from .compose import compose, distinct_rules
+from .compose import Tracers, compose, distinct_rules
 from .coverage import EngineName
 from .functions import Model
 from .gradients import Gradients, Trace, trace_gradients
@@ -84,16 +84,14 @@ def build_trace(subject: Subject, methods: Sequence[Method], batch: Batch) -> Tr
 
     def trace_by_rules(propagation: Propagation) -> Trace:
         retraced = retrace(_forward(subject, subject.model), subject.specs, marks=False)
-        made = trace_relevance(subject, retraced.forward, propagation)
-        return made._replace(layers=propagation.layers)
+        return trace_relevance(subject, retraced.forward, propagation)
 
     def trace_by_attention(kind: str) -> Trace:
         retraced = retrace(_forward(subject, subject.model), subject.specs, marks=False)
         return trace_attention(subject, retraced.forward, kind)
 
-    return compose(
-        trace, methods, subject, trace_at_layer, trace_scores, trace_by_rules, trace_by_attention
-    )
+    make = Tracers(trace_at_layer, trace_scores, trace_by_rules, trace_by_attention)
+    return compose(trace, methods, subject, make)
 
 
 def _with_meaning(subject: Subject, trace: Trace, batch: Batch) -> Trace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -21,9 +21,6 @@ from .subject import LayerRequest, Subject
 
 # Counts the points of some gradients, and returns these.
 Count = Callable[[Gradients], Gradients]
-# (layer, rule, name of the method) -> trace of the gradients at that layer; without a rule, of its
-# outputs alone.
-TraceAtLayer = Callable[[LayerRequest, Rule | None, str], Trace]
 
 
 def distinct_rules(methods: Sequence[Method]) -> dict[str, Rule]:
@@ -35,15 +32,69 @@ def distinct_rules(methods: Sequence[Method]) -> dict[str, Rule]:
     return {name: rule for rule, name in names.items()}
 
 
-def compose(
-    trace: Trace,
-    methods: Sequence[Method],
-    subject: Subject,
-    trace_at_layer: TraceAtLayer,
-    trace_scores: Callable[[], Trace],
-    trace_relevance: Callable[[Propagation], Trace],
-    trace_attention: Callable[[str], Trace],
-) -> Trace:
+class Tracers(NamedTuple):
+    """Functions that make the traces which compositions evaluate besides the gradient.
+
+    Parameters
+    ----------
+    at_layer
+        (layer, rule, name of the method) -> trace of the gradients at that layer; without a rule,
+        of its outputs alone.
+    scores
+        () -> trace without gradients.
+    relevance
+        (propagation) -> trace of relevance.
+    attention
+        (kind) -> trace of attention.
+    """
+
+    at_layer: Callable[[LayerRequest, Rule | None, str], Trace]
+    scores: Callable[[], Trace]
+    relevance: Callable[[Propagation], Trace]
+    attention: Callable[[str], Trace]
+
+
+class _Traces:
+    """The traces of one composed trace; those at a layer and of scores are made once.
+
+    Attributes
+    ----------
+    choices, layers
+        The layers of class activation maps and attention, and the layers and rules of relevance, by
+        the name of the method.
+    """
+
+    def __init__(self, images: Trace, make: Tracers, gradients: bool) -> None:
+        self.images, self._make = images, make
+        self.scores = functools.cache(make.scores if gradients else lambda: images)
+        self._at_layers: dict[tuple[LayerRequest, Rule | None], Trace] = {}
+        self.choices: dict[str, list[LayerChoice]] = {}
+        self.layers: dict[str, Sequence[tuple[str, str]]] = {}
+
+    def at_layer(self, request: LayerRequest, rule: Rule | None, name: str) -> Trace:
+        """Return the trace at a layer for a method."""
+        if (request, rule) not in self._at_layers:
+            self._at_layers[request, rule] = self._make.at_layer(request, rule, name)
+        return self._noted(self._at_layers[request, rule], name)
+
+    def relevance(self, propagation: Propagation, name: str) -> Trace:
+        """Return a trace of relevance for a method."""
+        made = self._make.relevance(propagation)
+        self.layers[name] = propagation.layers
+        return made
+
+    def attention(self, kind: str, name: str) -> Trace:
+        """Return a trace of attention for a method."""
+        return self._noted(self._make.attention(kind), name)
+
+    def _noted(self, trace: Trace, name: str) -> Trace:
+        known = self.choices.setdefault(name, [])
+        if trace.choice is not None and trace.choice not in known:
+            known.append(trace.choice)
+        return trace
+
+
+def compose(trace: Trace, methods: Sequence[Method], subject: Subject, make: Tracers) -> Trace:
     """Return the trace of the attributions of methods.
 
     Parameters
@@ -54,60 +105,18 @@ def compose(
         The methods.
     subject
         The subject of the trace.
-    trace_at_layer
-        Function that makes traces at a layer, for class activation maps.
-    trace_scores
-        Function that makes a trace without gradients.
-    trace_relevance
-        Function that makes a trace of relevance.
-    trace_attention
-        Function that makes a trace of attention.
+    make
+        The functions that make other traces.
     """
-    at_layers: dict[tuple[LayerRequest, Rule | None], Trace] = {}
     counts = Counts([method.composition for method in methods])
-    choices: dict[str, list[LayerChoice]] = {}
-
-    def trace_of(request: LayerRequest, rule: Rule | None, name: str) -> Trace:
-        if (request, rule) not in at_layers:
-            at_layers[request, rule] = trace_at_layer(request, rule, name)
-        trace, known = at_layers[request, rule], choices.setdefault(name, [])
-        if trace.choice is not None and trace.choice not in known:
-            known.append(trace.choice)
-        return trace
-
-    layers: dict[str, Any] = {}
-
-    def trace_by_rules(propagation: Propagation, name: str) -> Trace:
-        made = trace_relevance(propagation)
-        layers[name] = made.layers
-        return made
-
-    def trace_by_attention(kind: str, name: str) -> Trace:
-        made = trace_attention(kind)
-        if made.choice is not None:
-            choices[name] = [made.choice]
-        return made
-
-    trace_of_scores = functools.cache(trace_scores if subject.rules else lambda: trace)
+    traces = _Traces(trace, make, bool(subject.rules))
 
     def run(
         inputs: list[tf.Tensor], targets: tf.Tensor, scale: tf.Tensor, batch_size: tf.Tensor
     ) -> Gradients:
         first = trace.run(inputs, targets, scale)
         every = tf.range(tf.shape(inputs[subject.inputs.explained])[0])
-        call = _Call(
-            trace,
-            trace_of,
-            trace_of_scores,
-            trace_by_rules,
-            trace_by_attention,
-            subject,
-            inputs,
-            first,
-            every,
-            scale,
-            batch_size,
-        )
+        call = _Call(traces, subject, inputs, first, every, scale, batch_size)
         results = [
             counts.finish(place, call.attributions(method, functools.partial(counts.add, place)))
             for place, method in enumerate(methods)
@@ -122,14 +131,14 @@ def compose(
         list(subject.specs), targets, scale, tf.TensorSpec((), tf.int32)
     )
     run_with = with_other_weights(compiled, list_weights(subject.model))
-    by_name = {name: tuple(each) for name, each in choices.items()}
+    choices = {name: tuple(each) for name, each in traces.choices.items()}
     return trace._replace(
         run=compiled,
         run_with=run_with,
         composed=True,
-        choices=by_name,
+        choices=choices,
         counts=counts,
-        layers=layers,
+        layers=traces.layers,
     )
 
 
@@ -139,19 +148,15 @@ class _Call:
 
     Parameters
     ----------
-    trace, trace_of, trace_of_scores, trace_by_rules, trace_by_attention, subject
-        See compose; each trace at a layer, and that of scores, is made once.
+    traces, subject
+        The traces, and the subject of that of the gradients.
     inputs, first, every
         All inputs, the gradients at the images, and the indices of the images, (n,).
     scale, batch_size
         The scale of backward passes, and the number of points to evaluate at a time.
     """
 
-    trace: Trace
-    trace_of: TraceAtLayer
-    trace_of_scores: Callable[[], Trace]
-    trace_by_rules: Callable[[Propagation, str], Trace]
-    trace_by_attention: Callable[[str, str], Trace]
+    traces: _Traces
     subject: Subject
     inputs: Sequence[tf.Tensor]
     first: Gradients
@@ -182,14 +187,16 @@ class _Call:
     ) -> Attributions:
         images = self.inputs[self.subject.inputs.explained]
         repeated = points is images and image_index is self.every
-        result = self.first if repeated else count(self._run_at(self.trace, points, image_index))
+        result = (
+            self.first if repeated else count(self._run_at(self.traces.images, points, image_index))
+        )
         return Attributions(result.gradients[place], result.scores, {})
 
     def _scores(self, count: Count, points: tf.Tensor, image_index: tf.Tensor) -> tf.Tensor:
         images = self.inputs[self.subject.inputs.explained]
         if points is images and image_index is self.every:
             return self.first.scores
-        return count(self._run_at(self.trace_of_scores(), points, image_index)).scores
+        return count(self._run_at(self.traces.scores(), points, image_index)).scores
 
     def _relevance(
         self,
@@ -200,7 +207,7 @@ class _Call:
         propagation: Propagation,
         baseline: tf.Tensor | None = None,
     ) -> Attributions:
-        trace = self.trace_by_rules(propagation, method.name)
+        trace = self.traces.relevance(propagation, method.name)
         more = [] if baseline is None else [baseline]
         result = count(self._run_at(trace, points, image_index, *more))
         return Attributions(result.gradients[0], result.scores, result.details[0])
@@ -213,7 +220,7 @@ class _Call:
         image_index: tf.Tensor,
         kind: str,
     ) -> Attributions:
-        trace = self.trace_by_attention(kind, method.name)
+        trace = self.traces.attention(kind, method.name)
         result = count(self._run_at(trace, points, image_index))
         return Attributions(result.gradients[0], result.scores, {})
 
@@ -231,7 +238,7 @@ class _Call:
     ) -> LayerOutputs:
         request = LayerRequest(layer, grid, prefix)
         rule = (rule or method.backward_rule) if gradients else None
-        trace = self.trace_of(request, rule, method.name)
+        trace = self.traces.at_layer(request, rule, method.name)
         result = count(self._run_at(trace, points, image_index))
         dtype = points.dtype if points.dtype.size > tf.float32.size else tf.float32
         if trace.choice is None:

@@ -113,8 +113,7 @@ class Trace(NamedTuple):
     counts
         For a composed trace, the counts of evaluated points, for progress.
     layers
-        For a trace of relevance, its layers and their rules; for a composed one, by the name of the
-        method.
+        For a composed trace, the layers of relevance and their rules, by the name of the method.
     """
 
     run: Callable[..., Gradients]
@@ -134,7 +133,7 @@ class Trace(NamedTuple):
     choice: LayerChoice | None = None
     choices: Mapping[str, tuple[LayerChoice, ...]] = MappingProxyType({})
     counts: Counts | None = None
-    layers: Any = MappingProxyType({})
+    layers: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({})
 
 
 def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: EngineName) -> Trace:

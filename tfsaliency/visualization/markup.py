@@ -46,10 +46,9 @@ def encode_figure(figure: Figure, dpi: int = 100) -> str:
     """Return a figure as an address of data."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight")
-    image = Image.open(file).convert("RGB").quantize(128)  # a third of the bytes
     small = io.BytesIO()
-    image.save(small, "png", optimize=True)
-    return _address(small, "png")
+    Image.open(file).convert("RGB").save(small, "webp", quality=90)  # with the colors of photos
+    return _address(small, "webp")
 
 
 def _address(file: io.BytesIO, kind: str) -> str:
