@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import zoo
 from keras import layers
 from reference import slow
@@ -50,6 +51,28 @@ def _cam(kind, model, x, t):
     return slow.placed(slow.cam(kind, values, slopes), (SIZE, SIZE), [(2, 1), (2, 1)])
 
 
+def _linear_layers(model):
+    """The matrix and the bias of each layer with weights."""
+    found = []
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        kernel, bias = layer.get_weights()
+        if kernel.ndim == 4:  # a convolution without padding, of each unit image
+            shape = layer.input.shape[1:]
+            units = np.eye(np.prod(shape)).reshape(-1, *shape)
+            outputs = tf.nn.conv2d(units, kernel, 1, "VALID").numpy()
+            bias = np.tile(bias, outputs[0].size // len(bias))
+            kernel = outputs.reshape(len(units), -1)
+        found.append((kernel, bias))
+    return found
+
+
+def _lrp(model, x, t, first, convolution, dense):
+    rules = [first, convolution, dense, dense]
+    return slow.lrp(_linear_layers(model), x, t, rules).sum(axis=-1)
+
+
 def _rule(model, x, t, rule):
     return _summed(slow.gradients(model, [x], t, rule)[0])
 
@@ -76,6 +99,14 @@ SLOW = {
     "score_cam": lambda m, x, t, _: slow.score_cam(m, x, t, _values(m, x), [(2, 1), (2, 1)]),
     "occlusion": lambda m, x, t, _: slow.occlusion(m, x, t, (1, 1), (1, 1)),
     "rise": lambda m, x, t, _: slow.rise(m, x, t, slow.rise_masks((SIZE, SIZE), 1000))[0],
+    "lrp_epsilon": lambda m, x, t, _: _lrp(m, x, t, "epsilon", "epsilon", "epsilon"),
+    "lrp_z_plus": lambda m, x, t, _: _lrp(m, x, t, "z_plus", "z_plus", "z_plus"),
+    "lrp_alpha2_beta1": lambda m, x, t, _: _lrp(m, x, t, *["alpha2_beta1"] * 3),
+    "lrp_epsilon_plus": lambda m, x, t, _: _lrp(m, x, t, "z_plus", "z_plus", "epsilon"),
+    "lrp_epsilon_plus_flat": lambda m, x, t, _: _lrp(m, x, t, "flat", "z_plus", "epsilon"),
+    "deep_lift": lambda m, x, t, _: _summed(slow.deep_lift(_linear_layers(m), x, t)),
+    # For a network of ReLUs, linear layers and biases.
+    "transformer_lrp": lambda m, x, t, _: _summed(x * slow.gradients(m, [x], t)[0]),
     "guided_grad_cam": lambda m, x, t, _: (
         _rule(m, x, t, "guided_backprop") * _cam("grad_cam", m, x, t)
     ),
@@ -90,9 +121,11 @@ def _each(integral, model, x, t, nodes):
 
 
 def test_every_row_has_a_slow_version():
-    assert set(SLOW) | set(tfs.RULES) == set(tfs.METHODS)  # rules have theirs in test_rules
+    # Rules have theirs in test_rules, attention in test_attention.
+    attention = {"attention_rollout", "generic_attention", "legrad"}
+    assert set(SLOW) | set(tfs.RULES) | attention == set(tfs.METHODS)
     for name, method in tfs.METHODS.items():
-        assert method.composition is None or name in SLOW
+        assert method.composition is None or name in SLOW or name in attention
 
 
 @pytest.mark.parametrize("name", SLOW)
@@ -105,8 +138,9 @@ def test_a_row_equals_its_definition(name, model, images):
 
 @pytest.mark.slow
 def test_all_rows_together_are_the_rows_alone(model, images):
-    together = tfs.saliency_map(model, images, list(tfs.METHODS), targets=1, on_problem="ignore")
-    for name in tfs.METHODS:
+    names = [name for name in tfs.METHODS if name in SLOW or name in tfs.RULES]
+    together = tfs.saliency_map(model, images, names, targets=1, on_problem="ignore")
+    for name in names:
         alone = tfs.saliency_map(model, images, name, targets=1, on_problem="ignore")
         tolerance = 1e-3 if name == "guided_ig" else 1e-5
         np.testing.assert_allclose(

@@ -128,7 +128,12 @@ def test_errors_are_one_tree():
     errors = [getattr(tfs, name) for name in PUBLIC if name.endswith("Error")]
     assert all(issubclass(error, tfs.TfSaliencyError) for error in errors)
     assert issubclass(tfs.TfSaliencyError, ValueError)
-    for error in (tfs.NoReluError, tfs.UncoveredReluError, tfs.OpaqueModelError):
+    for error in (
+        tfs.NoReluError,
+        tfs.UncoveredReluError,
+        tfs.UncoveredLayerError,
+        tfs.OpaqueModelError,
+    ):
         assert issubclass(error, tfs.ModelError)
 
 

@@ -35,6 +35,7 @@ from .errors import (
     OptionError,
     ResultError,
     TfSaliencyError,
+    UncoveredLayerError,
     UncoveredReluError,
     WeightsError,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "SaliencyWarning",
     "Similarity",
     "TfSaliencyError",
+    "UncoveredLayerError",
     "UncoveredReluError",
     "WeightsError",
     "attributions",

@@ -261,3 +261,70 @@ def score_cam(model, images, targets, values, places):
         weights = np.exp(np.array(behind) - max(behind))
         maps.append(np.maximum((cells * weights / weights.sum()).sum(axis=-1), 0))
     return placed(np.stack(maps), images.shape[1:-1], places)
+
+
+def divided(rule, inputs, weights, bias, relevance):
+    """The relevance of the inputs of one layer, output by output."""
+    passed = np.zeros(len(inputs))
+    for j, r in enumerate(relevance):
+        z, w = inputs * weights[:, j], weights[:, j]
+        if rule == "epsilon":
+            whole = z.sum() + bias[j]
+            passed += z * r / (whole + 1e-6 * (1 if whole >= 0 else -1))
+        elif rule == "gamma":
+            z = inputs * (w + 0.25 * np.maximum(w, 0))
+            whole = z.sum() + bias[j] + 0.25 * max(bias[j], 0)
+            passed += z * r / (whole + 1e-6 * (1 if whole >= 0 else -1))
+        elif rule == "alpha2_beta1":
+            up, low = np.maximum(z, 0), np.minimum(z, 0)
+            above, below = up.sum() + max(bias[j], 0), low.sum() + min(bias[j], 0)
+            passed += 2 * up * r / above if above else 0
+            passed -= low * r / below if below else 0
+        elif rule == "z_plus":
+            up = np.maximum(z, 0)
+            passed += up * r / up.sum() if up.sum() else 0
+        elif rule == "w_square":
+            passed += w**2 * r / (w**2).sum()
+        elif rule == "flat":  # of the weights that the layer has
+            own = w != 0
+            passed += own * r / own.sum()
+        elif rule == "z_box":
+            z = z + 3 * np.maximum(w, 0) - 4 * np.minimum(w, 0)
+            passed += z * r / z.sum()
+    return passed
+
+
+def lrp(layers, images, targets, rules):
+    """Relevance of a chain of linear layers (weights, bias) with a ReLU between them."""
+    maps = []
+    for image, target in zip(images, targets, strict=True):
+        inputs, outputs = forward(layers, image.ravel())
+        relevance = np.zeros(len(outputs[-1]))
+        relevance[target] = outputs[-1][target]
+        for (weights, bias), a, rule in zip(layers[::-1], inputs[::-1], rules[::-1], strict=True):
+            relevance = divided(rule, a, weights, bias, relevance)
+        maps.append(relevance.reshape(image.shape))
+    return np.stack(maps)
+
+
+def forward(layers, x):
+    """The inputs and outputs of a chain of linear layers with a ReLU between them."""
+    inputs, outputs = [], []
+    for weights, bias in layers:
+        inputs.append(np.maximum(outputs[-1], 0) if outputs else x)
+        outputs.append(inputs[-1] @ weights + bias)
+    return inputs, outputs
+
+
+def deep_lift(layers, images, targets):
+    """DeepLIFT of such a chain, from a baseline of 0."""
+    maps = []
+    for image, target in zip(images, targets, strict=True):
+        _, one = forward(layers, image.ravel())
+        _, other = forward(layers, np.zeros(image.size))
+        multipliers = layers[-1][0][:, target]
+        for (weights, _), a, b in zip(layers[-2::-1], one[-2::-1], other[-2::-1], strict=True):
+            slope = (np.maximum(a, 0) - np.maximum(b, 0)) / (a - b)
+            multipliers = weights @ (multipliers * slope)
+        maps.append((image.ravel() * multipliers).reshape(image.shape))
+    return np.stack(maps)

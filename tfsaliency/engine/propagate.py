@@ -65,7 +65,7 @@ def trace_relevance(subject: Subject, forward: Forward, propagation: Propagation
         facts["score"] = describe_score(subject.score, scored, region)
         (seed,) = tf.gradients(scores, [before])
         graph = Graph([own], before)
-        if seed is None or not graph.path:
+        if seed is None or not graph.varies(before):
             raise ModelError("Expected a score that depends on the images. Received: another one.")
         result = propagation.run(graph, before, seed, scores, twins)
         flat = tf.zeros(tf.shape(scores), tf.bool)

@@ -44,8 +44,9 @@ class Graph:
         self._on_path = set(self.path)
 
     def varies(self, tensor: tf.Tensor) -> bool:
-        """Return whether a tensor of floats depends on the values of the sources."""
-        return tensor.dtype.is_floating and tensor.ref() in self._varying
+        """Return whether a tensor of floats, or a list of these, depends on the sources."""
+        flows = tensor.dtype.is_floating or tensor.dtype == tf.variant
+        return bool(flows and tensor.ref() in self._varying)
 
     def is_source(self, tensor: tf.Tensor) -> bool:
         """Return whether a tensor is one of the sources."""

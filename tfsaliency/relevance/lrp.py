@@ -88,9 +88,7 @@ class LayerwisePropagation:
         if block is not None:
             return self._through_block(block, op, value)
         if op.type in MOVES or op.type in CHOICES:
-            numbers = graph.varying_inputs(op)
-            pulled = pull(op, values, numbers)
-            return [(op.inputs[i], p) for i, p in zip(numbers, pulled, strict=True)]
+            return self._through_move(op, values)
         if op.type in ACTIVATIONS:
             return [(op.inputs[graph.varying_inputs(op)[0]], value)]
         if op.type in _SUMS:
@@ -125,6 +123,17 @@ class LayerwisePropagation:
                 return False
             tensor = op.inputs[graph.varying_inputs(op)[0]]
         return True
+
+    def _through_move(self, op: tf.Operation, values: list[tf.Tensor | None]) -> Passed:
+        """Move relevance; constants beside the signal, a class token or a padding, keep theirs."""
+        numbers = self._graph.varying_inputs(op)
+        pulled = pull(op, values, numbers)
+        others = len(numbers) < sum(tensor.dtype.is_floating for tensor in op.inputs)
+        if others or op.type == "Pad":
+            given = [self._per_image(value) for value in values if value is not None]
+            own = tf.add_n(given) - tf.add_n([self._per_image(value) for value in pulled])
+            self._sums.append(LayerSum(op.name, "constant", own, tf.zeros_like(own), own))
+        return [(op.inputs[i], value) for i, value in zip(numbers, pulled, strict=True)]
 
     def _through_sum(self, op: tf.Operation, value: tf.Tensor) -> Passed:
         """Divide relevance among the terms of a sum by the epsilon rule."""
@@ -162,10 +171,11 @@ def _layer_of(op: tf.Operation) -> str:
 
 def _details(start: tf.Tensor, end: tf.Tensor, sums: Sequence[LayerSum]) -> dict[str, tf.Tensor]:
     """Return what arrives at the images, what biases keep, and the largest error of a layer."""
+    if not sums:
+        return {"relevance": end}
     unit = tf.maximum(tf.abs(start), tf.constant(_NEGLIGIBLE, start.dtype))
     errors = [tf.abs(each.passed + each.kept - each.arrived) / unit for each in sums]
-    kept = tf.add_n([each.kept for each in sums]) if sums else tf.zeros_like(start)
-    stacked = tf.stack(errors or [tf.zeros_like(start)])
+    kept, stacked = tf.add_n([each.kept for each in sums]), tf.stack(errors)
     return {
         "relevance": end,
         "kept": kept,

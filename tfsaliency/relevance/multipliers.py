@@ -16,6 +16,7 @@ from .graph import Graph, Passed, apply_again, pull, to_shape_of, walk
 from .operations import (
     ACTIVATIONS,
     CHOICES,
+    MOVES,
     PRODUCTS,
     UNARY,
     find_signal,
@@ -85,8 +86,15 @@ class TransformerPropagation:
             self._kept.append(_total(shift, self._images))
             return [(x, scale_of(op, value, graph))]
         if op.type in CHOICES or is_linear(op, graph):
-            pulled = pull(op, values, numbers)
-            return [(op.inputs[i], p) for i, p in zip(numbers, pulled, strict=True)]
+            pairs = [
+                (op.inputs[i], p) for i, p in zip(numbers, pull(op, values, numbers), strict=True)
+            ]
+            floats = sum(tensor.dtype.is_floating for tensor in op.inputs)
+            if op.type in CHOICES | MOVES and len(numbers) < floats:  # such as a class token
+                given = [o * v for o, v in zip(op.outputs, values, strict=True) if v is not None]
+                own = [-tensor * share for tensor, share in pairs]
+                self._kept += [_total(each, self._images) for each in (*given, *own)]
+            return pairs
         raise uncovered(op)
 
 
