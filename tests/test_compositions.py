@@ -69,6 +69,19 @@ def test_integrated_gradients_are_those_of_gauss_and_legendre(model, images):
     assert found.details["composed"]["steps"].tolist() == [8] * N
 
 
+def test_integrated_gradients_without_the_product_are_refined_by_it(model, images):
+    options = {"steps": 4, "max_steps": 600, "tolerance": 0.004, "baseline": 0.5}
+    product, mean = (
+        tfs.attributions(model, images, slow.method(tfs.IntegratedGradients(**options, multiply=m)))
+        for m in (True, False)
+    )
+    slow.near(mean["composed"] * (images - 0.5), product["composed"])
+    for name in ("gap", "steps"):
+        np.testing.assert_allclose(
+            mean.details["composed"][name], product.details["composed"][name], atol=1e-6
+        )
+
+
 def test_nodes_are_doubled_until_the_sum_is_the_difference_of_the_scores(model, images):
     composition = tfs.IntegratedGradients(steps=4, max_steps=600, tolerance=0.004)
     found = tfs.attributions(model, images, slow.method(composition))

@@ -121,7 +121,13 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# The others are alike, or combine these.
+_FAST = ("LRPEpsilon", "LRPZPlus", "LRPAlpha2Beta1", "LRPFlat", "LRPWSquare", "BoundedDeepTaylor")
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in _FAST else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_the_attributions_of_innvestigate(case, data):
     with h5py.File(data / "innvestigate" / f"{case}.hdf5") as file:
         x = file["input"][:]
@@ -257,7 +263,7 @@ def test_epsilon_of_a_relu_network_is_input_x_gradient():
 
 
 @pytest.mark.parametrize("rules", ["epsilon", "z", {"convolution": "gamma", "first": "flat"}])
-@pytest.mark.parametrize("network", ["cnn", "vit"])
+@pytest.mark.parametrize("network", ["cnn", pytest.param("vit", marks=pytest.mark.slow)])
 def test_relevance_and_what_biases_keep_is_the_score(network, rules):
     data = synthetic.make_shapes(3, seed=2)
     maps = tfs.attributions(

@@ -76,6 +76,7 @@ def refine(
     ends: Endpoints,
     tolerance: float,
     points: tf.Tensor,
+    contributions: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = lambda values, indices: values,
 ) -> Attributions:
     """Integrate with a growing number of steps until the gap of each point is within tolerance.
 
@@ -91,6 +92,8 @@ def refine(
         The largest gap.
     points
         The explained points, (k, ...).
+    contributions
+        Function (values, indices) -> the attributions that sum to the difference of the scores.
     """
     values, infinite = tf.zeros_like(points), tf.constant(np.inf, points.dtype)
     gap, steps = tf.fill(tf.shape(ends.last), infinite), tf.zeros_like(ends.last, tf.int32)
@@ -100,7 +103,7 @@ def refine(
     ) -> tuple[tf.Tensor, ...]:
         indices = tf.cast(tf.where(gap > tolerance)[:, 0], tf.int32)
         better, _ = integrate(level, indices)
-        left = ends.gap(better, indices)
+        left = ends.gap(contributions(better, indices), indices)
         used = tf.fill(tf.shape(indices), tf.constant(levels)[level])
         pairs = (values, better), (gap, left), (steps, used)
         at = indices[:, tf.newaxis]

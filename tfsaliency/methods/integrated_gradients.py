@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..errors import OptionError
+from ..errors import OptionError, check_flag
 from .completeness import (
     Integral,
     check_steps,
@@ -43,6 +43,9 @@ class IntegratedGradients:
         The first and the largest number of steps.
     inner
         The attributions along the path; None for the gradient under the method's rule.
+    multiply
+        Whether to multiply by image - baseline. False returns the mean gradient along the path,
+        which shows what the score is sensitive to, and not what it consists of.
 
     References
     ----------
@@ -63,11 +66,13 @@ class IntegratedGradients:
     steps: int = 16
     max_steps: int = 512
     inner: Composition | None = None
+    multiply: bool = True
 
     name = "integrated_gradients"
 
     def __post_init__(self) -> None:
         check_steps(self.inner, self.tolerance, self.steps, self.max_steps)
+        check_flag("multiply", self.multiply)
 
     def __call__(
         self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
@@ -106,12 +111,16 @@ class IntegratedGradients:
 
             own = tf.gather(image_index, indices)
             total, details = fold(counts[level], node, inner, start, own, weighted, tf.add)
-            return total * tf.cast(path, total.dtype), details
+            return (total * tf.cast(path, total.dtype) if self.multiply else total), details
+
+        def contributions(values: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+            path = tf.gather(points - baseline, indices)
+            return values if self.multiply else values * tf.cast(path, values.dtype)
 
         ends = score_endpoints(attribute, baseline, points, image_index)
         if not inner.is_gradient:
             return integrate_once(integrate, ends)
-        return refine(integrate, levels, ends, self.tolerance, points)
+        return refine(integrate, levels, ends, self.tolerance, points, contributions)
 
 
 def _gauss_legendre(levels: Sequence[int]) -> tuple[Any, Any, Any]:
