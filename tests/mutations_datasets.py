@@ -47,14 +47,14 @@ DATASETS = [
     ),
     Mutation(
         "datasets/pipeline.py",
-        "for position, value in zip(task.again, new[name], strict=True):",
-        "for position, value in enumerate(new[name]):",
+        "for place, value in zip(own, given[name], strict=True):",
+        "for place, value in enumerate(given[name]):",
         "test_datasets.py::test_a_bad_image_is_a_row_and_is_tried_again",
     ),
     Mutation(
         "datasets/pipeline.py",
-        "known = [*task.before, *filter(None, computed)]",
-        "known = list(filter(None, computed))",
+        "computed: list[Sequence[int]] = list(task.before)",
+        "computed: list[Sequence[int]] = []",
         "test_datasets.py::test_the_rows_that_were_tried_again_are_in_the_log",
     ),
     Mutation(
@@ -79,7 +79,7 @@ DATASETS = [
         "datasets/parts.py",
         "lines.get(number) or entry_of_file(folder, number)",
         "lines[number]",
-        "test_datasets.py::test_the_log_is_mended",
+        "test_datasets_damage.py::test_the_log_is_mended",
     ),
     Mutation(
         "datasets/folder.py",

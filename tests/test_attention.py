@@ -10,6 +10,8 @@ from setups import float64
 
 import tfsaliency as tfs
 from tfsaliency import synthetic
+from tfsaliency.engine.build import run
+from tfsaliency.methods.table import resolve_methods
 
 SIDE, WIDTH, HEADS = 4, 6, 2
 
@@ -204,3 +206,20 @@ def test_networks_without_attention_of_all_tokens_are_refused():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(tfs.OptionError, match="Unknown kind: 'rollou'. Did you mean 'rollout'"):
         tfs.Attention("rollou")
+
+
+def test_other_weights_and_prepared_models_are_followed():
+    """As in a sanity check: one trace, the weights of another network."""
+    images = np.random.default_rng(1).normal(size=(2, 2 * SIDE, 2 * SIDE, 3))
+    vit, other = build(seed=0), build(seed=1)
+    names = ["legrad", "transformer_lrp", "lrp_z_plus", tfs.Occlusion(window=4, stride=4)]
+    prepared = tfs.prepare(vit)
+    batch, methods = prepared.check(images), resolve_methods(names)
+    trace = prepared.trace(methods, batch)
+    targets = np.array([1, 2], np.int32)
+    found = run(trace, batch, slice(0, 2), targets, other.get_weights(), 32).gradients
+    wanted = tfs.attributions(other, images, names, targets=targets, on_problem="ignore")
+    before = tfs.attributions(vit, images, names, targets=targets, on_problem="ignore")
+    for name, maps in zip(wanted, found, strict=True):
+        slow.near(maps.numpy(), wanted[name])
+        assert np.abs(before[name] - wanted[name]).max() > 0.01 * np.abs(wanted[name]).max()

@@ -105,11 +105,9 @@ def _twice(
     given[at] = tf.identity(baseline[0])
     begin = len(inner.get_operations())
     forward(given)
-    # Placeholders of captured variables are added by the first run alone.
-    first, second = (
-        [op for op in inner.get_operations()[a:b] if op.type != "Placeholder"]
-        for a, b in ((start, middle), (begin, None))
-    )
+    # Captured variables and constants come first, and in the first run alone.
+    second = inner.get_operations()[begin:]
+    first = inner.get_operations()[start:middle][-len(second) :]
     if [op.type for op in first] != [op.type for op in second]:
         raise ModelError(
             "Expected a model that runs the same operations for every image. Received: one that "
