@@ -558,15 +558,15 @@ MUTATIONS = [
     ),
     Mutation(
         "methods/score_cam.py",
-        "tf.math.divide_no_nan(cells - low, high - low)",
-        "tf.math.divide_no_nan(cells, high)",
+        "tf.nn.softmax(scores)",
+        "tf.nn.relu(scores)",
         "test_methods.py::test_a_row_equals_its_definition[score_cam]",
     ),
     Mutation(
         "relevance/linear_rules.py",
-        "return tf.where(z < 0, z - step, z + step)",
-        "return z + step",
-        "test_relevance.py::test_the_attributions_of_innvestigate[LRPEpsilon]",
+        "settings.epsilon)\n    return linear.a * linear.pull(share * linear.scale), kept",
+        "settings.epsilon)\n    return linear.a * linear.pull(share), kept",
+        "test_relevance.py::test_a_residual_network_equals_loops[epsilon-epsilon]",
     ),
     Mutation(
         "relevance/linear_rules.py",
@@ -596,7 +596,7 @@ MUTATIONS = [
         "relevance/multipliers.py",
         "slope = y / tf.where(near, tf.ones_like(x), x)",
         "slope = tf.ones_like(x)",
-        "test_relevance.py::test_transformer_lrp_passes_f_of_z_over_z[gelu]",
+        "test_relevance.py::test_transformer_lrp_passes_f_of_z_over_z[elu]",
     ),
     Mutation(
         "relevance/multipliers.py",

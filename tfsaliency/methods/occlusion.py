@@ -87,9 +87,21 @@ class Occlusion:
         covered = resolve_baseline(self.baseline, points)
         scores = attribute.score(points, image_index)
 
-        def cover(sample: tf.Tensor) -> tf.Tensor:
-            inside = windows.masks(sample[tf.newaxis])
-            return tf.where(inside if features else inside[..., tf.newaxis], covered, points)
+        black = isinstance(self.baseline, (int, float)) and self.baseline == 0
+        k = tf.shape(points)[0]
+        flat, flat_cover = (tf.reshape(each, [k, -1]) for each in (points, covered))
+
+        def cover(samples: tf.Tensor) -> tf.Tensor:
+            # Products of rows: a choice that is broadcast takes three times as long.
+            inside = tf.reshape(
+                tf.cast(windows.masks(samples), points.dtype), [tf.size(samples), -1]
+            )
+            channels = 1 if features else points.shape[-1]
+            inside = tf.repeat(inside, channels, axis=1)[:, tf.newaxis]
+            mixed = (1 - inside) * flat
+            if not black:
+                mixed += inside * flat_cover
+            return tf.reshape(mixed, tf.concat([[-1], tf.shape(points)], 0))
 
         def add(samples: tf.Tensor, drawn: Attributions) -> tuple[tf.Tensor, tf.Tensor]:
             inside = tf.cast(windows.masks(samples), drawn.values.dtype)
@@ -104,6 +116,7 @@ class Occlusion:
             image_index,
             add,
             lambda one, other: (one[0] + other[0], one[1] + other[1]),
+            at_once=True,
         )
         maps = change / times
         return Attributions(maps if features else maps[..., tf.newaxis], scores, {})

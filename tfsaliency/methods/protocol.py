@@ -157,6 +157,7 @@ def fold(
     image_index: tf.Tensor,
     first: Callable[[tf.Tensor, Attributions], Any],
     join: Callable[[Any, Any], Any],
+    at_once: bool = False,
 ) -> tuple[Any, dict[str, tf.Tensor]]:
     """Fold the attributions at draw(0), ... draw(samples - 1), each (k, h, w, c), in chunks.
 
@@ -170,6 +171,8 @@ def fold(
         Function (indices (m,), attributions (m, k, ...) of these samples) -> partial result.
     join
         Function that joins two partial results; a partial result of zeros must be neutral.
+    at_once
+        Whether draw takes several indices (m,), and returns all their points (m, k, h, w, c).
 
     Returns
     -------
@@ -181,7 +184,10 @@ def fold(
     def evaluate_from(start: tf.Tensor) -> tuple[Any, dict[str, tf.Tensor]]:
         indices = tf.range(start, tf.minimum(start + count, samples))
         m = tf.size(indices)
-        drawn = tf.map_fn(draw, indices, fn_output_signature=points.dtype)
+        if at_once:
+            drawn = draw(indices)
+        else:
+            drawn = tf.map_fn(draw, indices, fn_output_signature=points.dtype)
         flat = tf.reshape(drawn, tf.concat([[-1], tf.shape(points)[1:]], 0))
         result = attribute(tf.ensure_shape(flat, points.shape), tf.tile(image_index, [m]))
 
