@@ -18,7 +18,7 @@ from .gradients import Trace
 from .model_io import Batch, has_visible_layers
 from .subject import Subject
 
-_KEPT = 24  # traces of a model, some 20 MB each: enough for all rows of METHODS
+_KEPT = 32  # traces of a model, some 20 MB each: enough for all rows of METHODS
 # One thread at a time makes traces; any thread runs them.
 tracing = threading.RLock()
 
