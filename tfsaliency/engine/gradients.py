@@ -169,10 +169,7 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
             outputs, sources = (returned, (images,)) if subject.layer is None else returned
             head = find_head(outputs, subject.loss)
             head = head if subject.precision is None else widen_head(head)
-            own = score_head(subject.score, head)
-            region = subject.region_of(inputs, head)
-            targets = choose_targets(subject.score, own, targets, region)
-            scores = score_values(subject.score, own, targets, region)
+            own, region, targets, scores = score_outputs(subject, head, inputs, targets)
         census = find_relus(sources, scores, marks)
         check_coverage(census, [name for name, rule in rules.items() if rule is not gradient])
         facts.update(describe_trace(subject, census, own, scores))
@@ -207,6 +204,16 @@ def trace_gradients(subject: Subject, forward: Forward | LayerForward, engine: E
     forget_custom_gradients(compiled.graph)
     run_with = with_other_weights(compiled, list_weights(subject.model))
     return Trace(compiled, run_with, engine=engine, **facts)
+
+
+def score_outputs(
+    subject: Subject, head: Head, inputs: Sequence[tf.Tensor], targets: tf.Tensor
+) -> tuple[Head, tf.Tensor | None, tf.Tensor, tf.Tensor]:
+    """Return the scored head, the region, the targets, and the scores of a model's outputs."""
+    own = score_head(subject.score, head)
+    region = subject.region_of(inputs, head)
+    targets = choose_targets(subject.score, own, targets, region)
+    return own, region, targets, score_values(subject.score, own, targets, region)
 
 
 def _random_state() -> int:

@@ -11,10 +11,10 @@ from ..errors import ModelError, OptionError
 from ..relevance.graph import Graph
 from ..relevance.protocol import Propagation
 from .coverage import find_relus
-from .gradients import Gradients, Trace, describe_trace, wide, with_other_weights
+from .gradients import Gradients, Trace, describe_trace, score_outputs, wide, with_other_weights
 from .heads import find_head, widen_head
 from .model_io import Forward, list_weights
-from .scores import choose_targets, describe_score, score_head, score_values
+from .scores import describe_score
 from .subject import Subject
 
 _CURVED = ("probability", "log_probability")
@@ -55,10 +55,7 @@ def trace_relevance(subject: Subject, forward: Forward, propagation: Propagation
         head = find_head(outputs, subject.loss)
         before = head.before
         head = head if subject.precision is None else widen_head(head)
-        scored = score_head(subject.score, head)
-        region = subject.region_of(inputs, head)
-        targets = choose_targets(subject.score, scored, targets, region)
-        scores = score_values(subject.score, scored, targets, region)
+        scored, region, targets, scores = score_outputs(subject, head, inputs, targets)
         if before is None:
             raise TypeError("a head without the tensor before its activation")
         facts.update(describe_trace(subject, find_relus([own], scores), scored, scores))

@@ -19,12 +19,12 @@ from ..relevance.attention import (
 from ..relevance.graph import Graph, operations_above
 from .cells import Cells, LayerChoice, arrange
 from .coverage import find_relus
-from .gradients import Gradients, Trace, describe_trace, wide, with_other_weights
+from .gradients import Gradients, Trace, describe_trace, score_outputs, wide, with_other_weights
 from .heads import Head, find_head, widen_head
 from .layer_outputs import IMAGES
 from .model_io import Forward, list_weights
 from .placements import find_placements
-from .scores import choose_targets, describe_score, score_head, score_values
+from .scores import describe_score
 from .subject import Subject
 
 _READINGS = {"rollout": rollout, "generic_attention": generic_attention, "legrad": legrad}
@@ -81,10 +81,8 @@ def _score(
 ) -> tuple[Head, tf.Tensor, tf.Tensor]:
     """Return the scored head, the targets, and the scores."""
     head = head if subject.precision is None else widen_head(head)
-    scored = score_head(subject.score, head)
-    region = subject.region_of(inputs, head)
-    targets = choose_targets(subject.score, scored, targets, region)
-    return scored, targets, score_values(subject.score, scored, targets, region)
+    scored, _, targets, scores = score_outputs(subject, head, inputs, targets)
+    return scored, targets, scores
 
 
 def _slopes(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ..errors import OptionError, check_int, check_number, unknown_option
 from .blur import blurred
-from .protocol import AttributionFunction, Attributions, check_inner
+from .protocol import AttributionFunction, Attributions, check_inner, largest
 
 _NEGLIGIBLE = 1e-6  # difference of scores, as a fraction of the larger one
 _BLUR = 0.1  # of the smaller side of an image
@@ -139,6 +139,28 @@ def double_steps(steps: int, max_steps: int) -> list[int]:
     [16, 32, 64, 100]
     """
     return [*(steps << i for i in range(32) if steps << i < max_steps), max_steps]
+
+
+def over_baselines(
+    baseline: Any, points: tf.Tensor, attribute_from: Callable[[tf.Tensor], Attributions]
+) -> Attributions:
+    """Return the mean attributions from one baseline or several, and the largest details.
+
+    Parameters
+    ----------
+    baseline
+        As for IntegratedGradients.
+    points
+        The explained points, (k, ...).
+    attribute_from
+        Function from a baseline (k, ...) to attributions.
+    """
+    listed = baseline if isinstance(baseline, (list, tuple)) else [baseline]
+    if not listed:
+        raise OptionError("Expected a baseline or several. Received: an empty list.")
+    every = [attribute_from(resolve_baseline(one, points)) for one in listed]
+    values = tf.add_n([each.values for each in every]) / len(every)
+    return Attributions(values, every[0].scores, largest([each.details for each in every]))
 
 
 def resolve_baseline(baseline: Any, points: tf.Tensor) -> tf.Tensor:

@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..errors import OptionError, check_number
+from ..errors import check_number
 from ..relevance.multipliers import DeepLiftPropagation
-from .completeness import gap_details, resolve_baseline, score_difference
-from .protocol import AttributionFunction, Attributions, largest
+from .completeness import gap_details, over_baselines, score_difference
+from .protocol import AttributionFunction, Attributions
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +62,12 @@ class DeepLIFT:
         self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
     ) -> Attributions:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
-        listed = self.baseline if isinstance(self.baseline, (list, tuple)) else [self.baseline]
-        if not listed:
-            raise OptionError("Expected a baseline or several. Received: an empty list.")
-        every = []
-        for one in listed:
-            start = resolve_baseline(one, points)
+
+        def attribute_from(start: tf.Tensor) -> Attributions:
             found = attribute.relevance(points, image_index, DeepLiftPropagation(), start)
             ends = score_difference(found.scores, found.details["difference"])
             gap = ends.gap(found.values, tf.range(tf.shape(points)[0]))
             details = gap_details(gap, tf.ones_like(gap), self.tolerance)
-            every.append(Attributions(found.values, found.scores, details))
-        values = tf.add_n([each.values for each in every]) / len(every)
-        return Attributions(values, every[0].scores, largest([each.details for each in every]))
+            return Attributions(found.values, found.scores, details)
+
+        return over_baselines(self.baseline, points, attribute_from)

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..errors import OptionError, check_flag
+from ..errors import check_flag
 from .completeness import (
     Integral,
     check_steps,
     double_steps,
     integrate_once,
+    over_baselines,
     refine,
-    resolve_baseline,
     score_endpoints,
 )
-from .protocol import AttributionFunction, Attributions, Composition, fold, largest
+from .protocol import AttributionFunction, Attributions, Composition, fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +78,11 @@ class IntegratedGradients:
         self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
     ) -> Attributions:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
-        listed = self.baseline if isinstance(self.baseline, (list, tuple)) else [self.baseline]
-        if not listed:
-            raise OptionError("Expected a baseline or several. Received: an empty list.")
-        every = [
-            self._from(resolve_baseline(one, points), attribute, points, image_index)
-            for one in listed
-        ]
-        values = tf.add_n([each.values for each in every]) / len(every)
-        return Attributions(values, every[0].scores, largest([each.details for each in every]))
+        return over_baselines(
+            self.baseline,
+            points,
+            lambda baseline: self._from(baseline, attribute, points, image_index),
+        )
 
     def _from(
         self,

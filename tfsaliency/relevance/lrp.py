@@ -148,10 +148,10 @@ class LayerwisePropagation:
         signal = numbers[0] if len(numbers) == 1 else find_signal(op, self._graph)
         if signal is None:
             raise uncovered(op)
-        share = value / stabilized(op.outputs[0], _STABILIZER)
         tensor = op.inputs[signal]
         if tensor.shape.is_compatible_with(op.outputs[0].shape) and tensor.shape.rank:
             return [(tensor, value)]
+        share = value / stabilized(op.outputs[0], _STABILIZER)
         return [(tensor, tensor * pull(op, [share], [signal])[0])]
 
     def _per_image(self, values: tf.Tensor, block: Block | None = None) -> tf.Tensor:

@@ -29,14 +29,8 @@ from .protocol import Relevance
 _NEAR = 1e-6  # values nearer than this have the slope of a tangent
 
 
-class TransformerPropagation:
-    """Multipliers that conserve the score: gates and normalizations are constants.
-
-    An activation passes f(z) / z, so that the product of multiplier and value is the same on both
-    sides of it.
-    """
-
-    needs_baseline = False
+class _Multipliers:
+    """What both kinds of multipliers share: the operations that are no derivative."""
 
     def __init__(self) -> None:
         self._noted: list[tuple[str, str]] = []
@@ -45,6 +39,16 @@ class TransformerPropagation:
     def layers(self) -> tuple[tuple[str, str], ...]:
         """The operations of the last graph that are no derivative, and their rules."""
         return tuple(self._noted)
+
+
+class TransformerPropagation(_Multipliers):
+    """Multipliers that conserve the score: gates and normalizations are constants.
+
+    An activation passes f(z) / z, so that the product of multiplier and value is the same on both
+    sides of it.
+    """
+
+    needs_baseline = False
 
     def run(
         self,
@@ -98,7 +102,7 @@ class TransformerPropagation:
         raise uncovered(op)
 
 
-class DeepLiftPropagation:
+class DeepLiftPropagation(_Multipliers):
     """Multipliers of DeepLIFT's rescale rule: differences from the baseline over differences.
 
     Products of two signals, of which the paper has no rule, pass the mean of the other factor at
@@ -106,14 +110,6 @@ class DeepLiftPropagation:
     """
 
     needs_baseline = True
-
-    def __init__(self) -> None:
-        self._noted: list[tuple[str, str]] = []
-
-    @property
-    def layers(self) -> tuple[tuple[str, str], ...]:
-        """The operations of the last graph that are no derivative, and their rules."""
-        return tuple(self._noted)
 
     def run(
         self,
@@ -163,10 +159,14 @@ class DeepLiftPropagation:
     def _rescale(self, op: tf.Operation, values: list[tf.Tensor | None], x: tf.Tensor) -> tf.Tensor:
         """Multiply by the difference of the outputs over that of the inputs."""
         (value,), y = values, op.outputs[0]
+        tangent = pull(op, values, [list(op.inputs).index(x)])[0]
+        return self._over_step((y - self._twin(y)) * value, x, tangent)
+
+    def _over_step(self, change: tf.Tensor, x: tf.Tensor, tangent: tf.Tensor) -> tf.Tensor:
+        """Divide a change by the step of x; where there is hardly one, return the tangent."""
         step = x - self._twin(x)
         near = tf.abs(step) < _NEAR * (1 + tf.abs(x))
-        slope = (y - self._twin(y)) / tf.where(near, tf.ones_like(step), step)
-        return tf.where(near, pull(op, values, [list(op.inputs).index(x)])[0], value * slope)
+        return tf.where(near, tangent, change / tf.where(near, tf.ones_like(step), step))
 
     def _choose(self, op: tf.Operation, value: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """Give the step of a maximum to the values that are largest at its two ends."""
@@ -174,10 +174,7 @@ class DeepLiftPropagation:
         top = tf.minimum(y, other_y) if op.type == "Min" else tf.maximum(y, other_y)
         own = tf.gradients(y, x, (top - other_y) * value)[0]
         others = tf.gradients(other_y, other_x, (y - top) * value)[0]
-        step = x - other_x
-        near = tf.abs(step) < _NEAR * (1 + tf.abs(x))
-        slope = (own + others) / tf.where(near, tf.ones_like(step), step)
-        return tf.where(near, tf.gradients(y, x, value)[0], slope)
+        return self._over_step(own + others, x, tf.gradients(y, x, value)[0])
 
     def _multiply(self, op: tf.Operation, value: tf.Tensor) -> Passed:
         """Pass the mean of the other factor at both ends."""
