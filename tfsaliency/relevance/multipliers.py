@@ -30,7 +30,7 @@ _NEAR = 1e-6  # values nearer than this have the slope of a tangent
 
 
 class _Multipliers:
-    """What both kinds of multipliers share: the operations that are no derivative."""
+    """Multipliers of the operations that are no derivative, which both kinds share."""
 
     def __init__(self) -> None:
         self._noted: list[tuple[str, str]] = []
