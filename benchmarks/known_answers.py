@@ -1,10 +1,11 @@
 """Metrics of every method and control on pictures with a known answer, and their verdicts.
 
-    python benchmarks/known_answers.py [PICTURES [both] [cnn] [vit]]
+    python benchmarks/known_answers.py [PICTURES [both] [cnn] [vit] [verdicts]]
 
 Prints the tables of benchmarks/README.md: for each network and variant of the pictures the means
-with their 95 % intervals and what differs, and the verdicts of both randomizations of the CNN.
-"both" compares the class activation maps of both networks on plain pictures.
+with their 95 % intervals and what differs. "both" compares the class activation maps of both
+networks on plain pictures; "verdicts" checks whether the methods depend on the parameters, the
+labels and the class.
 """
 
 import sys
@@ -46,36 +47,58 @@ def table(model: keras.Model, methods: Sequence[str], variant: str, pictures: in
 
 
 def verdicts(model: keras.Model, methods: Sequence[str]) -> None:
-    """Print the verdicts of both randomizations of the CNN."""
-    twins = synthetic.permuted_label_models()
+    """Print whether each method depends on the parameters, the labels and the class."""
     world = synthetic.make_shapes(CHECKED, SEED)
     options = {"targets": world.labels, "verbose": 0, "on_problem": "ignore"}
     once = tfs.sanity_check(model, world.images[:2], seeds=1, **options | {"targets": 0})
     upper = once.steps[1].layers
-    cascade = tfs.sanity_check(model, world.images, methods, plan=[upper], **options)
-    permuted = tfs.data_randomization_check(model, world.images, methods, permuted=twins, **options)
+    twins = synthetic.permuted_label_models() if model.name == "shapes" else None
     print(f"### {model.name}, verdicts, {CHECKED} pictures\n")
-    print(row(["", "new weights in " + " + ".join(upper), "permuted labels"]))
-    print(row(["---"] * 3))
+    print(row(["", "new weights in " + " + ".join(upper), "permuted labels", "another class"]))
+    print(row(["---"] * 4))
     for method in methods:
-        print(row([method, str(cascade.verdicts[method][0]), str(permuted.verdicts[method][0])]))
+        case = model, world.images, method
+        results = [tfs.sanity_check(*case, plan=[upper], **options)]
+        if twins:
+            results.append(tfs.data_randomization_check(*case, permuted=twins, **options))
+        results.append(tfs.random_logit_check(*case, **options))
+        cells = [str(result.verdicts[method][0]) for result in results]
+        print(row([method, cells[0], cells[1] if twins else "", cells[-1]]), flush=True)
+    print()
+
+
+def usable(model: keras.Model) -> list[str]:
+    """Return the methods that explain a network: their rules apply, and nothing is refused."""
+    methods = [
+        m for m, each in tfs.METHODS.items() if model.name == "shapes" or each.rule == "gradient"
+    ]
+    picture = synthetic.make_shapes(1, SEED).images
+    found = []
+    for method in methods:
+        try:
+            tfs.saliency_map(model, picture, method, on_problem="ignore", verbose=0)
+        except tfs.TfSaliencyError as error:
+            print(f"- {model.name}, {method}: {type(error).__name__}")
+        else:
+            found.append(method)
+    return found
 
 
 def main() -> None:
     pictures = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    networks = sys.argv[2:] or ["both", "cnn", "vit"]
+    networks = sys.argv[2:] or ["both", "cnn", "vit", "verdicts"]
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {pictures} pictures\n")
     if "both" in networks:
         for name in ("cnn", "vit"):
             table(synthetic.shapes_model(name), ["gradient", *CAMS], "plain", pictures)
-    for name in [name for name in networks if name != "both"]:
+    for name in [name for name in networks if name in ("cnn", "vit")]:
         model = synthetic.shapes_model(name)
-        # The transformer has no ReLU, so rules of ReLUs do not apply.
-        methods = [m for m, each in tfs.METHODS.items() if name == "cnn" or each.rule == "gradient"]
         for variant in synthetic.VARIANTS:
-            table(model, methods, variant, pictures)
-        if name == "cnn":
-            verdicts(model, methods)
+            table(model, usable(model), variant, pictures)
+    if "verdicts" in networks:
+        for name in ("cnn", "vit"):
+            model = synthetic.shapes_model(name)
+            verdicts(model, usable(model))
 
 
 if __name__ == "__main__":

@@ -213,6 +213,12 @@ MUTATIONS = [
     ),
     Mutation(
         "methods/guided_ig.py",
+        "progress = tf.clip_by_value(progress, lowest, highest)",
+        "progress = tf.minimum(progress, highest)",
+        "test_paths.py::test_guided_ig_equals_its_definition",
+    ),
+    Mutation(
+        "methods/guided_ig.py",
         "(size > limit) & (size <= further)",
         "size <= further",
         "test_paths.py::test_guided_ig_equals_its_definition",

@@ -67,13 +67,15 @@ def test_steps_of_blur_ig_are_doubled_until_the_sum_is_complete(model, images):
         slow.near(found["composed"][i : i + 1], slow.blur_integrated(model, *part))
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.4, 1.0])
-def test_guided_ig_equals_its_definition(fraction, model, images):
-    method = slow.method(tfs.GuidedIG(0.5, steps=8, fraction=fraction))
+@pytest.mark.parametrize(
+    ("fraction", "far"), [(0.1, 1), (0.4, 1), (1.0, 1), (0.1, 0.2), (0.4, 0.05), (0.1, 0)]
+)
+def test_guided_ig_equals_its_definition(fraction, far, model, images):
+    method = slow.method(tfs.GuidedIG(0.5, steps=8, fraction=fraction, max_distance=far))
     found = tfs.attributions(model, images, method, on_problem="ignore")
-    reference = slow.guided_integrated(model, images, found.targets, 8, fraction, 0.5)
+    reference = slow.guided_integrated(model, images, found.targets, 8, fraction, 0.5, far)
     slow.near(found["composed"], reference)
-    if fraction == 1.0:  # all features at a time: the straight path, from the left
+    if fraction == 1.0 or far == 0:  # the straight path, from the left
         way = images - 0.5
         points = [0.5 + t / 8 * way for t in range(8)]
         straight = way * slow.gradients(model, points, found.targets).mean(axis=0)

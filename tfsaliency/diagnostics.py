@@ -77,7 +77,8 @@ CAUSES: dict[str, tuple[str, str]] = {
     ),
     "not_conserved": (
         "a layer loses or makes relevance, more than a hundredth of the score",
-        "Use a rule that conserves it there: 'epsilon', or 'alpha1_beta0', which counts biases; or "
+        "Use a rule that conserves it there: 'epsilon', or 'alpha1_beta0', which counts biases; "
+        "where 'epsilon' itself does not, as sums near 0 amplify relevance, 'transformer_lrp'; or "
         "on_problem='ignore', if the map is wanted as the rule is defined.",
     ),
     "imprecise": (

@@ -81,20 +81,28 @@ def blur_integrated(model, images, targets, steps, largest=50.0, grid="quadratic
     return total
 
 
-def guided_integrated(model, images, targets, steps, fraction=0.1, baseline=0.0):
-    """Guided integrated gradients: features with the smallest |g| first, group by group."""
-    at, values = np.full_like(images, baseline), np.zeros(images.shape)
-    features = images[0].size
+def guided_integrated(model, images, targets, steps, fraction=0.1, baseline=0.0, max_distance=0.1):
+    """Guided integrated gradients: features with the smallest |g| first, group by group.
+
+    Features stay within max_distance of the straight line, as a fraction of their way.
+    """
+    start, values = np.full_like(images, baseline), np.zeros(images.shape)
+    at, features = start.copy(), images[0].size
     size = 1 + int(fraction * (features - 1))
     whole = np.abs(images - at).reshape(len(images), -1).sum(axis=1, dtype=np.float64)
     for step in range(steps):
         (slopes,) = gradients(model, [at], targets)
         for i, image in enumerate(images):
-            g, old, end = slopes[i].ravel(), at[i].ravel().copy(), image.ravel()
-            left = end - old
+            g, old, goal = slopes[i].ravel(), at[i].ravel().copy(), image.ravel()
+            first, line = start[i].ravel(), (step + 1) / steps
+            behind = first + images.dtype.type(max(line - max_distance, 0)) * (goal - first)
+            new = np.where(np.abs(old - goal) > np.abs(behind - goal), behind, old)
+            wanted = np.abs(goal - new).sum(dtype=np.float64) - whole[i] * (1 - line)
+            ahead = images.dtype.type(min(line + max_distance, 1))
+            end = first + ahead * (goal - first) if ahead < 1 else goal
+            left = np.where(np.abs(new - goal) > np.abs(end - goal), end - new, 0)
             order = np.sort(np.where(left != 0, np.abs(g), np.inf))
-            wanted = np.abs(left).sum(dtype=np.float64) - whole[i] * (steps - 1 - step) / steps
-            new, low, last = old.copy(), -np.inf, -1
+            low, last, base = -np.inf, -1, new.copy()
             while wanted > 1e-6 * whole[i] and last < features - 1:
                 last = min(last + size, features - 1)
                 chosen = (np.abs(g) > low) & (np.abs(g) <= order[last]) & (left != 0)
@@ -102,7 +110,7 @@ def guided_integrated(model, images, targets, steps, fraction=0.1, baseline=0.0)
                 distance = np.abs(left[chosen]).sum(dtype=np.float64)
                 part = 1.0 if step == steps - 1 else min(wanted / max(distance, 1e-30), 1.0)
                 new[chosen] = (
-                    end[chosen] if part == 1 else (old + images.dtype.type(part) * left)[chosen]
+                    end[chosen] if part == 1 else (base + images.dtype.type(part) * left)[chosen]
                 )
                 wanted -= part * distance
             values[i] += (g * (new - old)).reshape(image.shape)

@@ -19,8 +19,9 @@ class GuidedIG:
 
     Each step moves the features (pixel values) with the smallest absolute gradients toward the
     image, a fraction of all features at a time, so that the L1 distance to the image decreases
-    linearly. The path thereby avoids large gradients. The details hold the completeness gap, as for
-    IntegratedGradients, but more steps do not reduce it; with ReLUs, gaps of about .5 are common.
+    linearly. The path thereby avoids large gradients. No feature gets further than max_distance
+    from where the straight line of integrated gradients has it. The details hold the completeness
+    gap, as for IntegratedGradients, but more steps do not reduce it.
 
     Parameters
     ----------
@@ -30,6 +31,9 @@ class GuidedIG:
         The number of steps.
     fraction
         The fraction of the features to move at a time.
+    max_distance
+        The largest distance of a feature from the straight line, as a fraction of its way from the
+        baseline to the image: 0 is the straight line, 1 no limit.
     tolerance
         The largest gap, as a fraction of the difference of the scores; a larger gap is reported as
         the problem "unconverged".
@@ -54,6 +58,7 @@ class GuidedIG:
     baseline: Any = 0.0
     steps: int = 200
     fraction: float = 0.1
+    max_distance: float = 0.1
     tolerance: float = 0.01
     inner: Composition | None = None
 
@@ -64,8 +69,11 @@ class GuidedIG:
         check_int("steps", self.steps, 1)
         check_number("fraction", self.fraction, 0, above=True)
         check_number("tolerance", self.tolerance, 0, above=True)
-        if self.fraction > 1:
-            raise OptionError(f"Expected fraction of at most 1. Received: {self.fraction!r}.")
+        check_number("max_distance", self.max_distance, 0)
+        for name in ("fraction", "max_distance"):
+            if getattr(self, name) > 1:
+                value = getattr(self, name)
+                raise OptionError(f"Expected {name} of at most 1. Received: {value!r}.")
 
     def __call__(
         self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
@@ -73,29 +81,29 @@ class GuidedIG:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
         inner = attribute.of(self.inner)
         baseline = resolve_baseline(self.baseline, points)
-        k, axes = tf.shape(points)[0], list(range(1, points.shape.rank))
-        whole = tf.reduce_sum(tf.abs(points - baseline), axes)[:, tf.newaxis]
+        k, whole = tf.shape(points)[0], points - baseline
+        length = tf.reshape(tf.abs(whole), [k, -1])
+        dtype = tf.float64 if points.dtype == tf.float64 else tf.float32
+
+        def at(progress: tf.Tensor) -> tf.Tensor:
+            progress = tf.reshape(progress, tf.shape(points))
+            return tf.where(progress < 1, baseline + progress * whole, points)
 
         def step(
-            done: tf.Tensor, at: tf.Tensor, values: tf.Tensor
+            done: tf.Tensor, progress: tf.Tensor, values: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            gradients, left = inner(at, image_index).values, points - at
-            distance = tf.abs(tf.reshape(left, [k, -1]))
-            remaining = tf.cast((self.steps - 1 - done) / self.steps, points.dtype)
-            wanted = tf.reduce_sum(distance, axis=1, keepdims=True) - whole * remaining
-            # The last step goes all the way, despite rounding errors.
-            wanted = tf.where(done + 1 < self.steps, wanted, np.inf)
-            size = tf.reshape(tf.abs(tf.broadcast_to(gradients, tf.shape(points))), [k, -1])
-            shares = self._shares(tf.cast(size, points.dtype), distance, wanted)
-            shares = tf.reshape(shares, tf.shape(points))
-            moved = tf.where(shares < 1, at + shares * left, points)
-            return done + 1, moved, values + gradients * tf.cast(moved - at, gradients.dtype)
+            here = at(progress)
+            gradients = inner(here, image_index).values
+            size = tf.abs(tf.broadcast_to(gradients, tf.shape(points)))
+            size = tf.cast(tf.reshape(size, [k, -1]), points.dtype)
+            progress = self._further(progress, done + 1, size, length)
+            moved = tf.cast(at(progress) - here, gradients.dtype)
+            return done + 1, progress, values + gradients * moved
 
-        zeros = tf.zeros_like(points, tf.float64 if points.dtype == tf.float64 else tf.float32)
         _, _, values = tf.while_loop(
-            lambda done, at, values: done < self.steps,
+            lambda done, progress, values: done < self.steps,
             step,
-            (tf.constant(0), baseline, zeros),
+            (tf.constant(0), tf.zeros_like(length), tf.zeros_like(points, dtype)),
             parallel_iterations=1,
         )
         ends = score_endpoints(attribute, baseline, points, image_index)
@@ -103,6 +111,22 @@ class GuidedIG:
             return Attributions(values, ends.last, {})
         gap, steps = ends.gap(values, tf.range(k)), tf.fill([k], self.steps)
         return Attributions(values, ends.last, gap_details(gap, steps, self.tolerance))
+
+    def _further(
+        self, progress: tf.Tensor, step: tf.Tensor, size: tf.Tensor, length: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the progress (k, features), 0 to 1, behind a step; size is of the gradients."""
+        line = tf.cast(step / self.steps, progress.dtype)  # the progress on the straight line
+        lowest = tf.maximum(line - self.max_distance, 0)
+        highest = tf.minimum(line + self.max_distance, 1)
+        progress = tf.clip_by_value(progress, lowest, highest)
+        room = (highest - progress) * length
+        left, wanted = (1 - progress) * length, (1 - line) * length
+        wanted = tf.reduce_sum(left - wanted, axis=1, keepdims=True)
+        # The last step goes all the way, despite rounding errors.
+        wanted = tf.where(step < self.steps, tf.maximum(wanted, 0), np.inf)
+        shares = self._shares(size, room, wanted)
+        return tf.where(shares < 1, progress + shares * (highest - progress), highest)
 
     def _shares(self, size: tf.Tensor, distance: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
         """Return the share of its distance (k, features) that each feature moves; wanted (k, 1)."""
