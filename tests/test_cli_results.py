@@ -222,7 +222,7 @@ def test_a_report_of_what_the_commands_wrote(run, tmp_path):
     text = page.read_text()
     assert "<title>&lt;i&gt;Shapes&lt;/i&gt;</title>" in text
     assert text.count("<article") == 9
-    assert all(f'id="{part}"' in text for part in ("verdicts", "maps", "known-answers"))
+    assert all(f'id="{part}"' in text for part in ("verdicts", "maps", "evaluation"))
     code, _, (error,) = run("report", out, "--out", page)
     assert code == 2 and "--overwrite" in error
     assert run("report", out / "maps.npz", "--out", page, "--overwrite")[0] == 0

@@ -40,7 +40,7 @@ def test_the_gradient_has_the_known_signs_and_pixels(name):
     found = tfs.attributions(known.model, world.images)["gradient"]
     assert np.array_equal(np.sign(found), known.signs(world.images))
     result = tfs.evaluate(known.model, world, "gradient")
-    for score in tfs.METRICS:
+    for score in result.metrics:
         assert result.of("gradient", score) == pytest.approx(np.ones(4))
 
 

@@ -16,7 +16,6 @@ import pytest
 import tfsaliency as tfs
 from tfsaliency import arrays, diagnostics, image_io, synthetic, tables
 from tfsaliency.engine import precision
-from tfsaliency.evaluation import localization
 from tfsaliency.methods import rules
 from tfsaliency.models.loading import load_model
 from tfsaliency.sanity import plans
@@ -147,7 +146,7 @@ TABLES = {
     "SCORES": (tfs.SCORES, tables.ScoreName),
     "RANDOMIZERS": (tfs.RANDOMIZERS, tables.RandomizerName),
     "SIMILARITIES": (tfs.SIMILARITIES, tables.SimilarityName),
-    "METRICS": (tfs.METRICS, localization.MetricName),
+    "METRICS": (tfs.METRICS, tables.MetricName),
     "VARIANTS": (synthetic.VARIANTS, shapes.VariantName),
     "CLOSED_FORM": (synthetic.CLOSED_FORM, closed_form.ClosedFormName),
     "REDUCTIONS": (arrays.REDUCTIONS, tables.ReductionName),

@@ -137,7 +137,7 @@ def test_verdicts_are_said_in_words(results, tmp_path):
         f"learned. About {100 * v.invariance:.0f} % of what they show stays the same (95 % "
         f"interval: {100 * v.low:.0f} to {100 * v.high:.0f} %)"
     ) in text
-    assert 'id="maps"' not in text and 'id="known-answers"' not in text
+    assert 'id="maps"' not in text and 'id="evaluation"' not in text
 
 
 def test_fifty_photos_stay_below_15_mb(tmp_path):

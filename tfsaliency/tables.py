@@ -63,6 +63,34 @@ SimilarityName = Literal[
     "top_k_overlap",
     "emprt",
 ]
+MetricName = Literal[
+    "pointing_game",
+    "relevance_mass",
+    "relevance_rank",
+    "localization_auc",
+    "deletion",
+    "deletion_mean",
+    "deletion_blur",
+    "road",
+    "insertion",
+    "insertion_mean",
+    "pixel_flipping",
+    "pixel_flipping_lerf",
+    "pixel_flipping_gap",
+    "infidelity",
+    "sensitivity_n",
+    "faithfulness_correlation",
+    "average_drop",
+    "increase",
+    "average_gain",
+    "completeness_gap",
+    "max_sensitivity",
+    "average_sensitivity",
+    "sparseness",
+    "entropy",
+    "effective_complexity",
+]
+BaselineName = Literal["mean", "blur", "uniform", "linear"]
 PlanName = Literal["cascade", "bottom_up", "independent", "all"]
 Fit = Literal["crop", "squash"]
 PreprocessMode = Literal["none", "unit", "caffe", "tf", "torch"]

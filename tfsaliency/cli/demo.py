@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..display.progress import Verbose
 from ..evaluation import Evaluation, evaluate
-from ..evaluation.result import CHANCE
+from ..evaluation.verdict import CHANCE
 from ..maps import saliency_map
 from ..saliency_maps import SaliencyMaps
 from ..sanity import SanityResult, data_randomization_check, sanity_check

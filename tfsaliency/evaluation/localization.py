@@ -1,4 +1,4 @@
-"""Localization metrics of a map against the mask of the relevant pixels: the METRICS table.
+"""Localization metrics of a map against the mask of the relevant pixels.
 
 With phi a map, M a mask of |M| of p pixels, and top_k(phi) the k largest values:
 
@@ -10,56 +10,48 @@ With phi a map, M a mask of |M| of p pixels, and top_k(phi) the k largest values
 For a map with shuffled pixels (chance), the first three are |M| / p and the last is .5. Ties are
 shared. A metric is NaN if the mask is empty, or the map is constant or not finite; relevance_mass
 also if nothing is positive, and localization_auc if the mask is full.
+
+Zhang et al. 2016, arXiv:1608.00507 (pointing game); Arras, Osman and Samek 2022, arXiv:2003.07258
+(relevance mass and rank accuracy).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import ImageError
 from ..similarity.rank import average_ranks, top_shares
-from ..tables import Table, by_name
+from .metric import Context, Metric
 
 
 @dataclass(frozen=True)
-class Metric:
+class Localization:
     """A metric of maps against masks.
 
     Parameters
     ----------
-    name
-        The key of METRICS.
     of_one
         Function (values (p,), mask (p,)) -> float, for a map that varies and a mask that is not
         empty.
     chance
         Function from the fraction of pixels in the mask to the mean value for a shuffled map.
-    description
-        One line about it.
-
-    References
-    ----------
-    Zhang et al. 2016, arXiv:1608.00507 (pointing game); Arras, Osman and Samek 2022,
-    arXiv:2003.07258 (relevance mass and rank accuracy).
 
     Examples
     --------
-    >>> import numpy as np, tfsaliency as tfs
-    >>> metric = tfs.METRICS["relevance_mass"]
-    >>> maps, masks = np.array([[[3.0, 1.0]]]), np.array([[[True, False]]])
-    >>> metric(maps, masks), metric.chance_of(masks)
-    (array([0.75]), array([0.5]))
+    >>> half = Localization(_localization_auc, _half)
+    >>> half(np.array([[[3.0, 1.0]]]), np.array([[[True, False]]]))
+    array([1.])
     """
 
-    name: str
     of_one: Callable[[Array, Array], float]
     chance: Callable[[Array], Array]
-    description: str = ""
+
+    needs_masks = True
 
     def __call__(self, maps: Any, masks: Any) -> Array:
         """Return the value of each map, (n,).
@@ -69,14 +61,17 @@ class Metric:
         maps
             (n, h, w), numbers or bool.
         masks
-            (n, h, w), bool.
+            (n, h, w), bool, or the Context of the image of all maps.
 
         Raises
         ------
         ImageError
             If shapes differ, or masks are not bool.
         """
-        values, marked = _numbers(maps), check_masks(masks)
+        values = _numbers(maps)
+        if isinstance(masks, Context):
+            masks = np.broadcast_to(np.asarray(masks.mask), values.shape)
+        marked = check_masks(masks)
         if values.shape != marked.shape:
             raise ImageError(
                 f"Expected maps of the masks' shape {marked.shape}. Received: {values.shape}."
@@ -129,35 +124,27 @@ def _half(share: Array) -> Array:
     return np.where(share < 1, 0.5, np.nan)
 
 
-MetricName = Literal["pointing_game", "relevance_mass", "relevance_rank", "localization_auc"]
-METRICS: Table[Metric] = Table(
-    "metric",
-    by_name(
-        (
-            Metric(
-                "pointing_game",
-                _pointing_game,
-                _share,
-                "1 if the largest value is in the mask, else 0",
-            ),
-            Metric(
-                "relevance_mass", _relevance_mass, _share, "Fraction of the map's sum in the mask"
-            ),
-            Metric(
-                "relevance_rank",
-                _relevance_rank,
-                _share,
-                "Fraction of the k largest values inside a mask of k pixels",
-            ),
-            Metric(
-                "localization_auc",
-                _localization_auc,
-                _half,
-                "Probability that a pixel inside has a larger value than one outside",
-            ),
-        )
+LOCALIZATION = (
+    Metric(
+        "pointing_game",
+        Localization(_pointing_game, _share),
+        description="1 if the largest value is in the mask, else 0",
     ),
-    lambda metric: metric.description,
+    Metric(
+        "relevance_mass",
+        Localization(_relevance_mass, _share),
+        description="Fraction of the map's sum in the mask",
+    ),
+    Metric(
+        "relevance_rank",
+        Localization(_relevance_rank, _share),
+        description="Fraction of the k largest values inside a mask of k pixels",
+    ),
+    Metric(
+        "localization_auc",
+        Localization(_localization_auc, _half),
+        description="Probability that a pixel inside has a larger value than one outside",
+    ),
 )
 
 

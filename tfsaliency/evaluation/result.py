@@ -1,4 +1,4 @@
-"""Evaluation: the metrics of methods and controls on images with a known answer."""
+"""Evaluation: the metrics of methods and controls on images."""
 
 from __future__ import annotations
 
@@ -16,22 +16,17 @@ from ..arrays import Array
 from ..diagnostics import Problems, read_problems
 from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage, Coverages
-from ..errors import ResultError, unknown_option
+from ..errors import OptionError, ResultError, unknown_option
 from ..records import Record
 from ..statistics import bootstrap, interval, nanmean
-from ..tables import UNPRINTED, align, as_text, short
+from ..tables import as_text
+from .text import judging_metrics, lines
+from .verdict import CHANCE, FEWEST, OTHER_PHOTO, MetricVerdict, judge_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CHANCE = "chance"
-FEWEST = 8  # images; with fewer, intervals contain the mean too rarely
-FEW = f"means; intervals and a ranking need at least {FEWEST} images"
-MEANS = "means, with 95 % intervals over images"
-RANKED = (
-    "From highest to lowest; = marks a difference from the first of the group that may be chance:"
-)
-_ARRAYS = ("values", "chance", "correct")
+_ARRAYS = ("values", "chance", "correct", "other_photo")
 
 
 @dataclass(frozen=True)
@@ -64,14 +59,14 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The metrics of methods and controls on images with a known answer.
+    """The metrics of methods and controls on images.
 
     Parameters
     ----------
     values : array
         Values with axes (method, metric, image); NaN if undefined.
     chance : array
-        The mean value for a map with shuffled pixels, (metrics, images).
+        The mean value for a map with shuffled pixels, (metrics, images); NaN if it is not known.
     methods, controls, metrics : tuple of str
         The names; the first axis of values has the methods, then the controls.
     correct : array or None
@@ -87,6 +82,11 @@ class Evaluation:
         Names of the images, such as their paths; may be empty.
     record : Record or None
         What the evaluation was computed from, for verify.
+    other_photo : array or None
+        The values of each method's maps of another photo, (methods, metrics, images).
+    directions : tuple of int
+        For each metric, 1 if a higher value is better, -1 if a lower one is, 0 if it judges not;
+        empty if higher is better in all.
 
     Examples
     --------
@@ -111,13 +111,15 @@ class Evaluation:
     problems: Problems = field(default_factory=Problems)
     images: tuple[str, ...] = ()
     record: Record | None = None
+    other_photo: Array | None = None
+    directions: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         images = self.values.shape[-1]
         return f"Evaluation({list(self.methods)}, {list(self.metrics)}, {images} images)"
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return "\n".join(lines(self))
 
     def _repr_html_(self) -> str:
         return str(draw("pages.evaluation_page", self))
@@ -142,8 +144,13 @@ class Evaluation:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The methods, the controls, and chance."""
-        return (*self.methods, *self.controls, CHANCE)
+        """The methods, the controls, and chance, if it is known for any metric."""
+        known = (CHANCE,) if np.isfinite(self.chance).any() else ()
+        return (*self.methods, *self.controls, *known)
+
+    def direction(self, metric: str) -> int:
+        """Return 1 if higher values are better, -1 if lower ones are, 0 if neither is."""
+        return self.directions[self.metrics.index(metric)] if self.directions else 1
 
     def of(self, name: str, metric: str) -> Array:
         """Return the values (n,) of a method, a control or chance.
@@ -173,14 +180,42 @@ class Evaluation:
         gaps = self.of(name, metric) - self.of(other, metric)
         return Difference(nanmean(gaps), *_interval(gaps))
 
+    def verdict(self, method: str, metric: str) -> MetricVerdict:
+        """Return whether a method is better than its controls, by a metric.
+
+        The controls are those of the table, and the method's own maps of another photo.
+
+        Raises
+        ------
+        OptionError
+            If the method or metric is unknown, or the metric judges not.
+        """
+        if method not in self.methods:
+            raise unknown_option("method", method, self.methods)
+        direction = self.direction(metric) if metric in self.metrics else 1
+        values = self.of(method, metric)
+        if not direction:
+            judging = ", ".join(judging_metrics(self)) or "none"
+            raise OptionError(
+                f"Expected a metric that tells better from worse: {judging}. Received: {metric!r}."
+            )
+        controls = {name: self.of(name, metric) for name in self.controls}
+        if self.other_photo is not None:
+            place = self.methods.index(method), self.metrics.index(metric)
+            controls[OTHER_PHOTO] = self.other_photo[place]
+        return judge_metric(values, controls, direction > 0)
+
     def ranking(self, metric: str) -> list[tuple[str, ...]]:
-        """Return the names from the highest mean to the lowest, in groups.
+        """Return the names from the best mean to the worst, in groups.
+
+        A metric that does not judge is ordered from the highest mean to the lowest.
 
         Each name is compared with the first name of the last group, and joins that group if the
         interval of their difference contains zero. Names without an interval are omitted.
         """
         known = [name for name in self.names if np.isfinite(self.interval(name, metric)).all()]
-        ordered = sorted(known, key=lambda name: -self.mean(name, metric))
+        sign = self.direction(metric) or 1
+        ordered = sorted(known, key=lambda name: -sign * self.mean(name, metric))
         groups: list[tuple[str, ...]] = []
         for name in ordered:
             if groups and not self.difference(groups[-1][0], name, metric).sign:
@@ -249,47 +284,6 @@ def _interval(values: Array) -> tuple[float, float]:
     return interval(bootstrap(values[np.newaxis])[0])
 
 
-def _lines(result: Evaluation) -> list[str]:
-    lines = [f"{key}: {value}" for key, value in result.settings.items() if key not in UNPRINTED]
-    if result.correct is not None:
-        lines.append(f"classified correctly: {np.mean(result.correct):.1%}")
-    lines += ["", *align(metric_rows(result)), ""]
-    if result.values.shape[-1] < FEWEST:
-        lines.append(FEW)
-    else:
-        lines += [MEANS, "", RANKED, "", *align(ranking_rows(result))]
-    undefined = say_undefined(result)
-    return [*lines, "", undefined] if undefined else lines
-
-
-def metric_rows(result: Evaluation, interval: str = "  {} to {}") -> list[list[str]]:
-    """Return the table of metrics with their intervals, with a row of names above."""
-    rows = [["", *result.metrics]]
-    for name in result.names:
-        cells = []
-        for metric in result.metrics:
-            low, high = result.interval(name, metric)
-            known = name != CHANCE and np.isfinite((low, high)).all()
-            spread = interval.format(short(low), short(high)) if known else ""
-            cells.append(short(result.mean(name, metric)) + spread)
-        rows.append([name, *cells])
-    return rows
-
-
-def ranking_rows(result: Evaluation) -> list[list[str]]:
-    """Return the ranking by each metric."""
-    groups = map(result.ranking, result.metrics)
-    rankings = [" > ".join(map(" = ".join, each)) for each in groups]
-    return [list(row) for row in zip(result.metrics, rankings, strict=True)]
-
-
-def say_undefined(result: Evaluation) -> str:
-    """Return the number of undefined values in words; "" if there are none."""
-    undefined = int((~np.isfinite(result.values)).sum())
-    what = "a map is constant or not finite, or a mask is empty"
-    return f"Undefined, because {what}: {undefined} of {result.values.size}." if undefined else ""
-
-
 def _plain(result: Evaluation) -> dict[str, Any]:
     """Return the fields that are not arrays as JSON values."""
     names = (f.name for f in fields(result) if f.name not in _ARRAYS)
@@ -314,6 +308,13 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
     correct = None
     if "correct" in arrays:
         correct = storage.read_array(arrays, "correct", "b", (n,))
+    other_photo = None
+    if "other_photo" in arrays:
+        shape = (len(methods), len(metrics), n)
+        other_photo = storage.read_array(arrays, "other_photo", "f", shape)
+    directions = storage.from_plain(tuple[int, ...], header.get("directions", []))
+    if len(directions) not in (0, len(metrics)) or not set(directions) <= {-1, 0, 1}:
+        raise ResultError(f"directions {directions} of {len(metrics)} metrics")
     return Evaluation(
         values,
         storage.read_array(arrays, "chance", "f", (len(metrics), n)),
@@ -326,4 +327,6 @@ def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evalua
         read_problems(header["problems"], n),
         images,
         storage.from_plain(Record | None, header.get("record")),
+        other_photo,
+        directions,
     )

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..arrays import Array
 from ..errors import ImageError, OptionError
 from ..evaluation.localization import check_masks
-from ..evaluation.result import CHANCE, FEWEST, Evaluation
+from ..evaluation.result import Evaluation
+from ..evaluation.verdict import CHANCE, FEWEST
 from ..synthetic import GroundTruth
 from .canvas import make_figure
 from .tiles import RED, check_labels, check_title, scale_colors, to_picture
@@ -20,7 +22,9 @@ from .tiles import RED, check_labels, check_title, scale_colors, to_picture
 _TILE_INCHES, _LABEL_INCHES = 1.6, 0.5
 _OUTLINE = "#0050ff"
 _PANEL_INCHES, _ROW_INCHES, _FRAME_INCHES = 3.0, 0.3, 1.3
-_NAME_INCHES = 1.5
+_NAME_INCHES, _TITLE_INCHES, _PANELS = 1.5, 0.35, 4
+_BETTER = {1: " ↑", -1: " ↓", 0: ""}
+_LOGARITHMIC = 100  # times the smallest value
 
 
 def tile_ground_truth(
@@ -112,7 +116,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     Parameters
     ----------
     evaluation
-        A result of evaluate, for n images with masks (n, h, w).
+        A result of evaluate.
 
     Returns
     -------
@@ -139,30 +143,49 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     """
     if not isinstance(evaluation, Evaluation):
         raise OptionError(f"Expected an Evaluation. Received: {type(evaluation).__name__}.")
-    names = evaluation.names[:-1]
+    names = [name for name in evaluation.names if name != CHANCE]
+    metrics = evaluation.metrics
+    columns = min(len(metrics), _PANELS)
+    rows = -(-len(metrics) // columns)
     size = (
-        _NAME_INCHES + _PANEL_INCHES * len(evaluation.metrics),
-        _ROW_INCHES * len(names) + _FRAME_INCHES,
+        _NAME_INCHES + _PANEL_INCHES * columns,
+        (_ROW_INCHES * len(names) + _TITLE_INCHES) * rows + _FRAME_INCHES,
     )
     figure = make_figure(*size)
-    panels = figure.subplots(1, len(evaluation.metrics), sharey=True, squeeze=False)[0]
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    panels = grid.ravel()[: len(metrics)]
+    for axis in grid.ravel()[len(metrics) :]:
+        axis.set_visible(False)
     colors = colormaps["tab10"](np.arange(len(names)) % 10)
-    for axis, metric in zip(panels, evaluation.metrics, strict=True):
-        axis.axvline(evaluation.mean(CHANCE, metric), color="gray", linestyle="--", linewidth=1)
+    for axis, metric in zip(panels, metrics, strict=True):
+        if CHANCE in evaluation.names and np.isfinite(evaluation.mean(CHANCE, metric)):
+            axis.axvline(evaluation.mean(CHANCE, metric), color="gray", linestyle="--", linewidth=1)
         for row, (name, color) in enumerate(zip(names, colors, strict=True)):
             mean, (low, high) = evaluation.mean(name, metric), evaluation.interval(name, metric)
             drawn = "gray" if name in evaluation.controls else color
             # An interval of equal values may miss their mean by a rounding error.
             reach = np.maximum([[mean - low], [high - mean]], 0.0)
             axis.errorbar(mean, row, xerr=reach, fmt="o", color=drawn, capsize=3)
-        axis.set_title(metric, fontsize=10)
-        axis.set_xlim(-0.03, 1.03)
+        better = _BETTER[evaluation.direction(metric)] if evaluation.directions else ""
+        axis.set_title(metric + better, fontsize=10)
+        _limit(axis, evaluation.values[:, metrics.index(metric)])
         axis.grid(axis="x", alpha=0.25)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     images = evaluation.values.shape[-1]
-    title = f"Metrics against the true masks of {images} images, higher is better"
+    title = f"Metrics of maps of {images} images"
     title += "; 95 % intervals" if images >= FEWEST else f"; intervals need {FEWEST} images"
-    title += "; dashed: chance"
+    title += "; dashed: chance" if CHANCE in evaluation.names else ""
     figure.suptitle(title, fontsize=11)
     return figure.with_plain_text()
+
+
+def _limit(axis: Axes, values: Array) -> None:
+    """Show 0 to 1 for values within; for gaps of very different sizes, a logarithmic axis."""
+    known = values[np.isfinite(values)]
+    if not known.size or (known.min() >= 0 and known.max() <= 1):
+        axis.set_xlim(-0.03, 1.03)
+    elif known.min() > 0 and known.max() > _LOGARITHMIC * known.min():
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")

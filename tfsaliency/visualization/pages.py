@@ -7,7 +7,9 @@ from html import escape
 
 from ..arrays import Array
 from ..engine.coverage import Coverage
-from ..evaluation.result import FEW, FEWEST, MEANS, RANKED, Evaluation, metric_rows, ranking_rows
+from ..evaluation.result import Evaluation
+from ..evaluation.text import FEW, JUDGED, MEANS, RANKED, judged_rows, metric_rows, ranking_rows
+from ..evaluation.verdict import FEWEST
 from ..saliency_maps import SaliencyMaps
 from ..sanity.comparison_result import ModelComparison, verdict_rows
 from ..sanity.result import SanityResult
@@ -116,13 +118,16 @@ def sanity_page(result: SanityResult) -> str:
 
 
 def evaluation_page(result: Evaluation) -> str:
-    """Return an Evaluation as HTML: the metrics, and the ranking by each."""
+    """Return an Evaluation as HTML: the metrics, the verdicts, and the ranking by each."""
     parts = [_settings(result.settings), table(metric_rows(result, " ({} to {})"))]
     if result.values.shape[-1] < FEWEST:
         parts.append(paragraphs([FEW]))
     else:
         ranking = table([["metric", "ranking"], *ranking_rows(result)])
-        parts += [paragraphs([MEANS]), f"<details><summary>{RANKED}</summary>{ranking}</details>"]
+        parts.append(paragraphs([MEANS]))
+        if judged := judged_rows(result):
+            parts += [paragraphs([JUDGED]), table(judged)]
+        parts += [f"<details><summary>{RANKED}</summary>{ranking}</details>"]
     return "".join([*parts, paragraphs(list(map(str, result.problems)))])
 
 

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 
 from ..display.progress import Progress
-from ..evaluation.result import (
+from ..evaluation.result import Evaluation
+from ..evaluation.text import (
     FEW,
-    FEWEST,
+    JUDGED,
     MEANS,
     RANKED,
-    Evaluation,
+    judged_rows,
     metric_rows,
     ranking_rows,
     say_undefined,
 )
+from ..evaluation.verdict import CHANCE, FEWEST
 from ..saliency_maps import SaliencyMaps
 from ..sanity.comparison_result import ModelComparison, verdict_rows
 from ..sanity.result import SanityResult
@@ -133,19 +135,32 @@ def evaluation_part(evaluation: Evaluation | None) -> dict[str, Any] | None:
     few = evaluation.values.shape[-1] < FEWEST
     correct = evaluation.correct
     text = [
-        f"{evaluation.values.shape[-1]} images with masks of the relevant pixels; a higher value "
-        f"is better. Numbers are {FEW if few else MEANS}. Names that are not methods are controls "
-        "without a network; chance is the mean for shuffled maps.",
+        f"{evaluation.values.shape[-1]} images. Numbers are {FEW if few else MEANS}. "
+        f"{_direction_of(evaluation)} Names that are not methods are controls without a network"
+        + ("; chance is the mean for shuffled maps." if CHANCE in evaluation.names else "."),
         f"Classified correctly: {np.mean(correct):.1%}." if correct is not None else "",
         say_undefined(evaluation),
     ]
+    masks = CHANCE in evaluation.names
     return {
+        "short": "Known answers" if masks else "Faithfulness",
+        "heading": "Known answers: do the maps find the relevant pixels?"
+        if masks
+        else "Faithfulness: do the maps say what the score depends on?",
         "text": [line for line in text if line],
         "table": metric_rows(evaluation, " ({} to {})"),
         "figure": encode_figure(plot_evaluation(evaluation)),
+        "judged": JUDGED,
+        "verdicts": None if few else judged_rows(evaluation) or None,
         "ranked": RANKED,
         "ranking": None if few else [["metric", "ranking"], *ranking_rows(evaluation)],
     }
+
+
+def _direction_of(evaluation: Evaluation) -> str:
+    if set(evaluation.directions) <= {1}:
+        return "A higher value is better."
+    return "An arrow up marks metrics of which a higher value is better, an arrow down a lower one."
 
 
 def comparison_part(comparison: ModelComparison | None) -> dict[str, Any] | None:
