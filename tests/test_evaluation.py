@@ -168,7 +168,8 @@ def test_what_is_printed(result):
     text = str(result)
     correct = np.mean(result.correct)
     assert f"classified correctly: {correct:.1%}" in text
-    (row,) = (line for line in text.splitlines() if line.startswith("guided_backprop  "))
+    row, judged = (line for line in text.splitlines() if line.startswith("guided_backprop  "))
+    assert judged.split()[-1] in ("yes", "no", "tell")
     low, high = result.interval("guided_backprop", "pointing_game")
     mean = result.mean("guided_backprop", "pointing_game")
     assert row.split()[1:5] == [_short(mean), _short(low), "to", _short(high)]
@@ -212,8 +213,10 @@ def test_what_cannot_be_evaluated_is_refused(world, result):
         result.mean("gradient", "auc")
     with pytest.raises(tfs.OptionError, match="Unknown method: 'edges'. Did you mean"):
         result.mean("edges", "pointing_game")
-    with pytest.raises(tfs.OptionError, match="Expected a GroundTruth"):
-        tfs.evaluate(model, world.images)
+    with pytest.raises(
+        tfs.OptionError, match="Expected a GroundTruth with masks for pointing_game"
+    ):
+        tfs.evaluate(model, world.images, metrics="pointing_game")
     with pytest.raises(tfs.ImageError, match=r"\(n, h, w, c\).*Received: \(60, 64, 64\)"):
         tfs.evaluate(model, replace(world, images=world.images[..., 0]))
     with pytest.raises(tfs.OptionError, match="seed as an int of at least 0. Received: -1"):

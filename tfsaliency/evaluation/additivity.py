@@ -125,9 +125,8 @@ class SensitivityN:
 
     References
     ----------
-    Ancona et al. 2018, "Towards better understanding of gradient-based attribution methods",
-    arXiv:1711.06104; Bhatt et al. 2020, "Evaluating and aggregating feature-based model
-    explanations", arXiv:2005.00631.
+    Ancona et al. 2018, arXiv:1711.06104 (sensitivity-n); Bhatt et al. 2020, "Evaluating and
+    aggregating feature-based model explanations", arXiv:2005.00631 (faithfulness correlation).
 
     Examples
     --------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Deletion:
     steps: int = 32
 
     name = "deletion"
-    direction: int = -1
+    direction: ClassVar[int] = -1
 
     def __post_init__(self) -> None:
         check_baseline(self.baseline)
@@ -124,7 +124,7 @@ class Insertion(Deletion):
     baseline: Any = "blur"
 
     name = "insertion"
-    direction: int = 1
+    direction: ClassVar[int] = 1
 
     def __call__(self, maps: Array, context: Context) -> Array:
         """Return the area of each map (m, h, w) of an image, (m,)."""
@@ -214,7 +214,7 @@ class PixelFlipping:
 
 @dataclass(frozen=True, eq=False)
 class MaskedImage:
-    """How f changes if the image is multiplied by the map, rescaled to 0..1.
+    """Change of f if the image is multiplied by the map, rescaled to 0..1.
 
     Parameters
     ----------

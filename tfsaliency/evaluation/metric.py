@@ -68,8 +68,8 @@ class Context:
     ...     return context.score - context.scores(points)
     >>> images = synthetic.make_shapes(8, seed=1).images
     >>> result = tfs.evaluate(synthetic.shapes_model(), images, "gradient", metrics=covered_half)
-    >>> result.difference("gradient", "random_map", "covered_half").sign
-    1
+    >>> result.metrics, result.values.shape  # gradient and 4 controls, 1 metric, 8 images
+    (('covered_half',), (5, 1, 8))
     """
 
     image: Array

@@ -204,7 +204,7 @@ class _Maps:
         n = len(self._controls[0])
         own = [each[image] for each in self._attributions]
         others = [each[(image + 1) % n] for each in self._attributions]
-        controls = [np.asarray(each[image], np.float32) for each in self._controls]
+        controls = [each[image] for each in self._controls]
         twice = list(zip([*own, *others], [*self._reduce, *self._reduce], strict=True))
         reduced = [np.asarray(one(tf.constant(each))) for each, one in twice]
         m = len(own)

@@ -1,4 +1,4 @@
-"""What the network says about points near an image, and their maps, for the metrics."""
+"""Scores and maps of points near an image, for the metrics."""
 
 from __future__ import annotations
 

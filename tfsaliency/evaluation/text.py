@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from ..tables import UNPRINTED, align, short
 from .verdict import BETTER, CHANCE, FEWEST, NO_BETTER, UNKNOWN
-
-if TYPE_CHECKING:
-    from .result import Evaluation
 
 FEW = f"means; intervals and a ranking need at least {FEWEST} images"
 MEANS = "means, with 95 % intervals over images"
@@ -21,7 +18,7 @@ _ANSWERS = {BETTER: "yes", NO_BETTER: "no", UNKNOWN: "cannot tell"}
 _COLUMNS = 5  # of a printed table
 
 
-def lines(result: Evaluation) -> list[str]:
+def lines(result: Any) -> list[str]:
     """Return the lines that an evaluation prints."""
     lines = [f"{key}: {value}" for key, value in result.settings.items() if key not in UNPRINTED]
     if result.correct is not None:
@@ -47,7 +44,7 @@ def _side_by_side(rows: list[list[str]]) -> Iterator[list[list[str]]]:
         yield [[row[0], *row[start : start + _COLUMNS]] for row in rows]
 
 
-def judged_rows(result: Evaluation) -> list[list[str]]:
+def judged_rows(result: Any) -> list[list[str]]:
     """Return the table of verdicts, with a row of names above; empty if no metric judges."""
     judging = judging_metrics(result)
     if not judging or not result.controls:
@@ -59,7 +56,7 @@ def judged_rows(result: Evaluation) -> list[list[str]]:
     return rows
 
 
-def metric_rows(result: Evaluation, interval: str = "  {} to {}") -> list[list[str]]:
+def metric_rows(result: Any, interval: str = "  {} to {}") -> list[list[str]]:
     """Return the table of metrics with their intervals, with a row of names above."""
     arrows = {1: " ↑", -1: " ↓", 0: ""} if set(result.directions) - {1} else {1: ""}
     rows = [["", *(metric + arrows[result.direction(metric)] for metric in result.metrics)]]
@@ -76,7 +73,7 @@ def metric_rows(result: Evaluation, interval: str = "  {} to {}") -> list[list[s
     return rows
 
 
-def ranking_rows(result: Evaluation) -> list[list[str]]:
+def ranking_rows(result: Any) -> list[list[str]]:
     """Return the ranking by each metric that tells better from worse."""
     judging = judging_metrics(result)
     groups = map(result.ranking, judging)
@@ -84,12 +81,12 @@ def ranking_rows(result: Evaluation) -> list[list[str]]:
     return [list(row) for row in zip(judging, rankings, strict=True)]
 
 
-def judging_metrics(result: Evaluation) -> list[str]:
+def judging_metrics(result: Any) -> list[str]:
     """Return the metrics that tell better from worse."""
     return [metric for metric in result.metrics if result.direction(metric)]
 
 
-def say_undefined(result: Evaluation) -> str:
+def say_undefined(result: Any) -> str:
     """Return the number of undefined values in words; "" if there are none."""
     undefined = int((~np.isfinite(result.values)).sum())
     what = "a map is constant or not finite, or a mask is empty"

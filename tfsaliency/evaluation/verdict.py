@@ -46,7 +46,7 @@ class MetricVerdict:
     >>> import numpy as np, tfsaliency as tfs
     >>> rng = np.random.default_rng(0)
     >>> print(tfs.judge_metric(rng.normal(1, 1, 64), {"random_map": rng.normal(0, 1, 64)}))
-    more faithful than its controls: .95 [.64, 1.26] above random_map
+    more faithful than its controls: 1.01 [.67, 1.38] above random_map
     """
 
     verdict: str
@@ -66,14 +66,14 @@ class MetricVerdict:
 def judge_metric(
     values: Array, controls: Mapping[str, Array], higher_is_better: bool = True
 ) -> MetricVerdict:
-    """Judge from the values of a metric whether a method is better than its controls.
+    """Judge from the values of a metric, one for each of images (n, h, w, c), whether a method is better.
 
     Parameters
     ----------
     values
         The values of the method, (n,).
     controls
-        Those of each control on the same images, (n,) by name.
+        Those of each control on the same images, arrays (n,) by name.
     higher_is_better
         Whether a higher value is better.
 

@@ -116,7 +116,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     Parameters
     ----------
     evaluation
-        A result of evaluate.
+        A result of evaluate, for images (n, h, w, c).
 
     Returns
     -------
@@ -139,7 +139,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     >>> known = synthetic.closed_form_model("linear")
     >>> result = tfs.evaluate(known.model, known.ground_truth(4, seed=0), "gradient")
     >>> [axes.get_title() for axes in tfs.plot_evaluation(result).axes][:2]
-    ['pointing_game', 'relevance_mass']
+    ['pointing_game ↑', 'relevance_mass ↑']
     """
     if not isinstance(evaluation, Evaluation):
         raise OptionError(f"Expected an Evaluation. Received: {type(evaluation).__name__}.")
