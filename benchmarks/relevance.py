@@ -1,6 +1,7 @@
 """Relevance, DeepLIFT and attention on models of keras.applications and keras-hub.
 
     python benchmarks/relevance.py [NAME ...]
+    python benchmarks/relevance.py photos SQUEEZENET_WEIGHTS EFFICIENTNET.keras FIGURE PHOTO ...
 
 For each method and model, the largest conservation error of a layer (relevance), the gap of the sum
 (DeepLIFT), "map" (attention), or what it is refused for. Weights are random, normalized by batch
@@ -116,7 +117,35 @@ def cell(model: keras.Model, images: np.ndarray, method: str) -> str:
     return "map"
 
 
+def photos(weights: str, efficientnet: str, figure: str, *files: str) -> None:
+    """Print conservation errors on photos, and draw all methods."""
+    networks = {
+        "squeezenet": (
+            tfs.models.SqueezeNet(weights),
+            tfs.models.squeezenet.preprocess_input,
+        ),
+        "efficientnet": (keras.models.load_model(efficientnet), lambda x: (x - 127.0) / 128.0),
+    }
+    print(
+        "| | lrp_epsilon: largest error of a layer | relevance + biases over score |\n|---|---|---|"
+    )
+    for name, (model, preprocess) in networks.items():
+        images = tfs.load_images(files, model, fit="squash")
+        prepared = tfs.prepare(model, preprocess=preprocess)
+        told = tfs.attributions(prepared, images, "lrp_epsilon", verbose=0).details["lrp_epsilon"]
+        scores = tfs.attributions(prepared, images, "gradient", verbose=0).scores
+        whole = (told["relevance"] + told["kept"]) / scores
+        spread = f"{whole.min():.5f} to {whole.max():.5f}"
+        print(f"| {name} | {told['conservation_error'].max():.1g} | {spread} |", flush=True)
+        usable = [n for n in tfs.METHODS if not n.startswith(("attention", "generic", "legrad"))]
+        maps = tfs.saliency_map(prepared, images, usable, on_problem="ignore", batch_size=16)
+        maps.plot(columns=8).savefig(f"{figure}-{name}.png", dpi=60)
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["photos"]:
+        photos(*sys.argv[2:])
+        return
     builders = {name: (lambda n=name: application(n)) for name in APPLICATIONS} | hub()
     chosen = sys.argv[1:] or list(builders)
     print(f"| | {' | '.join(METHODS)} |\n|{'---|' * (1 + len(METHODS))}")

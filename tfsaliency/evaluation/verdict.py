@@ -66,7 +66,7 @@ class MetricVerdict:
 def judge_metric(
     values: Array, controls: Mapping[str, Array], higher_is_better: bool = True
 ) -> MetricVerdict:
-    """Judge from the values of a metric, one for each of images (n, h, w, c), whether a method is better.
+    """Judge from the values of a metric of images (n, h, w, c) whether a method is better.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from .checks import random_logit_check, sanity_check
 from .comparison_result import ModelComparison
+from .csc import CSCProfile, csc_profile
 from .data_randomization import (
     PermutedLabelModels,
     data_randomization_check,
@@ -14,6 +15,7 @@ from .result import SanityResult, StepRecord
 from .verdict import Verdict, judge
 
 __all__ = [
+    "CSCProfile",
     "ModelComparison",
     "PermutedLabelModels",
     "RANDOMIZERS",
@@ -22,6 +24,7 @@ __all__ = [
     "StepRecord",
     "Verdict",
     "compare_models",
+    "csc_profile",
     "data_randomization_check",
     "judge",
     "random_logit_check",

@@ -1,0 +1,159 @@
+"""csc_profile: cosines of random vectors that are passed back."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfsaliency as tfs
+
+SIDE, DRAWS = 5, 3
+RULES = {
+    "gradient": lambda g, z: g * (z > 0),
+    "guided_backprop": lambda g, z: np.maximum(g, 0) * (z > 0),
+    "zeiler_fergus": lambda g, z: np.maximum(g, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Three 1 x 1 convolutions, so that each position is by itself."""
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            layers.Conv2D(8, 1, name="low"),
+            layers.ReLU(name="low_relu"),
+            layers.Conv2D(6, 1, activation="relu", name="middle"),
+            layers.Conv2D(7, 1, activation="relu", name="top"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(4),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(9, SIDE, SIDE, 3)).astype("float32")
+
+
+def _expected(model, images, rule, start, end):
+    """The median |cosine| of each image, by products of matrices at each position."""
+    low, _, middle, top, *_ = model.layers
+    z, x = {}, images.astype(float)
+    for layer in (low, middle, top):
+        kernel, bias = (w.astype(float) for w in layer.get_weights())
+        z[layer.name] = x @ kernel[0, 0] + bias
+        x = np.maximum(z[layer.name], 0)
+    shape = z[start].shape
+    vectors = []
+    for draw in range(DRAWS):
+        g = tf.random.stateless_normal(shape, [4, draw]).numpy().astype(float)
+        g = RULES[rule](g, z[start])
+        if start == "top":
+            g = RULES[rule](g @ top.kernel.numpy()[0, 0].T, z["middle"]) if end != "middle" else (
+                g @ top.kernel.numpy()[0, 0].T
+            )  # fmt: skip
+        if end != "middle":
+            g = g @ middle.kernel.numpy()[0, 0].T
+            g = RULES[rule](g, z["low"]) if end == "low" else g
+        vectors.append(g)
+    cosines = []
+    for i in range(DRAWS):
+        for j in range(i):
+            lengths = np.linalg.norm(vectors[i], axis=-1) * np.linalg.norm(vectors[j], axis=-1)
+            with np.errstate(invalid="ignore"):
+                cosines.append(np.abs((vectors[i] * vectors[j]).sum(axis=-1)) / lengths)
+    return np.nanmedian(np.moveaxis(cosines, 1, 0).reshape(len(images), -1), axis=1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_cosines_equal_their_definition(rule, model, images):
+    options = {"draws": DRAWS, "seed": 4, "batch_size": 9}
+    layers = ["middle", "low_relu", "low"]
+    found = tfs.csc_profile(model, images, rule, start="top", layers=layers, **options)
+    assert found.layers == ("middle", "low_relu", "low") and found.start == "top"
+    for place, layer in enumerate(layers):
+        expected = _expected(model, images, rule, "top", layer)
+        assert found.values[0, place] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert found.mean(rule, layer) == pytest.approx(expected.mean(), rel=1e-4)
+    assert found.coverage[rule].relus == 3
+
+
+def test_the_graph_engine_passes_the_same_vectors(model, images):
+    class Own(keras.Model):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            return self.inner(x)
+
+    own = Own(model)
+    own(images)
+    one, other = (
+        tfs.csc_profile(m, images, list(RULES), start=s, layers=[low], draws=DRAWS, seed=4)
+        for m, s, low in ((model, "top", "low"), (own, "top", "low"))
+    )
+    np.testing.assert_allclose(one.values, other.values, rtol=1e-4, atol=1e-5)
+    assert other.coverage["guided_backprop"].engine == "graph"
+
+
+def test_chance_is_that_of_random_vectors(model, images):
+    found = tfs.csc_profile(model, images, layers=["middle"], draws=2)
+    pairs = np.random.default_rng(3).normal(size=(2, 40_000, 6))
+    cosines = (pairs[0] * pairs[1]).sum(axis=1) / np.linalg.norm(pairs, axis=2).prod(axis=0)
+    assert found.chance[0] == pytest.approx(np.median(np.abs(cosines)), rel=0.03)
+
+
+def test_vectors_of_one_channel_forget_everything(images):
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((SIDE, SIDE, 3)), layers.Conv2D(4, 1, name="wide"), layers.Conv2D(1, 1),
+         layers.Conv2D(5, 1, name="top"), layers.GlobalAveragePooling2D()]
+    )  # fmt: skip
+    found = tfs.csc_profile(model, images, layers=["wide"], start="top")
+    assert found.values == pytest.approx(np.ones((1, 1, 9)), rel=1e-5)
+    assert found.verdict("gradient") == "forgets the layers above"
+    assert "gradient: forgets the layers above" in str(found)
+    few = tfs.csc_profile(model, images[:7], layers=["wide"], start="top")
+    assert few.verdict("gradient") == "inconclusive"
+    assert len(found.plot().axes) == 1
+
+
+def test_defaults_are_the_last_layers_of_each_shape(model, images):
+    found = tfs.csc_profile(model, images)
+    assert found.start == "top" and found.layers == ("middle", "low_relu")
+
+
+def test_what_cannot_be_profiled(model, images):
+    with pytest.raises(tfs.OptionError, match=r"rule of ReLUs.*Received: smooth_grad"):
+        tfs.csc_profile(model, images, "smooth_grad")
+    with pytest.raises(tfs.OptionError, match="Unknown layer: 'topp'. Did you mean 'top'"):
+        tfs.csc_profile(model, images, start="topp")
+    with pytest.raises(tfs.OptionError, match="Received: 'dense"):
+        tfs.csc_profile(model, images, start=model.layers[-1])
+    with pytest.raises(tfs.OptionError, match="below"):
+        tfs.csc_profile(model, images, start="low", layers=["top"])
+    with pytest.raises(tfs.ModelError, match=r"keras\.Model"):
+        tfs.csc_profile(lambda x: tf.reduce_mean(x, [1, 2]), images)
+
+
+def test_squeezenet_has_the_published_cosines(squeezenet, data):
+    model, photos = squeezenet, sorted((data / "imagenet").glob("*.JPEG"))
+    images = tfs.load_images(photos[:4], model, fit="squash")
+    layers = [f"{name}-concat" for name in ("fire8", "fire6", "fire5", "fire4", "fire2")]
+    rules = list(RULES)
+    found = tfs.csc_profile(
+        model, images, rules, start="fire9-concat", layers=[*layers, "pool1"],
+        preprocess=tfs.models.squeezenet.preprocess_input,
+    )  # fmt: skip
+    known = {
+        "gradient": [0.181, 0.211, 0.266, 0.311, 0.409, 0.438],
+        "guided_backprop": [0.876, 0.998, 0.999, 1, 1, 1],
+        "zeiler_fergus": [0.985, 0.998, 0.998, 0.999, 1, 1],
+    }
+    for rule, values in known.items():
+        means = [found.mean(rule, layer) for layer in found.layers]
+        assert means == pytest.approx(values, abs=0.02)
