@@ -223,3 +223,43 @@ def test_other_weights_and_prepared_models_are_followed():
     for name, maps in zip(wanted, found, strict=True):
         slow.near(maps.numpy(), wanted[name])
         assert np.abs(before[name] - wanted[name]).max() > 0.01 * np.abs(wanted[name]).max()
+
+
+def test_transformer_lrp_through_attention_equals_gradients_of_its_own_network():
+    """A network whose derivative is the rule: halved products, constant gates and deviations."""
+    model, constant = build(attention="hand"), tf.stop_gradient
+    images = np.random.default_rng(3).normal(size=(3, 2 * SIDE, 2 * SIDE, 3))
+
+    def halved(a, b):
+        half = 0.5 * (a @ constant(b) + constant(a) @ b)
+        return constant(a @ b - half) + half
+
+    def norm(layer, x):
+        deviation = constant(tf.math.reduce_std(x, -1, keepdims=True) ** 2 + layer.epsilon)
+        centered = x - tf.reduce_mean(x, -1, keepdims=True)
+        return centered / tf.sqrt(deviation) * layer.gamma + layer.beta
+
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        tokens = tf.reshape(model.get_layer("patches")(x), (3, SIDE**2, WIDTH))
+        tokens = model.get_layer("class_token")(tokens)
+        for block in (1, 2):
+            h = norm(model.get_layer(f"norm{block}"), tokens)
+            query, key, value, out = model.get_layer(f"attention{block}").matrices
+            products = halved(h @ query, tf.transpose(h @ key, (0, 2, 1)))
+            weights = tf.nn.softmax(products / np.sqrt(WIDTH))
+            tokens = tokens + halved(weights, h @ value) @ out
+            up, down = (model.get_layer(f"{name}{block}") for name in ("up", "down"))
+            z = tokens @ up.kernel + up.bias
+            tokens = tokens + down(z * constant(keras.activations.gelu(z) / z))
+        scores = model.get_layer("head")(norm(model.get_layer("last"), tokens)[:, 0])[:, 1]
+    passed = tfs.Method("passed", composition=tfs.TransformerLRP("passed"))
+    found = tfs.attributions(model, images, passed, targets=1, score="logit")
+    assert found.scores == pytest.approx(scores.numpy(), rel=1e-9)
+    slow.near(found["passed"], (tape.gradient(scores, x) * x).numpy(), 1e-5)
+    assert (found.details["passed"]["conservation_error"] < 1e-9).all()
+    plain = tfs.attributions(model, images, "transformer_lrp", targets=1, score="logit")
+    assert np.abs(plain["transformer_lrp"] - found["passed"]).max() > 0.01
+    with pytest.raises(tfs.OptionError, match="attention"):
+        tfs.TransformerLRP("both")

@@ -113,6 +113,26 @@ def test_evaluate_measures_against_the_masks(run, tmp_path):
     }  # fmt: skip
 
 
+def test_evaluate_without_masks_asks_the_network(run, tmp_path):
+    out = tmp_path / "o"
+    words = ["photos/p*.png", "--model", "model.keras", "--methods", "gradient", "--out", out]
+    code, printed, errors = run("evaluate", *words, "--metrics", "deletion_mean", "sparseness")
+    assert code == 0 and "top class" in errors[0]
+    expected = tfs.evaluate(
+        synthetic.shapes_model(),
+        DATA.images[:8],
+        "gradient",
+        metrics=["deletion_mean", "sparseness"],
+    )
+    found = tfs.Evaluation.load(out / "metrics.npz")
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-5, atol=1e-6)
+    assert "deletion_mean" in "".join(printed) and (out / "pictures.png").exists()
+    assert run("verify", out / "metrics.npz", "--model", "model.keras")[0] == 0
+    words[-1] = tmp_path / "new"
+    code, _, errors = run("evaluate", *words, "--metrics", "pointing_game")
+    assert code == 2 and "masks for pointing_game" in errors[-1]
+
+
 def test_masks_are_cut_as_photos_are_and_problems_are_those_of_a_photo(run, tmp_path):
     (tmp_path / "masks").mkdir()
     wide, mask = Image.new("RGB", (160, 80), "white"), np.zeros((80, 160), "uint8")

@@ -324,3 +324,23 @@ def test_digests_do_not_depend_on_names_and_seeds():
     assert digest_model(other).architecture != one.architecture
     assert digest_model(other).weights == one.weights
     assert digest_model(lambda x: x).weights == ""
+
+
+def test_an_evaluation_without_masks_is_computed_again(model, tmp_path):
+    images = synthetic.make_shapes(8, seed=3).images
+    own = tfs.Metric("short", tfs.Deletion("mean", steps=4))
+    metrics = ["insertion", own, "sensitivity_n", "sparseness"]
+    result = tfs.evaluate(model, images, "gradient", metrics=metrics, targets=2, verbose=0)
+    result.save(tmp_path / "metrics.npz")
+    assert verify(tmp_path / "metrics.npz", model, images, preprocess=None).confirmed
+    other = replace(result, values=result.values * 1.01)
+    assert names(verify(other, model, images, preprocess=None)) == ["values"]
+    with pytest.raises(tfs.OptionError, match="the images of the evaluation"):
+        verify(result, model, synthetic.make_shapes(8, seed=3), preprocess=None)
+
+    def of_ones_own(maps, context):
+        return maps.sum(axis=(1, 2))
+
+    unknown = tfs.evaluate(model, images, "gradient", metrics=of_ones_own, verbose=0)
+    with pytest.raises(tfs.OptionError, match="'of_ones_own' as a part of this version"):
+        verify(unknown, model, images, preprocess=None)

@@ -1,4 +1,4 @@
-"""The command `tfsaliency evaluate`: maps measured against masks of the relevant pixels."""
+"""The command `tfsaliency evaluate`: maps measured beside controls, with or without masks."""
 
 from __future__ import annotations
 
@@ -43,14 +43,17 @@ def run(arguments: argparse.Namespace) -> int:
     check_pictures(arguments.out, arguments.photos, _PICTURES)
     problems: list[TfSaliencyError] = []
     with claimed_folder(arguments, _FILES) as out:
-        masks = list_masks(arguments.masks)
-        _check_names(arguments.photos)
+        masks = None
+        if arguments.masks is not None:
+            masks = list_masks(arguments.masks)
+            _check_names(arguments.photos)
         loaded, prepared = load(arguments)
         photos = list(picture_names(arguments.photos).items())
         read, shown = [], []
         for photo in read_photos(photos, prepared, arguments.fit, arguments.size, problems):
             try:
-                shown.append(mask_of(photo, masks, arguments.fit))
+                if masks is not None:
+                    shown.append(mask_of(photo, masks, arguments.fit))
                 read.append(photo)
             except TfSaliencyError as error:
                 problems.append(error)
@@ -58,8 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
             names = load_class_names(arguments, loaded)
             images = np.concatenate([photo.pixels for photo in read])
             labels = _labels(arguments, prepared, images, names)
-            data = GroundTruth(images, labels, np.stack(shown))
-            _evaluate(arguments, prepared, data, [photo.path for photo in read], names, out)
+            relevant = np.stack(shown) if shown else None
+            paths = [photo.path for photo in read]
+            _evaluate(arguments, prepared, images, labels, relevant, paths, names, out)
     return max([complain(problem) for problem in problems], default=0)
 
 
@@ -77,14 +81,24 @@ def _labels(
 def _evaluate(
     arguments: argparse.Namespace,
     prepared: Prepared,
-    data: GroundTruth,
+    images: Array,
+    labels: Array,
+    masks: Array | None,
     photos: Sequence[str],
     names: list[str] | None,
     out: Path,
 ) -> None:
     """Measure the maps, print the result, and write the files."""
     methods = choose_methods(arguments)
-    result = evaluate(prepared, data, methods, on_problem="ignore")
+    known = None if masks is None else GroundTruth(images, labels, masks)
+    result = evaluate(
+        prepared,
+        images if known is None else known,
+        methods,
+        metrics=arguments.metrics,
+        targets=labels if known is None else None,
+        on_problem="ignore",
+    )
     # Nobody said what is right: --target only says what to explain.
     result = replace(result, correct=None, images=tuple(photos))
     tell(f"{result}\n")
@@ -93,16 +107,21 @@ def _evaluate(
     result.save(out / "metrics.npz")
     result.to_csv(out / "metrics.csv")
     write_figure(plot_evaluation(result), out / "metrics.png")
-    few = GroundTruth(data.images[:_SHOWN], data.labels[:_SHOWN], data.masks[:_SHOWN])
-    maps = saliency_map(prepared, few.images, methods, targets=few.labels, on_problem="ignore")
+    shown, labels = images[:_SHOWN], labels[:_SHOWN]
+    maps = saliency_map(prepared, shown, methods, targets=labels, on_problem="ignore")
     maps = replace(maps, class_names=tuple(names or ()))
     captions = [
         f"{short_name(photo)}: {maps.class_name(int(maps.targets[i]))}"
         for i, photo in enumerate(photos[:_SHOWN])
     ]
     left = f"the first {_SHOWN} of {len(photos)}; " if len(photos) > _SHOWN else ""
-    title = f"Photos, the explained class, and its maps; {left}blue: outline of the relevant pixels"
-    write_figure(tile_ground_truth(few, maps, captions, title), out / "pictures.png")
+    title = f"Photos, the explained class, and its maps; {left}"
+    if masks is None:
+        write_figure(maps.plot(title=title.rstrip("; ")), out / "pictures.png")
+    else:
+        few = GroundTruth(shown, labels, masks[:_SHOWN])
+        title += "blue: outline of the relevant pixels"
+        write_figure(tile_ground_truth(few, maps, captions, title), out / "pictures.png")
     tell(f"Wrote {', '.join(_FILES[:-1])} and {_FILES[-1]} to {arguments.out}")
 
 

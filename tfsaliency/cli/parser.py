@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import unknown_option
-from ..tables import MethodName, PlanName, SimilarityName, is_pattern
+from ..tables import MethodName, MetricName, PlanName, SimilarityName, is_pattern
 from ..version import __version__
 from .arguments import (
     ALL,
@@ -176,16 +176,21 @@ def _add_evaluate(commands: Any) -> Parser:
     parser = add_command(
         commands,
         "evaluate",
-        "measure maps against masks of the relevant pixels",
-        "Explain photos whose relevant pixels are known, measure the maps beside controls that use "
-        "no network, and write metrics.npz, metrics.csv, metrics.png and pictures.png to a folder. "
-        "Give at least 8 photos.",
+        "measure maps by what the network says, or against masks of the relevant pixels",
+        "Explain photos, measure the maps beside controls that use no network, and write "
+        "metrics.npz, metrics.csv, metrics.png and pictures.png to a folder. Give at least 8 "
+        "photos. With --masks, metrics compare maps with the pixels that are known to be relevant; "
+        "without, with the network's scores of perturbed photos.",
     )
     add_photo_options(parser)
     parser.add_argument(
-        "--masks", type=Path, required=True, metavar="DIR",
+        "--masks", type=Path, metavar="DIR",
         help="folder of masks, images with the photos' names and sizes; pixels other than 0 are "
         "relevant",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metrics", nargs="+", choices=get_args(MetricName), metavar="METRIC",
+        help=f"{', '.join(get_args(MetricName))} (default: those of masks, or deletion insertion)",
     )  # fmt: skip
     add_out(parser)
     return with_overwrite(parser)

@@ -50,11 +50,14 @@ def _open(arguments: argparse.Namespace, loaded: LoadedModel) -> tuple[Any, Any]
     if kind == "Evaluation":
         evaluation = Evaluation.load(path)
         photos = _read(arguments, prepared, evaluation.images)
+        images = np.concatenate([photo.pixels for photo in photos])
+        record = evaluation.record
+        if record is not None and record.parameters.get("masks", "") is None:
+            return evaluation, images
         if arguments.masks is None:
             raise OptionError("Expected --masks, the folder of evaluate. Received: none.")
         masks = list_masks(arguments.masks)
         inside = np.stack([mask_of(photo, masks, arguments.fit) for photo in photos])
-        images = np.concatenate([photo.pixels for photo in photos])
         return evaluation, GroundTruth(images, _labels(evaluation), inside)
     return path, arguments.source
 

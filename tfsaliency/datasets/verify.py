@@ -15,6 +15,7 @@ from ..display.progress import Verbose
 from ..engine.functions import Model
 from ..errors import OptionError, ResultError, check_int
 from ..evaluation import Evaluation, evaluate
+from ..evaluation.table import metrics_from_plain
 from ..maps import attributions, saliency_map
 from ..methods.plain import method_to_plain
 from ..methods.table import Method, MethodsArgument, resolve_methods
@@ -25,6 +26,7 @@ from ..records.making import OF_PREPARED, describe_prepared, digest_images
 from ..saliency_maps import SaliencyMaps
 from ..sanity import SanityResult, random_logit_check, sanity_check
 from ..storage import read_kind
+from ..synthetic import GroundTruth
 from .dataset import ExplainedDataset, open_dataset
 from .verification import Standard, Verification, choose_standard
 from .verify_run import verify_run
@@ -63,8 +65,8 @@ def verify(
         The model, or the result of prepare with the score and preprocessing of the record.
     data
         What the result was computed from, where it does not contain it: the images (n, h, w, c) of
-        a SanityResult, the GroundTruth of an Evaluation, the source of a data set. By default, the
-        source at the path that the manifest names.
+        a SanityResult, the GroundTruth or the images of an Evaluation, the source of a data set. By
+        default, the source at the path that the manifest names.
     methods
         The methods; by default, those of the record. Needed if they have functions or arrays of
         your own, of which the record has only names and digests.
@@ -262,21 +264,31 @@ class _Replay:
 
     def verify_evaluation(self, result: Evaluation) -> Verification:
         """Measure maps again."""
-        if self.data is None:
-            raise OptionError("Expected data, the GroundTruth of the evaluation. Received: none.")
+        masked = self.record.parameters.get("masks", "") is not None
+        if self.data is None or masked != isinstance(self.data, GroundTruth):
+            what = "the GroundTruth" if masked else "the images"
+            raise OptionError(
+                f"Expected data, {what} of the evaluation. Received: {type(self.data).__name__}."
+            )
         options = self.options("reduction", "seed", "batch_size")
+        recorded = self.record.parameters.get("metrics")
         again = evaluate(
-            self.prepared, self.data, self.methods, on_problem="ignore", verbose=self.verbose,
-            **options,
+            self.prepared, self.data, self.methods,
+            metrics=None if recorded is None else metrics_from_plain(recorded),
+            targets=None if masked else np.array(self.record.parameters["labels"], np.int32),
+            on_problem="ignore", verbose=self.verbose, **options,
         )  # fmt: skip
         standard = choose_standard(self.record)
-        images = np.asarray(self.data.images)
+        images = self.data.images if masked else self.data
         found = self.compare_record() + self._compare_inputs(images, result.images)
         if again.record is not None:
             for name in ("masks", "labels"):
                 pair = (each.parameters.get(name) for each in (self.record, again.record))
                 found += compare_values(name, *pair)
-        found += _compare_each(("values", "chance"), result, again, standard)
+        names = ["values", "chance"]
+        if result.other_photo is not None:
+            names.append("other_photo")
+        found += _compare_each(names, result, again, standard)
         what = f"{result.values.size} values"
         n = result.values.shape[-1]
         return _verification(f"Evaluation of {_images(n)}", found, what, standard, self.notes)

@@ -98,13 +98,10 @@ def _trace(
     coverage: dict[str, Coverage] = {}
 
     def run(inputs: list[tf.Tensor], seed: tf.Tensor) -> list[list[tf.Tensor]]:
-        images = inputs[subject.inputs.explained]
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            _, (first, *below) = watching(inputs)
-            shape, keys = tf.shape(first), [tf.stack([seed, draw]) for draw in range(draws)]
-            noises = [tf.random.stateless_normal(shape, key, dtype=first.dtype) for key in keys]
-            scores = [tf.reduce_sum(first * noise, [1, 2, 3]) for noise in noises]
+        _, (first, *below) = watching(inputs)
+        shape, keys = tf.shape(first), [tf.stack([seed, draw]) for draw in range(draws)]
+        noises = [tf.random.stateless_normal(shape, key, dtype=first.dtype) for key in keys]
+        scores = [tf.reduce_sum(first * noise, [1, 2, 3]) for noise in noises]
         census = find_relus(below, scores[0], engine == "graph")
         modified = [name for name, rule in subject.rules.items() if rule is not gradient]
         check_coverage(census, modified)
@@ -115,7 +112,7 @@ def _trace(
             vectors = []
             for score in scores:
                 with backward_rule(rule, census.gates) as passed:
-                    vectors.append(_pass(tape, score, below, engine))
+                    vectors.append(_pass(score, below))
                 if rule is not gradient:
                     check_passed(census, passed, name)
             found.append([_cosines(each) for each in zip(*vectors, strict=True)])
@@ -128,12 +125,9 @@ def _trace(
     return BackwardVectors(compiled, *chosen.found(), coverage)
 
 
-def _pass(tape: Any, score: tf.Tensor, below: Sequence[tf.Tensor], engine: str) -> list[tf.Tensor]:
+def _pass(score: tf.Tensor, below: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Return the gradients at the layers below; a layer that is not below is an error."""
-    if engine == "graph":
-        gradients = differentiate_marked(score, below, tf.ones_like(score))
-    else:
-        gradients = tape.gradient(score, below, output_gradients=tf.ones_like(score))
+    gradients = differentiate_marked(score, below, tf.ones_like(score))
     if any(each is None for each in gradients):
         raise OptionError(
             "Expected layers below the start, from which its outputs are computed. Received: one "
@@ -231,7 +225,6 @@ class _Watching:
 
 def _has_rows(outputs: Any) -> bool:
     """Return whether outputs are one tensor (n, h, w, c) with more than one position."""
-    shape = getattr(outputs, "shape", None)
-    if not tf.is_tensor(outputs) or shape.rank != _RANK or shape[-1] is None:
+    if not tf.is_tensor(outputs) or outputs.shape.rank != _RANK or outputs.shape[-1] is None:
         return False
-    return outputs.dtype.is_floating and (shape[1], shape[2]) != (1, 1)
+    return outputs.dtype.is_floating and tuple(outputs.shape[1:3]) != (1, 1)

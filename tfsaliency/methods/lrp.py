@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
-from ..errors import OptionError, check_flag, check_number, unknown_option
+from ..errors import OptionError, check_choice, check_flag, check_number, unknown_option
 from ..relevance.linear_rules import LINEAR_RULES, LinearRuleName, Settings
 from ..relevance.lrp import LayerwisePropagation
 from ..relevance.multipliers import TransformerPropagation
@@ -120,9 +120,21 @@ class TransformerLRP:
     It is LRP("z") in a form that needs no stabilizer, and at once a modified rule for networks
     without ReLUs. Details and errors are those of LRP.
 
+    Parameters
+    ----------
+    attention
+        "constant": the weights of attention pass nothing (CP-LRP). "passed": they pass relevance,
+        too; a product gives half of it to each factor, and a softmax passes its derivative and
+        keeps the rest (AttnLRP).
+
+    Raises
+    ------
+    OptionError
+        If attention is neither.
+
     References
     ----------
-    Ali et al. 2022, arXiv:2202.07304.
+    Ali et al. 2022, arXiv:2202.07304 (CP-LRP); Achtibat et al. 2024, arXiv:2402.05602 (AttnLRP).
 
     Examples
     --------
@@ -134,14 +146,20 @@ class TransformerLRP:
     True
     """
 
+    attention: Literal["constant", "passed"] = "constant"
+
     name = "transformer_lrp"
     needs_gradient = False
+
+    def __post_init__(self) -> None:
+        check_choice("attention", self.attention, ("constant", "passed"))
 
     def __call__(
         self, attribute: AttributionFunction, points: tf.Tensor, image_index: tf.Tensor
     ) -> Attributions:
         """Return the attributions at points (k, h, w, c) of the images with these indices (k,)."""
-        return attribute.relevance(points, image_index, TransformerPropagation())
+        propagation = TransformerPropagation(self.attention == "passed")
+        return attribute.relevance(points, image_index, propagation)
 
 
 def _rules(rule: Any) -> dict[str, str]:

@@ -46,9 +46,19 @@ class TransformerPropagation(_Multipliers):
 
     An activation passes f(z) / z, so that the product of multiplier and value is the same on both
     sides of it.
+
+    Parameters
+    ----------
+    through_attention
+        Whether the weights of attention pass relevance, too: a product gives half of it to each
+        factor, and a softmax passes its derivative. It keeps what that leaves, as a bias does.
     """
 
     needs_baseline = False
+
+    def __init__(self, through_attention: bool = False) -> None:
+        super().__init__()
+        self._through_attention = through_attention
 
     def run(
         self,
@@ -78,6 +88,12 @@ class TransformerPropagation(_Multipliers):
             near = tf.abs(x) < _NEAR
             slope = y / tf.where(near, tf.ones_like(x), x)
             return [(x, tf.where(near, pull(op, values, numbers[:1])[0], value * slope))]
+        if self._through_attention and op.type == "Softmax":
+            return self._softmax(op, values)
+        if self._through_attention and len(numbers) == 2 and op.type in PRODUCTS:
+            self._noted.append((op.name, "half to each factor"))
+            shares = zip(numbers, pull(op, values, numbers), strict=True)
+            return [(op.inputs[i], share / 2) for i, share in shares]
         if len(numbers) == 2 and op.type in ("Mul", "RealDiv", *PRODUCTS):
             signal = find_signal(op, graph)
             if signal is None:
@@ -100,6 +116,14 @@ class TransformerPropagation(_Multipliers):
                 self._kept += [_total(each, self._images) for each in (*given, *own)]
             return pairs
         raise uncovered(op)
+
+    def _softmax(self, op: tf.Operation, values: list[tf.Tensor | None]) -> Passed:
+        """Pass the derivative, and keep the rest."""
+        (x,), (y,), (value,) = op.inputs, op.outputs, values
+        self._noted.append((op.name, "derivative"))
+        share = pull(op, values, [0])[0]
+        self._kept.append(_total(y * value, self._images) - _total(x * share, self._images))
+        return [(x, share)]
 
 
 class DeepLiftPropagation(_Multipliers):
