@@ -244,6 +244,8 @@ class _Replay:
         names = ("plan", "randomizer", "retarget", "baseline")
         if self.record.call == "sanity_check":
             options |= self.options(*names)
+        elif "against" in self.record.parameters:
+            options |= self.options("against")
         function: Callable[..., SanityResult] = sanity_check
         if self.record.call == "random_logit_check":
             function = random_logit_check

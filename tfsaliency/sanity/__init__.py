@@ -8,6 +8,7 @@ from .data_randomization import (
     data_randomization_check,
     train_permuted_label_models,
 )
+from .input_invariance import InputInvariance, input_invariance_check
 from .model_comparison import compare_models
 from .randomize import randomize_layer, randomize_model_parameters
 from .randomizers import RANDOMIZERS, Randomizer
@@ -16,6 +17,7 @@ from .verdict import Verdict, judge
 
 __all__ = [
     "CSCProfile",
+    "InputInvariance",
     "ModelComparison",
     "PermutedLabelModels",
     "RANDOMIZERS",
@@ -26,6 +28,7 @@ __all__ = [
     "compare_models",
     "csc_profile",
     "data_randomization_check",
+    "input_invariance_check",
     "judge",
     "random_logit_check",
     "randomize_layer",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from ..arrays import Array
 from ..diagnostics import OnProblem, report
 from ..display.progress import Verbose
 from ..engine.functions import Model
 from ..engine.scores import Score
-from ..errors import ModelError, check_flag
+from ..errors import ModelError, check_choice, check_flag
 from ..methods.plain import describe_value
 from ..methods.table import MethodsArgument
 from ..prepared import Prepared, Preprocess
+from ..saliency_maps import SaliencyMaps
 from ..similarity import SimilaritiesArgument
 from ..tables import RandomizerName, ScoreName
 from .comparison import Variant
@@ -136,6 +138,7 @@ def random_logit_check(
     images: Any,
     methods: MethodsArgument = "gradient",
     *,
+    against: Literal["random", "least_likely"] = "random",
     similarities: SimilaritiesArgument | None = None,
     seeds: int | Sequence[int] = 4,
     targets: Any = None,
@@ -149,7 +152,7 @@ def random_logit_check(
     """Check whether maps depend on the class that they claim to explain.
 
     The network is unchanged. The map of each photo's class is compared with the map of another
-    class, drawn uniformly for each photo and seed.
+    class, drawn uniformly for each photo and seed, or the least likely one (class sensitivity).
 
     Parameters
     ----------
@@ -157,6 +160,9 @@ def random_logit_check(
         Images (n, h, w, c) as for saliency_map.
     model, methods, targets, score, preprocess, region, batch_size, on_problem
         As for saliency_map.
+    against
+        The other class: "random", or "least_likely" by the network's outputs for the photo, with
+        which a map should have nothing in common. Then all seeds are the same.
     similarities, seeds, verbose
         As for sanity_check.
 
@@ -171,7 +177,8 @@ def random_logit_check(
 
     References
     ----------
-    Sixt, Granz and Landgraf 2020, arXiv:1912.09818.
+    Sixt, Granz and Landgraf 2020, arXiv:1912.09818; Li et al. 2021, arXiv:2105.06506 (maps of the
+    most and of the least likely class).
 
     Examples
     --------
@@ -192,21 +199,41 @@ def random_logit_check(
             "Expected a model of at least two classes, outputs (n, classes), to explain another "
             f"class. Received: {classes or 'outputs of another shape'}."
         )
+    check_choice("against", against, ("random", "least_likely"))
     numbers = resolve_seeds(seeds)
+    least = _least_likely(inputs.trained) if against == "least_likely" else None
 
     def variants() -> Iterator[Variant]:
         for r, seed in enumerate(numbers):
             others = np.random.default_rng(seed).integers(1, classes, len(own))
-            yield Variant(0, r, None, ((own + others) % classes).astype(np.int32))
+            drawn = ((own + others) % classes).astype(np.int32)
+            yield Variant(0, r, None, drawn if least is None else least)
 
     words = {"check": "random logit: another class is explained, by the same network"}
-    if classes == _TWO:
+    if least is not None:
+        words["check"] = "class sensitivity: the least likely class is explained"
+        words["seeds that differ"] = "none: there is one least likely class"
+    elif classes == _TWO:
         words["seeds that differ"] = "none: with two classes, there is one other"
     settings = Settings(
-        similarities, 0.0, verbose, dependence="the class", call="random_logit_check"
+        similarities,
+        0.0,
+        verbose,
+        dependence="the class",
+        call="random_logit_check",
+        parameters={"against": against},
     )
     comparison = compare_variants(inputs, 1, numbers, variants(), settings)
     steps = (StepRecord("another class", (), 0, ()),)
     result = make_result(inputs, comparison, steps, numbers, 0, settings, words)
     report(result.problems, on_problem, stacklevel=2)
     return result
+
+
+def _least_likely(maps: SaliencyMaps) -> Array:
+    """Return the class with the lowest output for each image, (n,), other than the explained."""
+    found = []
+    for i, own in enumerate(maps.targets):
+        lowest = np.argsort(maps.class_values(i), kind="stable")[:_TWO]
+        found.append(lowest[int(lowest[0] == own)])
+    return np.array(found, np.int32)
