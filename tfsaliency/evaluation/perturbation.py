@@ -17,7 +17,7 @@ from .metric import Context
 BASELINES = get_args(BaselineName)
 _NOISE = 0.01  # of the image's range: noisy linear imputation
 _NEAR, _FAR = 1 / 6, 1 / 12  # weights of the 4 neighbors, and of the 4 diagonal ones
-_SOLVED, _MOST = 1e-4, 2000  # relative residual of the imputation, and its largest number of steps
+_SOLVED, _MOST = 1e-6, 2000  # relative residual of the imputation, and its largest number of steps
 
 
 def check_baseline(baseline: Any) -> Any:
