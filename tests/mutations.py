@@ -2,6 +2,7 @@
 
 from mutations_around import AROUND, Mutation
 from mutations_datasets import DATASETS
+from mutations_evaluation import EVALUATION
 from mutations_relevance import RELEVANCE
 
 RELU_LAYER = "test_rules.py::test_rules_equal_the_numpy_reference[ReLU layer-float64]"
@@ -552,5 +553,6 @@ MUTATIONS = [
     ),
     *AROUND,
     *DATASETS,
+    *EVALUATION,
     *RELEVANCE,
 ]

@@ -81,4 +81,10 @@ RELEVANCE = [
         "read = tf.ones_like(total[:, :, 0])",
         "test_attention.py::test_formulas[hand-class token-rollout]",
     ),
+    Mutation(
+        "relevance/multipliers.py",
+        "return [(op.inputs[i], share / 2) for i, share in shares]",
+        "return [(op.inputs[i], share) for i, share in shares]",
+        "test_attention.py::test_transformer_lrp_through_attention_equals_gradients_of_its_own_network",
+    ),
 ]

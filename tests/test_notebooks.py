@@ -47,6 +47,7 @@ def test_there_are_notebooks():
         "09_watching_training.ipynb",
         "10_reading_a_verdict.ipynb",
         "11_gallery.ipynb",
+        "12_which_map.ipynb",
     ]
 
 

@@ -190,7 +190,8 @@ def _add_evaluate(commands: Any) -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--metrics", nargs="+", choices=get_args(MetricName), metavar="METRIC",
-        help=f"{', '.join(get_args(MetricName))} (default: those of masks, or deletion insertion)",
+        help=f"{', '.join(get_args(MetricName))} (default: the first four with --masks, else "
+        "insertion pixel_flipping_gap)",
     )  # fmt: skip
     add_out(parser)
     return with_overwrite(parser)

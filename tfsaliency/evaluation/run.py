@@ -72,8 +72,8 @@ def evaluate(
         need a model with ReLUs.
     metrics
         A key of METRICS, a Metric or a function (maps (m, h, w), context) -> (m,), see Context, or
-        several. By default the four localization metrics for data with masks, else "deletion" and
-        "insertion".
+        several. By default the four localization metrics for data with masks, else "insertion"
+        and "pixel_flipping_gap".
     targets
         The classes to explain, for images alone, as for saliency_map; by default the top class of
         each image. Labels of a GroundTruth are explained even if the model predicts another class;

@@ -121,7 +121,7 @@ METRICS: Table[Metric] = Table(
 
 # The metrics of evaluate, with and without masks.
 OF_MASKS = tuple(metric.name for metric in LOCALIZATION)
-OF_IMAGES = ("deletion", "insertion")
+OF_IMAGES = ("insertion", "pixel_flipping_gap")  # those that tell truth from noise, and are fast
 
 
 def resolve_metrics(metrics: MetricsArgument | None, masks: bool) -> tuple[Metric, ...]:
