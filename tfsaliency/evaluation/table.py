@@ -25,9 +25,21 @@ METRICS: Table[Metric] = Table(
     by_name(
         (
             *LOCALIZATION,
-            Metric("deletion", Deletion(), description="Area under the falling score; pixels to 0"),
-            Metric("deletion_mean", Deletion("mean"), description="... to the image's mean color"),
-            Metric("deletion_blur", Deletion("blur"), description="... to the blurred image"),
+            Metric(
+                "deletion",
+                Deletion(),
+                description="Area under the falling score, pixels to 0; prefers noise to the truth",
+            ),
+            Metric(
+                "deletion_mean",
+                Deletion("mean"),
+                description="... to the image's mean color; hardly tells truth from noise",
+            ),
+            Metric(
+                "deletion_blur",
+                Deletion("blur"),
+                description="... to the blurred image; prefers noise to the truth",
+            ),
             Metric(
                 "road",
                 Deletion("linear", steps=10),
@@ -57,7 +69,7 @@ METRICS: Table[Metric] = Table(
             Metric(
                 "infidelity",
                 Infidelity(),
-                description="Error of predicted falls of the score, over their size",
+                description="Error of predicted falls of the score; for gradients",
             ),
             Metric(
                 "sensitivity_n",

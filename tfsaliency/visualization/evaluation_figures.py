@@ -24,6 +24,7 @@ _OUTLINE = "#0050ff"
 _PANEL_INCHES, _ROW_INCHES, _FRAME_INCHES = 3.0, 0.3, 1.3
 _NAME_INCHES, _TITLE_INCHES, _PANELS = 1.5, 0.35, 4
 _BETTER = {1: " ↑", -1: " ↓", 0: ""}
+_GRAY = 7  # in tab10, and the color of controls
 _LOGARITHMIC = 100  # times the smallest value
 
 
@@ -156,7 +157,8 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     panels = grid.ravel()[: len(metrics)]
     for axis in grid.ravel()[len(metrics) :]:
         axis.set_visible(False)
-    colors = colormaps["tab10"](np.arange(len(names)) % 10)
+    colorful = [place for place in range(10) if place != _GRAY]
+    colors = colormaps["tab10"](np.resize(colorful, len(names)))
     for axis, metric in zip(panels, metrics, strict=True):
         if CHANCE in evaluation.names and np.isfinite(evaluation.mean(CHANCE, metric)):
             axis.axvline(evaluation.mean(CHANCE, metric), color="gray", linestyle="--", linewidth=1)
