@@ -1,4 +1,4 @@
-"""What metrics can tell, what methods score, and what it costs.
+"""Grades of metrics, scores of methods, and what they cost.
 
     python benchmarks/faithfulness.py grade [PICTURES [cnn] [vit] [shortcut]]
     python benchmarks/faithfulness.py methods cnn|vit [PICTURES]

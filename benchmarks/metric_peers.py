@@ -98,7 +98,7 @@ def of_quantus(model, x, targets, data) -> dict:
 
     images, classes = x.numpy(), targets.numpy()
     maps = data["maps"].astype(float)
-    options = {"disable_warnings": True, "abs": False, "normalise": False}
+    options = {"disable_warnings": True, "abs": False}
 
     def flipped(m):
         # It counts features of the map, and replaces values of the image: three make a pixel.

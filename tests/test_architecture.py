@@ -136,6 +136,7 @@ def test_functions_have_few_parameters():
         "saliency_map",
         "saliency_map_batches",
         "sanity_check",
+        "random_logit_check",
         "explain_dataset",
     }
 

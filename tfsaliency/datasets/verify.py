@@ -316,7 +316,7 @@ def _refuse_constants(record: Record) -> None:
     """Raise OptionError if other inputs or a region are needed, which no file contains."""
     known = {
         *OF_PREPARED, "targets", "reduction", "batch_size", "similarities", "baseline", "seeds",
-        "plan", "randomizer", "retarget", "permuted",
+        "plan", "randomizer", "retarget", "permuted", "against",
     }  # fmt: skip
     others = sorted(set(record.parameters) - known)
     if others:

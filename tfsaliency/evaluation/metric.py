@@ -18,7 +18,7 @@ ExplainPoints = Callable[[Array], Array]
 
 
 class Scored(NamedTuple):
-    """What the network says about points of one image.
+    """Scores and probabilities of points of one image.
 
     Parameters
     ----------
