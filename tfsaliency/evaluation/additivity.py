@@ -14,7 +14,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import OptionError, check_flag, check_int, check_number
 from .metric import Context
-from .perturbation import cells, check_baseline, cover, fill
+from .perturbation import cells, check_baseline, cover, fill, name_baseline
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,10 @@ class Infidelity:
 
     def __call__(self, maps: Array, context: Context) -> Array:
         """Return the error of each map (m, h, w) of an image, (m,)."""
-        image, key = context.image, ("squares", self.samples, self.size, str(self.baseline))
+        image, key = (
+            context.image,
+            ("squares", self.samples, self.size, name_baseline(self.baseline)),
+        )
         masks, falls = context.once(key, lambda: self._squares(context))
         change = (image - fill(context, self.baseline)).astype(np.float64)
         # For each map and perturbation, the sum of attributions times what they change.
@@ -163,7 +166,7 @@ class SensitivityN:
         """Return the mean correlation of each map (m, h, w) of an image, (m,)."""
         side = self.side or -(-max(maps.shape[1:]) // 14)
         region = cells(maps.shape[1:], side)
-        key = ("subsets", self.fractions, self.samples, side, str(self.baseline))
+        key = ("subsets", self.fractions, self.samples, side, name_baseline(self.baseline))
         subsets, falls = context.once(key, lambda: self._subsets(region, context))
         signed = context.attributions.sum(axis=-1, dtype=np.float64)
         regions = subsets.shape[-1]

@@ -5,7 +5,7 @@ f is the probability of the explained class; the explained score, if outputs are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,9 +14,15 @@ import numpy as np
 from ..arrays import Array
 from ..errors import check_choice, check_int
 from .metric import Context
-from .perturbation import cells, check_baseline, cover, ranks
-
-_CHUNK = 8  # maps to rank at a time, to limit memory
+from .perturbation import (
+    cells,
+    check_baseline,
+    cover,
+    name_baseline,
+    orders,
+    ranks,
+    replace_in_order,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +77,18 @@ class Deletion:
 
     def _curves(self, maps: Array, context: Context) -> Array:
         """Return f at each step, (m, 1 + steps)."""
-        counts = np.round(np.arange(1, self.steps) / self.steps * maps[0].size)
+        whole = maps[0].size
+        counts = [round(k / self.steps * whole) for k in range(1, self.steps)]
 
-        def masks() -> Iterator[Array]:
-            for start in range(0, len(maps), _CHUNK):
-                for places in ranks(maps[start : start + _CHUNK], context):
-                    yield from (places < count for count in counts)
+        def points() -> Iterator[Array]:
+            for i in range(len(maps)):
+                (order,) = orders(maps[i : i + 1], context)
+                if isinstance(self.baseline, str) and self.baseline == "linear":
+                    yield from cover(context, _masks(order, counts, maps.shape[1:]), "linear")
+                else:
+                    yield from replace_in_order(context, order, counts, self.baseline)
 
-        inner = context.probabilities(cover(context, masks(), self.baseline))
+        inner = context.probabilities(points())
         return self._with_ends(inner.reshape(len(maps), -1), context)
 
     def _with_ends(self, inner: Array, context: Context) -> Array:
@@ -270,6 +280,14 @@ class MaskedImage:
         return np.where(defined, values, np.nan)
 
 
+def _masks(order: Array, counts: Sequence[int], shape: tuple[int, ...]) -> Iterator[Array]:
+    """Yield masks (h, w) of the first pixels of an order, for each count."""
+    for count in counts:
+        mask = np.zeros(order.size, bool)
+        mask[order[:count]] = True
+        yield mask.reshape(shape)
+
+
 def _area(curves: Array) -> Array:
     """Return the area of trapezoids below curves (m, k) over 0..1."""
     return (curves[:, :-1] + curves[:, 1:]).mean(axis=1) / 2
@@ -282,7 +300,7 @@ def _emptied(context: Context, baseline: Any) -> float:
         every = np.ones(context.image.shape[:2], bool)
         return float(context.probabilities(cover(context, iter([every]), baseline))[0])
 
-    return float(context.once(("emptied", str(baseline)), evaluate))
+    return float(context.once(("emptied", name_baseline(baseline)), evaluate))
 
 
 def _unit(one: Array) -> Array:

@@ -122,14 +122,16 @@ class Context:
 
     def _parts(self, points: Iterable[Array]) -> Iterator[Array]:
         """Yield the points in batches (batch_size, h, w, c); the last one may be smaller."""
-        pending: list[Array] = []
+        batch = np.empty((self.batch_size, *self.image.shape), self.image.dtype)
+        filled = 0
         for point in points:
-            pending.append(np.asarray(point, self.image.dtype))
-            if len(pending) == self.batch_size:
-                yield np.stack(pending)
-                pending = []
-        if pending:
-            yield np.stack(pending)
+            batch[filled] = point
+            filled += 1
+            if filled == self.batch_size:
+                yield batch
+                filled = 0
+        if filled:
+            yield batch[:filled]
 
 
 # A function of maps (m, h, w) of one image, and its context, to values (m,).
@@ -189,7 +191,7 @@ class Metric:
 
     @property
     def needs_masks(self) -> bool:
-        """Whether the relevant pixels must be known."""
+        """True if the relevant pixels must be known."""
         return bool(getattr(self.function, "needs_masks", False))
 
     def __call__(self, maps: Any, context: Any) -> Array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
 import tensorflow as tf
 
-from ..arrays import Array
+from ..arrays import Array, digest_array
 from ..errors import OptionError, check_number, unknown_option
 from ..methods.completeness import resolve_baseline
 from ..tables import BaselineName
@@ -54,8 +54,18 @@ def cover(context: Context, masks: Iterator[Array], baseline: Any) -> Iterator[A
         yield np.where(mask[..., np.newaxis], other, image)
 
 
+def name_baseline(baseline: Any) -> Any:
+    """Return a baseline as a key: a name, a number, or the digest of an array."""
+    return digest_array(np.asarray(baseline)) if np.ndim(baseline) else baseline
+
+
 def fill(context: Context, baseline: Any) -> Array:
     """Return the image that consists of a baseline, (h, w, c); see cover."""
+    key = "filled", name_baseline(baseline)
+    return np.asarray(context.once(key, lambda: _fill(context, baseline)))
+
+
+def _fill(context: Context, baseline: Any) -> Array:
     image = context.image
     name = baseline if isinstance(baseline, str) else "array"
     if name == "linear":
@@ -71,18 +81,42 @@ def fill(context: Context, baseline: Any) -> Array:
     return np.asarray(resolved, image.dtype).reshape(image.shape)
 
 
-def ranks(maps: Array, context: Context) -> Array:
-    """Return the place (m, h, w) of each pixel from the highest value, 0, to the lowest.
+def orders(maps: Array, context: Context) -> Array:
+    """Return the pixels of each map from the highest value to the lowest, (m, pixels).
 
     Equal values are ordered by lot, in the same way for all maps.
     """
     m, pixels = len(maps), maps[0].size
-    lot = context.generator("ties").permutation(pixels)
+    lot = context.once(
+        ("lot", pixels), lambda: context.generator("ties").permutation(pixels).astype(np.int32)
+    )
     flat = maps.reshape(m, pixels)[:, lot]
-    order = np.argsort(-flat, axis=1, kind="stable")
-    places = np.empty((m, pixels), np.int32)
-    np.put_along_axis(places, lot[order], np.arange(pixels, dtype=np.int32)[np.newaxis], axis=1)
+    return np.asarray(lot[np.argsort(-flat, axis=1, kind="stable")])
+
+
+def ranks(maps: Array, context: Context) -> Array:
+    """Return the place (m, h, w) of each pixel from the highest value, 0, to the lowest."""
+    order = orders(maps, context)
+    places = np.empty(order.shape, np.int32)
+    np.put_along_axis(places, order, np.arange(order.shape[1], dtype=np.int32)[np.newaxis], axis=1)
     return places.reshape(maps.shape)
+
+
+def replace_in_order(
+    context: Context, order: Array, counts: Sequence[int], baseline: Any
+) -> Iterator[Array]:
+    """Yield the image with the first pixels of an order replaced, (h, w, c), for each count.
+
+    An image is valid until the next one: only what is new is written into it.
+    """
+    point = context.image.copy()
+    flat, other = (each.reshape(order.size, -1) for each in (point, fill(context, baseline)))
+    done = 0
+    for count in counts:
+        new = order[done:count]
+        flat[new] = other[new]
+        done = count
+        yield point
 
 
 def cells(shape: tuple[int, int], side: int) -> Array:

@@ -73,8 +73,12 @@ class Scoring:
     def _at(self, image: int, points: Array) -> Batch:
         """Return a batch of points of an image, with the other inputs of the image."""
         k, explained = len(points), self.batch.inputs.explained
-        arrays = [np.repeat(each[image : image + 1], k, axis=0) for each in self.batch.arrays]
-        arrays[explained] = points.astype(arrays[explained].dtype)
+        arrays = list(self.batch.arrays)
+        for i, each in enumerate(arrays):
+            if i == explained:
+                arrays[i] = points.astype(each.dtype, copy=False)
+            else:
+                arrays[i] = np.repeat(each[image : image + 1], k, axis=0)
         return replace(self.batch, images=points, arrays=tuple(arrays), problems=())
 
 
