@@ -457,3 +457,37 @@ def test_verdicts_compare_with_every_control():
     assert few.verdict == "cannot tell" and "fewer than 8" in str(few)
     assert tfs.judge_metric(np.ones(8), {"a": np.zeros(8)}).verdict == better.verdict
     assert tfs.judge_metric(np.ones(8), {"a": np.ones(8)}).verdict == "no better"
+
+
+def test_a_judged_metric_may_explain_other_points(model, images):
+    def stable(maps, context):
+        return -np.abs(context.explain(context.image[np.newaxis] + 0.01)[0] - maps).max(axis=(1, 2))
+
+    result = tfs.evaluate(model, images, ["gradient", "occlusion"], metrics=stable)
+    moved = tfs.saliency_map(model, images + 0.01, "occlusion", targets=top_classes(model, images))
+    still = tfs.saliency_map(model, images, "occlusion")
+    expected = -np.abs(moved["occlusion"] - still["occlusion"]).max(axis=(1, 2))
+    assert result.of("occlusion", "stable") == pytest.approx(expected, rel=1e-6)
+    assert (result.other_photo == 0).all()
+
+
+def top_classes(model, images):
+    return np.array([np.argmax(_outputs(model, image)[0]) for image in images])
+
+
+def test_a_constant_map_and_one_that_is_not_finite_have_no_value(model, images):
+    def constant(attribute, points, image_index):
+        found = attribute(points, image_index)
+        return found._replace(values=tf.ones_like(points))
+
+    def wild(attribute, points, image_index):
+        found = attribute(points, image_index)
+        return found._replace(values=found.values * np.inf)
+
+    methods = [tfs.Method(f.__name__, composition=f) for f in (constant, wild)]
+    metrics = ["deletion", "sensitivity_n", "average_drop"]
+    result = tfs.evaluate(
+        model, images, ["gradient", *methods], metrics=metrics, on_problem="ignore"
+    )
+    assert np.isnan(result.values[1:3]).all() and np.isfinite(result.values[0]).all()
+    assert "Undefined, because a map is constant" in str(result)

@@ -101,7 +101,10 @@ class Context:
         return self._evaluate(points).probabilities
 
     def explain(self, points: Array) -> Array:
-        """Return the maps (k, m, h, w) of points (k, h, w, c); of controls, those of the points."""
+        """Return the maps (k, m, h, w) of points (k, h, w, c); of controls, those of the points.
+
+        A map of another photo, which stands beside the methods as a control, stays the same.
+        """
         return self.explain_points(np.asarray(points, self.image.dtype))
 
     def generator(self, purpose: str) -> np.random.Generator:

@@ -245,14 +245,36 @@ def _measure(
             scoring.batch.inputs.batch or batch_size,
             seed,
         )
-        own = replace(context, attributions=attributions[:rows])
+        # Maps that order nothing have no value, and there may be no other photo.
+        judged = _varies(reduced) & (np.arange(len(reduced)) < (rows if n == 1 else len(reduced)))
+        every = np.arange(len(reduced)) < rows
         for k, metric in enumerate(metrics):
-            if metric.direction and n > 1:
-                values[:, k, image] = metric(reduced, context)
-            else:
-                values[:rows, k, image] = metric(reduced[:rows], own)
+            chosen = judged if metric.direction else every
+            if chosen.any():
+                part = replace(
+                    context,
+                    attributions=attributions[chosen],
+                    explain_points=partial(_explain, scoring, image, seed, reduced[rows:], chosen),
+                )
+                values[chosen, k, image] = metric(reduced[chosen], part)
         progress.advance(1)
     return values
+
+
+def _explain(
+    scoring: Scoring, image: int, seed: int, others: Array, chosen: Array, points: Array
+) -> Array:
+    """Return the chosen maps of points (k, h, w, c); those of another photo stay what they are."""
+    found = scoring.maps(image, seed, points)
+    kept = np.repeat(others[np.newaxis], len(points), axis=0)
+    return np.asarray(np.concatenate([found, kept], axis=1)[:, chosen])
+
+
+def _varies(maps: Array) -> Array:
+    """Return whether each map (m, h, w) is finite and not constant: others order nothing."""
+    flat = maps.reshape(len(maps), -1)
+    finite = np.asarray(np.isfinite(flat).all(axis=1))
+    return np.asarray(finite & (np.ptp(np.where(finite[:, np.newaxis], flat, 0), axis=1) > 0))
 
 
 def _check_images(prepared: Prepared, images: Any) -> Batch:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, digest_array
 from ..errors import check_choice, check_int, check_number
 from .metric import Context
 
@@ -61,7 +61,7 @@ class Sensitivity:
 
     def __call__(self, maps: Array, context: Context) -> Array:
         """Return the change of each map (m, h, w) of an image, (m,)."""
-        key = ("noisy maps", self.radius, self.samples)
+        key = ("noisy maps", self.radius, self.samples, digest_array(maps))
         noisy = context.once(key, lambda: self._noisy(context))
         axes = (-2, -1)
         change = np.sqrt(((noisy.astype(np.float64) - maps) ** 2).sum(axis=axes))
