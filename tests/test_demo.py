@@ -70,7 +70,7 @@ def test_the_report_has_the_verdicts_and_the_table(run):
         rows = [row for row in csv.DictReader(file) if row["method"] == "gradient"]
     assert len(rows) == 4 * PICTURES
     mass = np.mean([float(row["value"]) for row in rows if row["metric"] == "relevance_mass"])
-    (line,) = (line for line in scores.splitlines() if line.startswith("gradient  "))
+    line, _ = (line for line in scores.splitlines() if line.startswith("gradient  "))
     (short,) = (line for line in summary.splitlines() if line.startswith("guided_backprop"))
     assert "does not depend" in short and "by 4 of 4 metrics" in short and "no control" in short
     (short,) = (line for line in summary.splitlines() if line.startswith("zeiler_fergus"))

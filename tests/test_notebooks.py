@@ -1,6 +1,7 @@
 """Every notebook runs, and prints its committed output."""
 
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -61,7 +62,8 @@ def test_a_notebook_runs_and_shows_what_is_committed(path, keras_home, monkeypat
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_has_a_badge_an_install_cell_and_no_path_of_a_machine(path):
-    text = path.read_text()
+    # The letters of a picture may spell anything.
+    text = re.sub(r'"image/png": "[^"]*"', "", path.read_text())
     assert "colab-badge.svg" in text and "%pip install" in text
     for folder in (str(Path.home()), os.path.realpath(path.parent), "/tmp/"):
         assert folder not in text

@@ -298,7 +298,7 @@ def test_scores_are_drawn_at_their_means_with_intervals():
     result = tfs.evaluate(known.model, known.ground_truth(20, seed=0), on_problem="ignore")
     figure = tfs.plot_evaluation(result)
     panel = figure.axes[1]
-    assert panel.get_title() == "relevance_mass"
+    assert panel.get_title() == "relevance_mass ↑"
     chance, *points = panel.lines[0], *panel.containers
     assert chance.get_xdata()[0] == result.mean("chance", "relevance_mass")
     for row, (name, point) in enumerate(zip(result.names, points, strict=False)):
