@@ -157,3 +157,37 @@ def test_squeezenet_has_the_published_cosines(squeezenet, data):
     for rule, values in known.items():
         means = [found.mean(rule, layer) for layer in found.layers]
         assert means == pytest.approx(values, abs=0.02)
+
+
+def test_defaults_on_branches_in_half_precision_and_of_gray_images(images):
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((SIDE, SIDE, 1))
+    x = layers.Rescaling(2.0)(inputs)
+    side = layers.Conv2D(4, 3, activation="relu", name="side")(x)
+    main = layers.Conv2D(6, 1, activation="relu", name="main")(x)
+    top = layers.Conv2D(5, 1, name="top")(main)
+    pooled = [layers.GlobalAveragePooling2D()(each) for each in (side, top)]
+    model = keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(pooled)))
+    found = tfs.csc_profile(model, images[..., :1], start="top")
+    assert found.layers == ("main",)  # not the other branch, and no layer of one channel
+    half = keras.Sequential(
+        [keras.Input((SIDE, SIDE, 3), dtype="float16"),
+         layers.Conv2D(8, 1, name="low", dtype="float16"),
+         layers.Conv2D(6, 1, name="top", dtype="float16"), layers.GlobalAveragePooling2D()]
+    )  # fmt: skip
+    for layer in half.layers[:2]:
+        layer.kernel.assign(1e-3 * np.random.default_rng(0).normal(size=layer.kernel.shape))
+    found = tfs.csc_profile(half, images.astype("float16"), start="top", layers=["low"])
+    kernel = half.get_layer("top").kernel.numpy()[0, 0].astype(float)
+    noises = [
+        tf.random.stateless_normal((9, SIDE, SIDE, 6), [0, draw], dtype=tf.float16).numpy()
+        @ kernel.T
+        for draw in range(5)
+    ]
+    cosines = [
+        np.abs((a * b).sum(-1)) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+        for i, a in enumerate(noises) for b in noises[:i]
+    ]  # fmt: skip
+    expected = np.median(np.moveaxis(cosines, 1, 0).reshape(9, -1), axis=1)
+    assert found.values[0, 0, :8] == pytest.approx(expected[:8], rel=0.02)

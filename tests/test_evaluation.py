@@ -159,7 +159,7 @@ def test_undefined_scores_are_left_out_and_counted(world):
     rest = found.of("gradient", "relevance_rank")[10:]
     assert found.mean("gradient", "relevance_rank") == pytest.approx(rest.mean())
     assert (
-        "Undefined, because a map is constant or not finite, or a mask is empty: 200 of 1200."
+        "Undefined, because a map is constant or not finite, a mask is empty, or a metric divides by zero: 200 of 1200."
         in str(found)
     )
 

@@ -491,3 +491,66 @@ def test_a_constant_map_and_one_that_is_not_finite_have_no_value(model, images):
     )
     assert np.isnan(result.values[1:3]).all() and np.isfinite(result.values[0]).all()
     assert "Undefined, because a map is constant" in str(result)
+
+
+def test_metrics_of_scores_that_are_no_probabilities(images):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((SIDE, SIDE, CHANNELS)), layers.Flatten(), layers.Dense(3)]
+    )
+    options = {"score": "logit", "targets": 0, "on_problem": "ignore"}
+    for metric in ("average_drop", "average_gain"):
+        with pytest.raises(tfs.OptionError, match=r"probabilities.*Use 'increase'"):
+            tfs.evaluate(model, images, "gradient", metrics=metric, **options)
+    # Of a negative score, a tenth may be lacking as well.
+    exact = tfs.Method("exact", composition=tfs.InputXGradient(), reduction="sum")
+    low = [i for i in range(N) if model(images)[i, 0] < 0]
+    result = tfs.evaluate(model, images, exact, metrics=["effective_complexity"], **options)
+    for i in low:
+        assert result.of("exact", "effective_complexity")[i] < 0.5
+
+
+def test_a_control_without_values_leaves_a_verdict_open():
+    noise = np.random.default_rng(0).normal(0, 0.1, 16)
+    controls = {"random_map": noise, "edge_map": np.r_[np.full(7, 2.0), np.full(9, np.nan)]}
+    found = tfs.judge_metric(np.ones(16), controls)
+    assert (found.verdict, found.reason) == ("cannot tell", "edge_map has values for 7 images")
+    same = tfs.judge_metric(np.zeros(8), {"random_map": np.zeros(8), "edge_map": np.ones(8)})
+    assert (same.verdict, same.control) == ("no better", "edge_map")
+
+
+def test_small_attributions_beside_large_ones_have_their_correlation():
+    from tfsaliency.evaluation.additivity import _pearson
+
+    falls = np.random.default_rng(0).normal(size=20)
+    found = _pearson(np.stack([1e-8 * falls, 1e6 * falls[::-1]]), falls)
+    assert found == pytest.approx([1, np.corrcoef(falls[::-1], falls)[0, 1]], rel=1e-9)
+
+
+def test_logits_of_labels_and_images_of_float16(images):
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((SIDE, SIDE, CHANNELS)), layers.Flatten(), layers.Dense(2)]
+    )
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    tiny = 1e-3 * images.astype("float32")
+    model.layers[-1].bias.assign([0.3, 0.4])
+    result = tfs.evaluate(model, tiny, "gradient", metrics=tfs.Deletion(steps=1), targets=0)
+    ends = [1 / (1 + np.exp(-model(each).numpy()[:, 0])) for each in (tiny, 0 * tiny)]
+    assert result.of("gradient", "deletion") == pytest.approx(np.mean(ends, axis=0), rel=1e-5)
+    wide = np.full((64, 64, 3), 200.0, np.float16)
+    missing = np.zeros((1, 64, 64, 1), bool)
+    missing[:, 10:20, 10:20] = True
+    np.testing.assert_allclose(impute(wide, missing), 200.0)
+
+
+def test_points_of_another_shape_are_refused(model, images):
+    def one_image(maps, context):
+        return context.scores(context.image)[: len(maps)]
+
+    with pytest.raises(tfs.OptionError, match=r"points \(k, 10, 10, 3\).*np\.newaxis"):
+        tfs.evaluate(model, images, "gradient", metrics=one_image)
+    with pytest.raises(tfs.OptionError, match="at least two regions of 64 pixels"):
+        tfs.evaluate(model, images, "gradient", metrics=tfs.SensitivityN(side=64))

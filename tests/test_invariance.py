@@ -87,3 +87,19 @@ def test_the_least_likely_class_is_explained():
     assert lowest.verdicts["gradient"][0].invariance < 1
     with pytest.raises(tfs.OptionError, match="against"):
         tfs.random_logit_check(model, data.images, against="most_likely")
+
+
+def test_a_binary_logit_a_fixed_batch_and_maps_of_zeros():
+    images = np.random.default_rng(1).normal(size=(4, SIDE, SIDE, 1)).astype("float32")
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(batch_shape=(4, SIDE, SIDE, 1))
+    flat = layers.Reshape((SIDE * SIDE,))(inputs)
+    model = keras.Model(inputs, layers.Dense(1, kernel_initializer="ones")(flat))
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    for target in (0, 1):
+        found = tfs.input_invariance_check(model, images, targets=target)
+        assert found.verdict("gradient") == "invariant"
+    model.layers[-1].kernel.assign(0 * model.layers[-1].kernel)
+    found = tfs.input_invariance_check(model, images, targets=1)
+    assert found.verdict("gradient") == "cannot tell"

@@ -13,6 +13,7 @@ from ..methods.rules import gradient
 from .clone import backward_rule, forget_custom_gradients, inject
 from .coverage import Coverage, check_coverage, check_passed, find_relus
 from .functions import Model
+from .gradients import wide
 from .graph_rewrite import differentiate_marked, retrace
 from .layer_calls import LayerCall, watched
 from .layer_names import NamedLayer, find_named, named_layers, path_of
@@ -138,6 +139,7 @@ def _pass(score: tf.Tensor, below: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 def _cosines(vectors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Return the absolute cosines (pairs, n, h, w) of vectors (n, h, w, c); NaN for zeros."""
+    vectors = [wide(each) for each in vectors]
     lengths = [tf.norm(each, axis=-1) for each in vectors]
     cosines = []
     for i in range(len(vectors)):
@@ -188,6 +190,7 @@ class _Chosen:
         first = last[self._start] if self._start else ordered[-1]
         below = [call for call in ordered if call.end < first.end]
         if self._layers is None:
+            below = [call for call in _ancestors(first, below) if call.outputs.shape[-1] > 1]
             of_shape = {tuple(call.outputs.shape[1:]): call for call in below}
             chosen = [c for shape, c in of_shape.items() if shape != tuple(first.outputs.shape[1:])]
         else:
@@ -221,6 +224,12 @@ class _Watching:
         with watched(self._known) as calls:
             outputs = self._forward(arrays)
         return outputs, tuple(call.outputs for call in self._chosen.of(calls))
+
+
+def _ancestors(first: LayerCall, below: list[LayerCall]) -> list[LayerCall]:
+    """Return the calls from whose outputs those of the first one are computed."""
+    found = tf.gradients(first.outputs, [call.outputs for call in below]) if below else []
+    return [call for call, gradient in zip(below, found, strict=True) if gradient is not None]
 
 
 def _has_rows(outputs: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import OptionError, check_flag, check_int, check_number
 from .metric import Context
-from .perturbation import cells, check_baseline, cover, fill, name_baseline
+from .perturbation import cells, check_baseline, check_image_baseline, cover, fill, name_baseline
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Infidelity:
     def __post_init__(self) -> None:
         check_int("samples", self.samples, 1)
         check_number("size", self.size, 0, above=True)
-        check_baseline(self.baseline)
+        check_image_baseline(self.baseline)
         check_flag("normalize", self.normalize)
 
     def __call__(self, maps: Array, context: Context) -> Array:
@@ -119,7 +119,7 @@ class SensitivityN:
         The side of the regions in pixels; None is a fourteenth of the image's longer side, rounded
         up. 1 is the published one; then on a photo a subset changes everything alike.
     baseline
-        What replaces subsets, as for Deletion, but not "linear".
+        What replaces subsets, as for Deletion.
 
     Raises
     ------
@@ -166,6 +166,11 @@ class SensitivityN:
         """Return the mean correlation of each map (m, h, w) of an image, (m,)."""
         side = self.side or -(-max(maps.shape[1:]) // 14)
         region = cells(maps.shape[1:], side)
+        if region.max() == 0:
+            raise OptionError(
+                f"Expected at least two regions of {side} pixels in an image of "
+                f"{maps.shape[1]} x {maps.shape[2]}. Received: one. Use a smaller side."
+            )
         key = ("subsets", self.fractions, self.samples, side, name_baseline(self.baseline))
         subsets, falls = context.once(key, lambda: self._subsets(region, context))
         signed = context.attributions.sum(axis=-1, dtype=np.float64)
@@ -226,7 +231,7 @@ class CompletenessGap:
     direction = 0
 
     def __post_init__(self) -> None:
-        check_baseline(self.baseline)
+        check_image_baseline(self.baseline)
 
     def __call__(self, maps: Array, context: Context) -> Array:
         """Return the gap of each map (m, h, w) of an image, (m,)."""
@@ -241,5 +246,5 @@ def _pearson(a: Array, b: Array) -> Array:
     """Return the correlation of each row of a (m, k) with b (k,); 0 for a constant one."""
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean()
     size = np.sqrt((a**2).sum(axis=1) * (b**2).sum())
-    negligible = size <= 1e-12 * np.abs(a).max(initial=0) * np.abs(b).max(initial=0)
+    negligible = size <= 1e-12 * np.abs(a).max(axis=1, initial=0) * np.abs(b).max(initial=0)
     return np.where(negligible, 0.0, (a @ b) / np.where(size > 0, size, 1.0))

@@ -91,7 +91,7 @@ class EffectiveComplexity:
     baseline
         What replaces the other pixels, as for Deletion. The paper draws them from data.
     steps
-        The number of fractions to try, 1 / steps, 2 / steps, ...
+        The number of fractions to try: 0, 1 / steps, 2 / steps, ...
 
     Raises
     ------
@@ -134,8 +134,9 @@ class EffectiveComplexity:
                 (places,) = ranks(maps[i : i + 1], context)
                 yield from (places >= count for count in counts)
 
+        before = context.probability
         f = context.probabilities(cover(context, masks(), self.baseline))
-        enough = f.reshape(len(maps), -1) >= (1 - self.tolerance) * context.probability
+        enough = f.reshape(len(maps), -1) >= before - self.tolerance * abs(before)
         first = np.where(enough.any(axis=1), enough.argmax(axis=1), self.steps)
         return first / self.steps
 

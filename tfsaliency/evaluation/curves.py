@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..arrays import Array
-from ..errors import check_choice, check_int
+from ..errors import OptionError, check_choice, check_int
 from .metric import Context
 from .perturbation import (
     cells,
@@ -235,7 +235,7 @@ class MaskedImage:
     Raises
     ------
     OptionError
-        If the statistic is unknown.
+        If the statistic is unknown, or drop or gain is asked of outputs that are no probabilities.
 
     References
     ----------
@@ -267,6 +267,12 @@ class MaskedImage:
 
     def __call__(self, maps: Array, context: Context) -> Array:
         """Return the change of f for each map (m, h, w) of an image, (m,)."""
+        if self.statistic != "increase" and not context.has_probabilities:
+            raise OptionError(
+                f"Expected a model whose outputs are probabilities for the {self.statistic}, which "
+                "is a fraction of them. Received: one of other outputs. Use 'increase' or "
+                "'insertion'."
+            )
         before = context.probability
         masked = (_unit(each)[..., np.newaxis] * context.image for each in maps)
         f = context.probabilities(masked)

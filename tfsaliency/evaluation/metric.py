@@ -57,6 +57,8 @@ class Context:
         The number of points to evaluate at a time.
     seed
         The seed of random numbers.
+    has_probabilities
+        Whether probabilities are known; else they are the scores.
 
     Examples
     --------
@@ -80,6 +82,7 @@ class Context:
     explain_points: ExplainPoints = field(repr=False)
     batch_size: int = 32
     seed: int = 0
+    has_probabilities: bool = True
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -128,6 +131,11 @@ class Context:
         batch = np.empty((self.batch_size, *self.image.shape), self.image.dtype)
         filled = 0
         for point in points:
+            if np.shape(point) != self.image.shape:
+                raise OptionError(
+                    f"Expected points (k, {', '.join(map(str, self.image.shape))}). Received: one "
+                    f"of shape {np.shape(point)}. One image is image[np.newaxis]."
+                )
             batch[filled] = point
             filled += 1
             if filled == self.batch_size:

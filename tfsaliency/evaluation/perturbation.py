@@ -30,6 +30,16 @@ def check_baseline(baseline: Any) -> Any:
     return baseline
 
 
+def check_image_baseline(baseline: Any) -> Any:
+    """Return a baseline that is an image, whatever is left of the image, or raise OptionError."""
+    if isinstance(baseline, str) and baseline == "linear":
+        raise OptionError(
+            "Expected a baseline of a fixed image here: a number, an array, 'mean', 'blur' or "
+            "'uniform'. Received: 'linear', which depends on the pixels that are left."
+        )
+    return check_baseline(baseline)
+
+
 def cover(context: Context, masks: Iterator[Array], baseline: Any) -> Iterator[Array]:
     """Yield the image with the pixels of each mask (h, w) replaced, (h, w, c).
 
@@ -67,13 +77,8 @@ def fill(context: Context, baseline: Any) -> Array:
 
 def _fill(context: Context, baseline: Any) -> Array:
     image = context.image
-    name = baseline if isinstance(baseline, str) else "array"
-    if name == "linear":
-        raise OptionError(
-            "Expected a baseline of a fixed image here: a number, an array, 'mean', 'blur' or "
-            "'uniform'. Received: 'linear', which depends on the pixels that are left."
-        )
-    if name == "uniform":
+    check_image_baseline(baseline)
+    if isinstance(baseline, str) and baseline == "uniform":
         low, high = image.min(), image.max()
         noise = context.generator("uniform").uniform(low, high, image.shape)
         return noise.astype(image.dtype)
@@ -162,9 +167,10 @@ def impute(image: Array, missing: Array) -> Array:
     """
     known = ~missing
     total = known.sum(axis=(1, 2), keepdims=True)
-    mean = np.where(known, image, 0).sum(axis=(1, 2), keepdims=True) / np.maximum(total, 1)
-    mean = np.where(total > 0, mean, image.mean(axis=(0, 1)))
-    start = np.where(known, image, mean).astype(np.float32)
+    exact = image.astype(np.float64)  # sums of float16 overflow
+    mean = np.where(known, exact, 0).sum(axis=(1, 2), keepdims=True) / np.maximum(total, 1)
+    mean = np.where(total > 0, mean, exact.mean(axis=(0, 1)))
+    start = np.where(known, exact, mean).astype(np.float32)
     solution = _solve(tf.constant(start), tf.constant(missing.astype(np.float32)))
     return np.where(total > 0, np.asarray(solution), start).astype(image.dtype)
 

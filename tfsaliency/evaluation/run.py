@@ -122,7 +122,9 @@ def evaluate(
     with Progress(verbose, len(chosen) + len(batch.images), "step", "evaluation") as progress:
         with progress.part(len(chosen)):
             found = explain(prepared, batch, chosen, None, options)
-        scoring = make_scoring(prepared, batch, chosen, reduce, tuple(CONTROLS.values()), found)
+        scoring = make_scoring(
+            prepared, batch, chosen, reduce, tuple(CONTROLS.values()), found, batch_size
+        )
         maps = _Maps(found, reduce, batch.preprocessed, seed)
         values = _measure(chosen_metrics, scoring, maps, masks, batch_size, seed, progress)
     result = Evaluation(
@@ -244,6 +246,7 @@ def _measure(
             partial(scoring.maps, image, seed),
             scoring.batch.inputs.batch or batch_size,
             seed,
+            scoring.to_probabilities is not None,
         )
         # Maps that order nothing have no value, and there may be no other photo.
         judged = _varies(reduced) & (np.arange(len(reduced)) < (rows if n == 1 else len(reduced)))

@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays import Array
 from ..engine.build import run
 from ..engine.gradients import Trace
+from ..engine.heads import describe_loss
 from ..engine.model_io import Batch
 from ..maps import Options, Reductions, explain
 from ..methods.table import Method
@@ -43,6 +44,8 @@ class Scoring:
         Function (outputs, targets (k,)) -> (k,); None if outputs are no probabilities.
     found
         What the network says about each image.
+    batch_size
+        The number of points to explain at a time.
     """
 
     prepared: Prepared
@@ -54,6 +57,7 @@ class Scoring:
     trace: Trace
     to_probabilities: ProbabilityFunction | None
     found: tuple[Scored, ...]
+    batch_size: int = 32
 
     def scored(self, image: int, points: Array) -> Scored:
         """Return what the network says about points (k, h, w, c) of an image."""
@@ -64,7 +68,9 @@ class Scoring:
 
     def maps(self, image: int, seed: int, points: Array) -> Array:
         """Return the maps (k, methods + controls, h, w) of points (k, h, w, c) of an image."""
-        options = Options(np.repeat(self.targets[image], len(points)), None, 32, "ignore", 0)
+        options = Options(
+            np.repeat(self.targets[image], len(points)), None, self.batch_size, "ignore", 0
+        )
         found = explain(self.prepared, self._at(image, points), self.methods, self.reduce, options)
         rng = np.random.default_rng([seed, image])
         drawn = [control(points, rng) for control in self.controls]
@@ -89,15 +95,19 @@ def make_scoring(
     reduce: Reductions,
     controls: Sequence[Control],
     maps: SaliencyMaps,
+    batch_size: int = 32,
 ) -> Scoring:
     """Return the scoring of the images that these maps explain."""
     trace = prepared.trace((), batch)
-    function = _probability_function(maps)
+    _, logits = describe_loss(prepared._loss())
+    function = _probability_function(maps, logits)
     places = [slice(i, i + 1) for i in range(len(maps.targets))]
     found = tuple(
         _scored(maps.scores[i], maps.outputs[i], maps.targets[i], function) for i in places
     )
-    return Scoring(prepared, batch, methods, reduce, controls, maps.targets, trace, function, found)
+    return Scoring(
+        prepared, batch, methods, reduce, controls, maps.targets, trace, function, found, batch_size
+    )
 
 
 def _scored(
@@ -109,16 +119,17 @@ def _scored(
     return Scored(scores, function(np.asarray(outputs, np.float64), targets))
 
 
-def _probability_function(maps: SaliencyMaps) -> ProbabilityFunction | None:
+def _probability_function(maps: SaliencyMaps, logits: bool) -> ProbabilityFunction | None:
     """Return the way from outputs to the probability of a class, by what the outputs are."""
     outputs, meaning = np.asarray(maps.outputs, np.float64), maps.meaning
     if meaning in ("binary", "binary_logit") and outputs[0].size == 1:
         return _of_one_output(meaning == "binary_logit")
     if meaning not in ("classes", "labels") or outputs.ndim != 2:
         return None
+    outputs = outputs[np.isfinite(outputs).all(axis=1)]
     within = bool((outputs >= 0).all() and (outputs <= 1).all())
     if meaning == "labels":
-        return _take if within else lambda o, targets: _take(_sigmoid(o), targets)
+        return _take if within and not logits else lambda o, targets: _take(_sigmoid(o), targets)
     if within and (np.abs(outputs.sum(axis=1) - 1) <= _ROUNDING).all():
         return _take
     return lambda o, targets: _take(_softmax(o), targets)

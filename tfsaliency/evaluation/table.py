@@ -12,7 +12,7 @@ from ..tables import MetricName, Table, by_name, first_line, is_iterable
 from .additivity import CompletenessGap, Infidelity, SensitivityN
 from .complexity import EffectiveComplexity, Entropy, Sparseness
 from .curves import Deletion, Insertion, MaskedImage, PixelFlipping
-from .localization import LOCALIZATION
+from .localization import LOCALIZATION, Localization
 from .metric import Metric, MetricFunction
 from .stability import Sensitivity
 
@@ -185,7 +185,8 @@ def metric_to_plain(metric: Metric) -> dict[str, Any]:
     function, settings = metric.function, {}
     if is_dataclass(function) and not metric.needs_masks:
         settings = {f.name: describe_value(getattr(function, f.name)) for f in fields(function)}
-    return {"name": metric.name, "function": type(function).__name__, "settings": settings}
+    kind, direction = type(function).__name__, metric.direction
+    return {"name": metric.name, "function": kind, "settings": settings, "direction": direction}
 
 
 def metrics_from_plain(values: Sequence[Any]) -> list[Metric]:
@@ -207,10 +208,14 @@ def _from_plain(value: Any) -> Metric:
         type(each.function).__name__: type(each.function) for each in METRICS.values()
     }
     settings = value["settings"]
-    if value["function"] not in kinds or any(isinstance(v, dict) for v in settings.values()):
+    if (
+        value["function"] not in kinds
+        or value["function"] == Localization.__name__
+        or any(isinstance(v, dict) for v in settings.values())
+    ):
         raise OptionError(
             f"Expected the metric {name!r} as a part of this version of tfsaliency. Received: "
             f"{value['function']} with {settings}. Pass the metrics of the record as metrics=."
         )
     made = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return Metric(name, kinds[value["function"]](**made))
+    return Metric(name, kinds[value["function"]](**made), value.get("direction"))

@@ -89,5 +89,5 @@ def judging_metrics(result: Any) -> list[str]:
 def say_undefined(result: Any) -> str:
     """Return the number of undefined values in words; "" if there are none."""
     undefined = int((~np.isfinite(result.values)).sum())
-    what = "a map is constant or not finite, or a mask is empty"
+    what = "a map is constant or not finite, a mask is empty, or a metric divides by zero"
     return f"Undefined, because {what}: {undefined} of {result.values.size}." if undefined else ""

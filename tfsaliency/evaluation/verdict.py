@@ -60,7 +60,8 @@ class MetricVerdict:
         if not self.control:
             return f"{self.verdict} ({self.reason})"
         numbers = f"{short(self.difference)} [{short(self.low)}, {short(self.high)}]"
-        return f"{self.verdict}: {numbers} above {self.control}"
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.verdict}: {numbers} above {self.control}{reason}"
 
 
 def judge_metric(
@@ -96,11 +97,12 @@ def judge_metric(
     >>> tfs.judge_metric(np.ones(8), {"random_map": np.zeros(8)}).verdict
     'more faithful than its controls'
     """
-    sign, found = 1 if higher_is_better else -1, []
+    sign, found, few = 1 if higher_is_better else -1, [], []
     for name, others in controls.items():
         leads = sign * (np.asarray(values, np.float64) - others)
         leads = leads[np.isfinite(leads)]
         if len(leads) < FEWEST:
+            few.append(f"{name} has values for {len(leads)} images")
             continue
         low, high = interval(bootstrap(leads[np.newaxis])[0])
         found.append((name, nanmean(leads), low, high, float(leads.std(ddof=1))))
@@ -109,6 +111,8 @@ def judge_metric(
         return MetricVerdict(UNKNOWN, "", np.nan, np.nan, np.nan, missing)
     name, mean, low, high, _ = min(found, key=_size)
     if all(low > 0 for _, _, low, _, _ in found):
+        if few:
+            return MetricVerdict(UNKNOWN, name, mean, low, high, "; ".join(few))
         return MetricVerdict(BETTER, name, mean, low, high)
     if any(high <= NEGLIGIBLE * spread for _, _, _, high, spread in found):
         return MetricVerdict(NO_BETTER, name, mean, low, high)
@@ -118,4 +122,6 @@ def judge_metric(
 def _size(lead: tuple[str, float, float, float, float]) -> float:
     """Return a lead in standard deviations; of leads without any, their sign."""
     _, mean, _, _, spread = lead
-    return mean / spread if spread > 0 else float(np.sign(mean)) * np.inf
+    if spread > 0 or mean == 0:
+        return mean / (spread or 1.0)
+    return float(np.copysign(np.inf, mean))

@@ -13,8 +13,9 @@ from ..arrays import Array
 from ..diagnostics import OnProblem
 from ..display.progress import Verbose
 from ..engine.functions import Model
+from ..engine.model_io import choose, declares_inputs, output_names, symbolic_ends
 from ..engine.scores import Score
-from ..errors import ModelError, OptionError, unknown_option
+from ..errors import ModelError, OptionError, check_number, unknown_option
 from ..maps import attributions
 from ..methods.table import MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared, prepare
@@ -22,7 +23,7 @@ from ..records.making import describe_settings
 from ..statistics import nanmean
 from ..tables import UNPRINTED, ScoreName, align
 
-INVARIANT, NOT_INVARIANT = "invariant", "not invariant"
+INVARIANT, NOT_INVARIANT, UNKNOWN = "invariant", "not invariant", "cannot tell"
 _SAME = 0.01  # a change of maps below is that of rounding, also beside corners of ReLUs
 _SAME_OUTPUTS = 1e-3
 
@@ -68,7 +69,12 @@ class InputInvariance:
         return nanmean(self.values[self.methods.index(method)])
 
     def verdict(self, method: str) -> str:
-        """Return "invariant" if the mean change is at most .01, else "not invariant"."""
+        """Return "invariant" if the mean change is at most .01, else "not invariant".
+
+        "cannot tell" stands for maps of zeros alone, whose change has no scale.
+        """
+        if np.isnan(self.mean(method)):
+            return UNKNOWN
         return INVARIANT if self.mean(method) <= _SAME else NOT_INVARIANT
 
     def __str__(self) -> str:
@@ -129,21 +135,23 @@ def input_invariance_check(
     chosen = resolve_methods(methods)
     prepared = as_prepared(model, chosen, score, preprocess)
     inner = prepared.model
-    if not isinstance(inner, keras.Model) or len(prepared.check(images).arrays) > 1:
+    if not isinstance(inner, keras.Model) or not declares_inputs(inner) or len(inner.inputs) > 1:
         raise ModelError(
-            "Expected a keras.Model with one input. Received: "
+            "Expected a keras.Model with one input, built of layers. Received: "
             f"{type(inner).__name__}, or one with several."
         )
     batch = prepared.check(images)
     inputs = batch.preprocessed
     if shift is None:
         shift = float(np.ptp(inputs)) or 1.0
-    if not np.isfinite(shift) or shift == 0:
+    check_number("shift", shift, -np.inf)
+    if shift == 0:
         raise OptionError(f"Expected shift as a number other than 0. Received: {shift!r}.")
     options: Any = {"batch_size": batch_size, "on_problem": on_problem, "verbose": verbose}
-    own = prepare(inner, score=prepared.score, output=prepared.output)
+    same: Any = {name: getattr(prepared, name) for name in ("score", "precision", "jit_compile")}
+    own = prepare(inner, output=prepared.output, **same)
     before = attributions(own, inputs, chosen, targets=targets, **options)
-    moved = prepare(_with_shift(inner, shift), score=prepared.score, output=prepared.output)
+    moved = prepare(_with_shift(inner, shift, prepared), **same)
     after = attributions(moved, inputs + shift, chosen, targets=before.targets, **options)
     size = np.abs(before.outputs).max()
     if not np.allclose(after.outputs, before.outputs, atol=_SAME_OUTPUTS * size):
@@ -164,11 +172,23 @@ def input_invariance_check(
     )
 
 
-def _with_shift(model: keras.Model, shift: float) -> keras.Model:
-    """Return a model that subtracts a constant from its input before another one sees it."""
-    inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
+def _with_shift(model: keras.Model, shift: float, prepared: Prepared) -> keras.Model:
+    """Return a model that subtracts a constant from its input before another one sees it.
+
+    It has the scored output alone, and the loss on which that was trained.
+    """
+    (first,) = model.inputs
+    inputs = keras.Input(batch_shape=first.shape, dtype=first.dtype)
     layer = keras.layers.Rescaling(1.0, offset=-shift, dtype=inputs.dtype)
-    return keras.Model(inputs, model(layer(inputs)), name=model.name)
+    outputs = keras.tree.flatten(model(layer(inputs)))
+    names = output_names(model, symbolic_ends(model)[1])
+    shifted = keras.Model(
+        inputs, outputs[choose("output", names, prepared.output)], name=model.name
+    )
+    loss = prepared._loss()
+    if loss is not None:
+        shifted.compile(loss=loss)
+    return shifted
 
 
 def _change(before: Array, after: Array) -> Array:
