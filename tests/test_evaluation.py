@@ -158,10 +158,7 @@ def test_undefined_scores_are_left_out_and_counted(world):
     assert np.isnan(found.of("gradient", "relevance_rank")[:10]).all()
     rest = found.of("gradient", "relevance_rank")[10:]
     assert found.mean("gradient", "relevance_rank") == pytest.approx(rest.mean())
-    assert (
-        "Undefined, because a map is constant or not finite, a mask is empty, or a metric divides by zero: 200 of 1200."
-        in str(found)
-    )
+    assert "a mask is empty, or a metric divides by zero: 200 of 1200." in str(found)
 
 
 def test_what_is_printed(result):
