@@ -196,7 +196,7 @@ class SensitivityN:
 
 @dataclass(frozen=True, eq=False)
 class CompletenessGap:
-    """The gap |sum of phi - (F(x) - F(b))| / |F(x) - F(b)|: 0 for attributions that add up.
+    """The gap between the sum of phi and F(x) - F(b), as a fraction of the latter.
 
     It says nothing about a method that does not claim to add up, and is not judged.
 

@@ -14,7 +14,7 @@ from .metric import Context
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """Change of a map under small noise: |phi(x + d) - phi(x)| / |phi(x)|, in Euclidean norms.
+    """Change of a map under small noise: the norm of phi(x + d) - phi(x) over that of phi(x).
 
     A map that ignores the image, such as a blob, scores 0, so it is not judged.
 
