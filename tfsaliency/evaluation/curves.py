@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, rescale
 from ..errors import OptionError, check_choice, check_int
 from .metric import Context
 from .perturbation import (
@@ -93,10 +93,9 @@ class Deletion:
 
     def _with_ends(self, inner: Array, context: Context) -> Array:
         """Put f of the image before the steps, and f of the baseline behind them."""
-        last = _emptied(context, self.baseline)
-        ends = (np.full((len(inner), 1), each) for each in (context.probability, last))
-        first, end = ends
-        return np.concatenate([first, inner, end], axis=1)
+        ends = context.probability, _emptied(context, self.baseline)
+        first, last = (np.full((len(inner), 1), each) for each in ends)
+        return np.concatenate([first, inner, last], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +273,7 @@ class MaskedImage:
                 "'insertion'."
             )
         before = context.probability
-        masked = (_unit(each)[..., np.newaxis] * context.image for each in maps)
+        masked = (each[..., np.newaxis] * context.image for each in rescale(maps))
         f = context.probabilities(masked)
         defined = np.ptp(maps.reshape(len(maps), -1), axis=1) > 0
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -307,9 +306,3 @@ def _emptied(context: Context, baseline: Any) -> float:
         return float(context.probabilities(cover(context, iter([every]), baseline))[0])
 
     return float(context.once(("emptied", name_baseline(baseline)), evaluate))
-
-
-def _unit(one: Array) -> Array:
-    """Return a map (h, w) rescaled to 0..1; zeros, if it is constant."""
-    low, span = one.min(), np.ptp(one)
-    return (one - low) / span if span > 0 else np.zeros_like(one)
