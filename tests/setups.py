@@ -39,6 +39,18 @@ def without_progress(text: str) -> list[str]:
     return [line for line in text.splitlines() if not _PROGRESS.fullmatch(line)]
 
 
+# Decimals and percentages, whose last digits depend on the processor.
+_MEASURED = re.compile(r"-?\d*\.\d+|\d+(?=%)")
+
+
+def printed_alike(text: str, other: str, tolerance: float = 0.03) -> bool:
+    """Return whether two texts have the same words, and nearly the same measured numbers."""
+    if _MEASURED.sub("#", text).split() != _MEASURED.sub("#", other).split():
+        return False
+    pairs = zip(_MEASURED.findall(text), _MEASURED.findall(other), strict=True)
+    return all(abs(float(a) - float(b)) <= tolerance * (1 + abs(float(b))) for a, b in pairs)
+
+
 @contextmanager
 def left_as_it_was(model: keras.Model, x: Any, has_config: bool = True) -> Iterator[None]:
     """Check that the code inside changes neither weights nor outputs, nodes nor config."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from setups import printed_alike
 
 import tfsaliency as tfs
 from tfsaliency import synthetic
@@ -173,17 +174,6 @@ def _commands(block):
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-MEASURED = re.compile(r"-?\d*\.\d+|\d+(?=%)")  # decimals and percentages, which rounding changes
-
-
-def _alike(printed, shown):
-    """Return whether two lines have the same words, and nearly the same measured numbers."""
-    if MEASURED.sub("#", printed).split() != MEASURED.sub("#", shown).split():
-        return False
-    pairs = zip(MEASURED.findall(printed), MEASURED.findall(shown), strict=True)
-    return all(abs(float(a) - float(b)) <= 0.03 + 0.03 * abs(float(b)) for a, b in pairs)
-
-
 def _is_printed(text, printed):
     """Return whether printed text has the lines of text in a row; "..." stands for any lines."""
     return all(
@@ -194,7 +184,7 @@ def _is_printed(text, printed):
 
 def _has_lines(lines, shown):
     return any(
-        all(_alike(*pair) for pair in zip(lines[i:], shown, strict=False))
+        all(printed_alike(*pair) for pair in zip(lines[i:], shown, strict=False))
         for i in range(len(lines) - len(shown) + 1)
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from setups import slow_but
+from setups import printed_alike, slow_but
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 
@@ -35,6 +35,20 @@ def _text(notebook):
                 yield output.output_type, output.data["text/plain"]
 
 
+def _assert_alike(fresh, committed):
+    assert [kind for kind, _ in fresh] == [kind for kind, _ in committed]
+    for (_, text), (_, shown) in zip(fresh, committed, strict=True):
+        # .125 is printed as .13 on one processor, and as .12 on another
+        assert printed_alike(text, shown, tolerance=0.011), f"{text}\nCommitted:\n{shown}"
+
+
+def test_a_notebook_is_compared_word_by_word():
+    _assert_alike([("stream", "occlusion  0.13 yes")], [("stream", "occlusion 0.12 yes")])
+    for other in ("occlusion 0.14 yes", "occlusion 0.12 in part"):
+        with pytest.raises(AssertionError):
+            _assert_alike([("stream", other)], [("stream", "occlusion 0.12 yes")])
+
+
 def test_there_are_notebooks():
     assert [path.name for path in NOTEBOOKS] == [
         "01_compare_maps.ipynb",
@@ -55,7 +69,7 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("path", slow_but(NOTEBOOKS), ids=lambda p: p.stem)
 def test_a_notebook_runs_and_shows_what_is_committed(path, keras_home, monkeypatch):
     fresh = list(_text(_run(path, keras_home, monkeypatch)))
-    assert fresh == list(_text(nbformat.read(path, as_version=4)))
+    _assert_alike(fresh, list(_text(nbformat.read(path, as_version=4))))
     assert sum(kind == "picture" for kind, _ in fresh) >= 2
     assert not any(kind == "stderr" for kind, _ in fresh)
 
