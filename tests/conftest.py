@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="keras-home-")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Without it, results have the same bits in each trace; TF_ENABLE_ONEDNN_OPTS=1 tests with it.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import pytest

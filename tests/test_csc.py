@@ -1,5 +1,7 @@
 """csc_profile: cosines of random vectors that are passed back."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -191,3 +193,30 @@ def test_defaults_on_branches_in_half_precision_and_of_gray_images(images):
     ]  # fmt: skip
     expected = np.median(np.moveaxis(cosines, 1, 0).reshape(9, -1), axis=1)
     assert found.values[0, 0, :8] == pytest.approx(expected[:8], rel=0.02)
+
+
+def test_a_profile_is_saved_verified_and_reported(model, images, tmp_path):
+    names = ["gradient", "guided_backprop"]
+    found = tfs.csc_profile(model, images, names, start="top", draws=DRAWS, seed=4, verbose=0)
+    found.save(tmp_path / "found.npz")
+    loaded = tfs.CSCProfile.load(tmp_path / "found.npz")
+    assert str(loaded) == str(found) and (loaded.values == found.values).all()
+    # ReLUs of the two layers below, of which one follows the lowest compared layer.
+    assert {name: (c.reached, c.relus) for name, c in loaded.coverage.items()} == {
+        name: (found.coverage["guided_backprop"].relus,) * 2 for name in names
+    }
+    assert tfs.verify(tmp_path / "found.npz", model, images).confirmed
+    other = replace(found, chance=found.chance + 0.01, values=found.values + 0.01)
+    text = str(tfs.verify(other, model, images))
+    assert "values: others, by up to 0.01" in text and "chance: others" in text
+    assert "pixels of image 8" in str(tfs.verify(found, model, -images))
+    tfs.write_report(tmp_path / "report.html", sanity=[loaded], verbose=0)
+    page = (tmp_path / "report.html").read_text()
+    assert "passed back from top" in page
+    for name in names:
+        assert f"{name}: {found.verdict(name)}" in page
+        assert f"{name}: {found.verdict(name)}" in found._repr_html_()
+    damaged = replace(found, layers=found.layers[:0])
+    damaged.save(tmp_path / "damaged.npz")
+    with pytest.raises(tfs.ResultError, match=r"CSCProfile\.save"):
+        tfs.CSCProfile.load(tmp_path / "damaged.npz")

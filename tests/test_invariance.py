@@ -1,5 +1,7 @@
 """input_invariance_check, and maps of the least likely class."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -103,3 +105,38 @@ def test_a_binary_logit_a_fixed_batch_and_maps_of_zeros():
     model.layers[-1].kernel.assign(0 * model.layers[-1].kernel)
     found = tfs.input_invariance_check(model, images, targets=1)
     assert found.verdict("gradient") == "cannot tell"
+
+
+def test_a_result_is_saved_verified_and_reported(tmp_path):
+    data = synthetic.make_shapes(3, seed=2)
+    model = synthetic.shapes_model()
+    names = ["gradient", "input_x_gradient"]
+    found = tfs.input_invariance_check(model, data.images, names, targets=[1, 2, 3], verbose=0)
+    found.save(tmp_path / "found.npz")
+    loaded = tfs.InputInvariance.load(tmp_path / "found.npz")
+    assert str(loaded) == str(found) and (loaded.values == found.values).all()
+    assert tfs.verify(tmp_path / "found.npz", model, data.images, verbose=0).confirmed
+    other = replace(found, values=found.values * [[1], [0]])
+    text = str(tfs.verify(other, model, data.images, verbose=0))
+    assert "values: others" in text
+    assert "verdict on input_x_gradient: not invariant, recorded invariant" in text
+    text = str(tfs.verify(found, model, 255 - data.images, verbose=0))
+    assert "pixels of image 2" in text
+    tfs.write_report(tmp_path / "report.html", sanity=loaded, verbose=0)
+    page = (tmp_path / "report.html").read_text()
+    assert "A constant of 255 was added" in page and "input_x_gradient: not invariant." in page
+    assert "not invariant" in found._repr_html_()
+    axis = found.plot().axes[0]
+    assert [line.get_xdata().max() for line in axis.lines[:2]] == pytest.approx(
+        np.maximum(found.values, 1e-8).max(axis=1)
+    )
+
+
+@pytest.mark.parametrize("name", ["values", "methods", "record"])
+def test_a_damaged_result_is_refused(name, tmp_path):
+    model, images = synthetic.shapes_model(), synthetic.make_shapes(2, seed=2).images
+    found = tfs.input_invariance_check(model, images, verbose=0)
+    wrong = {"values": found.values[:, :0], "methods": ("gradient", "other"), "record": 3}
+    replace(found, **{name: wrong[name]}).save(tmp_path / "found.npz")
+    with pytest.raises(tfs.ResultError, match=r"InputInvariance\.save"):
+        tfs.InputInvariance.load(tmp_path / "found.npz")

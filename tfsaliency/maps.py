@@ -24,14 +24,13 @@ from .diagnostics import (
 )
 from .display.progress import Progress, Verbose, check_verbose
 from .engine.build import run_in_parts
-from .engine.coverage import Coverage, Coverages
+from .engine.coverage import Coverage, Coverages, cover
 from .engine.functions import Model
 from .engine.gradients import Gradients, Trace
 from .engine.model_io import Batch
 from .engine.scores import Score, require_score
 from .engine.targets import TOP_CLASS, check_class_names, resolve_targets
 from .methods.cell_grids import CellGrid
-from .methods.rules import gradient
 from .methods.table import Method, MethodsArgument, resolve_methods, with_layer
 from .prepared import Prepared, Preprocess, as_prepared
 from .records import Record
@@ -342,23 +341,11 @@ def _score_in_words(prepared: Prepared, trace: Trace, targets: Array) -> str:
 
 
 def _coverage(method: Method, trace: Trace) -> Coverage:
-    census = trace.census
     if layers := trace.layers.get(method.name):
         counts = Counter(rule for _, rule in layers)
         return Coverage(method.name, 0, 0, "graph", layers=dict(sorted(counts.items())))
-    relus = len(census.sites) + len(census.others)
-    # The gradient is every ReLU's own derivative, with or without a clone.
-    reached = relus if method.backward_rule is gradient else len(census.sites)
-    return Coverage(
-        method.name,
-        relus,
-        reached,
-        trace.engine,
-        len(census.leaky),
-        census.gates,
-        census.smooth,
-        _grids(method, trace),
-    )
+    grids = _grids(method, trace)
+    return cover(method.name, method.backward_rule, trace.census, trace.engine, grids)
 
 
 def _grids(method: Method, trace: Trace) -> tuple[CellGrid, ...]:

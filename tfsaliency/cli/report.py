@@ -16,7 +16,7 @@ from ..errors import OptionError, ResultError, TfSaliencyError
 from ..evaluation import Evaluation
 from ..maps import saliency_map
 from ..saliency_maps import SaliencyMaps
-from ..sanity import ModelComparison, SanityResult
+from ..sanity import CSCProfile, InputInvariance, ModelComparison, SanityResult
 from ..storage import read_kind
 from ..tables import is_pattern
 from ..visualization.report import load_template, write_report
@@ -26,11 +26,9 @@ from .output import complain, refuse_link, say, tell
 from .photos import find_photos, name_images, picture_names, read_photos
 
 _SUFFIX = ".npz"
+_CHECKS: tuple[Any, ...] = (SanityResult, CSCProfile, InputInvariance)
 _KINDS: dict[str, Any] = {
-    "SaliencyMaps": SaliencyMaps,
-    "SanityResult": SanityResult,
-    "Evaluation": Evaluation,
-    "ModelComparison": ModelComparison,
+    kind.__name__: kind for kind in (SaliencyMaps, *_CHECKS, Evaluation, ModelComparison)
 }
 
 
@@ -94,7 +92,7 @@ def _read(files: Sequence[Path]) -> dict[str, Any]:
             )
     return {
         "maps": next(iter(found["SaliencyMaps"]), None),
-        "sanity": found["SanityResult"],
+        "sanity": [check for kind in _CHECKS for check in found[kind.__name__]],
         "evaluation": next(iter(found["Evaluation"]), None),
         "comparison": next(iter(found["ModelComparison"]), None),
     }

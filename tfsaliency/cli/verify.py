@@ -59,6 +59,10 @@ def _open(arguments: argparse.Namespace, loaded: LoadedModel) -> tuple[Any, Any]
         masks = list_masks(arguments.masks)
         inside = np.stack([mask_of(photo, masks, arguments.fit) for photo in photos])
         return evaluation, GroundTruth(images, _labels(evaluation), inside)
+    if kind in ("CSCProfile", "InputInvariance"):  # which have no names of photos
+        listed = [] if arguments.source is None else find_photos([arguments.source])
+        photos = _read(arguments, prepared, listed)
+        return path, np.concatenate([photo.pixels for photo in photos])
     return path, arguments.source
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -24,19 +24,30 @@ from ..records import Record, digest_model
 from ..records.comparison import Difference, compare_records, compare_values
 from ..records.making import OF_PREPARED, describe_prepared, digest_images
 from ..saliency_maps import SaliencyMaps
-from ..sanity import SanityResult, random_logit_check, sanity_check
+from ..sanity import (
+    CSCProfile,
+    InputInvariance,
+    SanityResult,
+    csc_profile,
+    input_invariance_check,
+    random_logit_check,
+    sanity_check,
+)
 from ..storage import read_kind
 from ..synthetic import GroundTruth
 from .dataset import ExplainedDataset, open_dataset
-from .verification import Standard, Verification, choose_standard
+from .verification import (
+    Verification,
+    choose_standard,
+    compare_each,
+    compare_numbers,
+    make_verification,
+)
 from .verify_run import verify_run
 
-Result = SaliencyMaps | SanityResult | Evaluation | ExplainedDataset
-_READERS: dict[str, Callable[[Any], Result]] = {
-    "SaliencyMaps": SaliencyMaps.load,
-    "SanityResult": SanityResult.load,
-    "Evaluation": Evaluation.load,
-}
+Saved = SaliencyMaps | SanityResult | Evaluation | CSCProfile | InputInvariance
+Result = Saved | ExplainedDataset
+_READERS: dict[str, Any] = {kind.__name__: kind.load for kind in get_args(Saved)}
 _NO_DIGEST = "the record has no digest of the weights; prepare(model, digest=True) adds it"
 
 
@@ -59,13 +70,13 @@ def verify(
     Parameters
     ----------
     result
-        A folder of explain_dataset, a file that `save` of SaliencyMaps, SanityResult or Evaluation
-        wrote, or one of these.
+        A folder of explain_dataset, a file that `save` of SaliencyMaps, SanityResult, Evaluation,
+        CSCProfile or InputInvariance wrote, or one of these.
     model
         The model, or the result of prepare with the score and preprocessing of the record.
     data
         What the result was computed from, where it does not contain it: the images (n, h, w, c) of
-        a SanityResult, the GroundTruth or the images of an Evaluation, the source of a data set. By
+        a check, the GroundTruth or the images of an Evaluation, the source of a data set. By
         default, the source at the path that the manifest names.
     methods
         The methods; by default, those of the record. Needed if they have functions or arrays of
@@ -124,11 +135,13 @@ def verify(
         return replay.verify_maps(opened)
     if isinstance(opened, SanityResult):
         return replay.verify_check(opened)
-    return replay.verify_evaluation(opened)
+    if isinstance(opened, Evaluation):
+        return replay.verify_evaluation(opened)
+    return replay.verify_values(opened)
 
 
 def _open(result: Any) -> Result:
-    if isinstance(result, (SaliencyMaps, SanityResult, Evaluation, ExplainedDataset)):
+    if isinstance(result, Result):
         return result
     if not isinstance(result, (str, PathLike)):
         raise OptionError(
@@ -145,7 +158,8 @@ def _open(result: Any) -> Result:
             f"Expected a file of {', '.join(_READERS)}. Received: {path}, "
             f"{'of ' + kind if kind else 'damaged, or of another program'}."
         )
-    return _READERS[kind](path)
+    opened: Result = _READERS[kind](path)
+    return opened
 
 
 def _prepare(model: Any, record: Record, preprocess: Any) -> Prepared:
@@ -222,14 +236,14 @@ class _Replay:
             name = maps.names[i] if maps.names else f"image {i}"
             for what in ("targets", "scores", "outputs"):
                 old, new = (getattr(each, what)[i] for each in (maps, again))
-                found += _compare(f"{what[:-1]} of {name}", old, new, standard)
+                found += compare_numbers(f"{what[:-1]} of {name}", old, new, standard)
             for method in maps:
                 if method in again:
                     old, new = maps[method][i], again[method][i]
-                    found += _compare(f"map {method} of {name}", old, new, standard)
+                    found += compare_numbers(f"map {method} of {name}", old, new, standard)
         n = len(images)
         what = f"maps of {', '.join(maps)}, targets, scores and outputs of {_images(n)}"
-        return _verification(f"SaliencyMaps of {_images(n)}", found, what, standard, self.notes)
+        return make_verification(f"SaliencyMaps of {_images(n)}", found, what, standard, self.notes)
 
     def verify_check(self, result: SanityResult) -> Verification:
         """Run a sanity check again."""
@@ -255,14 +269,14 @@ class _Replay:
         )  # fmt: skip
         standard = choose_standard(self.record)
         found = self.compare_record() + self._compare_inputs(images, result.images)
-        found += _compare_each(("targets", "scores", "values", "chance"), result, again, standard)
+        found += compare_each(("targets", "scores", "values", "chance"), result, again, standard)
         for method, verdicts in result.verdicts.items():
             for old, new, step in zip(verdicts, again.verdicts[method], result.steps, strict=True):
                 name = f"verdict on {method} at {step.name}"
                 found += compare_values(name, old.verdict, new.verdict)
         what = f"{result.values.size} similarities and all verdicts"
         subject = f"SanityResult of {_images(len(result.images))}"
-        return _verification(subject, found, what, standard, self.notes)
+        return make_verification(subject, found, what, standard, self.notes)
 
     def verify_evaluation(self, result: Evaluation) -> Verification:
         """Measure maps again."""
@@ -290,10 +304,39 @@ class _Replay:
         names = ["values", "chance"]
         if result.other_photo is not None:
             names.append("other_photo")
-        found += _compare_each(names, result, again, standard)
+        found += compare_each(names, result, again, standard)
         what = f"{result.values.size} values"
         n = result.values.shape[-1]
-        return _verification(f"Evaluation of {_images(n)}", found, what, standard, self.notes)
+        return make_verification(f"Evaluation of {_images(n)}", found, what, standard, self.notes)
+
+    def verify_values(self, result: CSCProfile | InputInvariance) -> Verification:
+        """Measure cosines of random vectors, or changes of maps, again."""
+        n = result.values.shape[-1]
+        images, given = self._images([str(i) for i in range(n)]), self.record.parameters
+        names = ["values"]
+        again: CSCProfile | InputInvariance
+        if isinstance(result, CSCProfile):
+            names.append("chance")
+            again = csc_profile(
+                self.prepared, images, self.methods, verbose=self.verbose,
+                **self.options("start", "layers", "draws", "seed", "batch_size"),
+            )  # fmt: skip
+        else:
+            targets = None if given["targets"] == "top class" else given["targets"]
+            again = input_invariance_check(
+                self.prepared, images, self.methods, targets=targets, verbose=self.verbose,
+                **self.options("shift", "batch_size"),
+            )  # fmt: skip
+        standard = choose_standard(self.record)
+        found = self.compare_record() + self._compare_inputs(images, ())
+        found += compare_each(names, result, again, standard)
+        for method in result.methods:
+            if method in again.methods:
+                verdicts = (each.verdict(method) for each in (result, again))
+                found += compare_values(f"verdict on {method}", *verdicts)
+        what = f"{result.values.size} values and all verdicts"
+        subject = f"{type(result).__name__} of {_images(n)}"
+        return make_verification(subject, found, what, standard, self.notes)
 
     def _images(self, names: Sequence[str]) -> Any:
         if self.data is None:
@@ -324,32 +367,6 @@ def _refuse_constants(record: Record) -> None:
             "Expected a result that depends on its images alone, to be computed again. Received: "
             f"one with {', '.join(others)}, of which the record has only the digest."
         )
-
-
-def _compare(name: str, recorded: Any, found: Any, standard: Standard) -> list[Difference]:
-    old, new = np.asarray(recorded), np.asarray(found)
-    if standard.accepts(old, new):
-        return []
-    if old.size == 1 == new.size:
-        return [Difference(name, f"{old.item():.9g}", f"{new.item():.9g}")]
-    if old.shape != new.shape:
-        return [Difference(name, f"shape {old.shape}", f"shape {new.shape}")]
-    gap = np.nanmax(np.abs(old.astype(np.float64) - new), initial=0.0)
-    return [
-        Difference(name, f"largest {np.nanmax(np.abs(old)):.3g}", f"others, by up to {gap:.3g}")
-    ]
-
-
-def _compare_each(names: Iterable[str], old: Any, new: Any, standard: Standard) -> list[Difference]:
-    pairs = ((name, getattr(old, name), getattr(new, name)) for name in names)
-    return [d for name, a, b in pairs for d in _compare(name, a, b, standard)]
-
-
-def _verification(
-    subject: str, found: list[Difference], what: str, standard: Standard, notes: tuple[str, ...]
-) -> Verification:
-    compared = f"{what}, {standard.words}"
-    return Verification(subject, tuple(found), compared, (*notes, *standard.notes))
 
 
 def _images(n: int) -> str:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from ..errors import ModelError, OpaqueModelError, OptionError, UncoveredReluError
 from ..methods.rules import gradient
 from .clone import backward_rule, forget_custom_gradients, inject
-from .coverage import Coverage, check_coverage, check_passed, find_relus
+from .coverage import Coverage, check_coverage, check_passed, cover, find_relus
 from .functions import Model
 from .gradients import wide
 from .graph_rewrite import differentiate_marked, retrace
@@ -108,8 +108,7 @@ def _trace(
         check_coverage(census, modified)
         found = []
         for name, rule in subject.rules.items():
-            relus = len(census.sites) + len(census.others)
-            coverage[name] = Coverage(name, relus, len(census.sites), engine)
+            coverage[name] = cover(name, rule, census, engine)
             vectors = []
             for score in scores:
                 with backward_rule(rule, census.gates) as passed:

@@ -8,7 +8,7 @@ images to the score count.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ import tensorflow as tf
 from ..display.drawing import draw
 from ..errors import NoReluError, UncoveredReluError
 from ..methods.cell_grids import CellGrid
+from ..methods.rules import gradient
 from .graph_nodes import Inner, Node, find_influenced, inside, make_node
 from .relu_patterns import GATE, RELU, SMOOTH, WRITTEN, kind, other_halves
 
@@ -148,6 +149,21 @@ class Coverages(dict[str, Coverage]):
 
     def _repr_html_(self) -> str:
         return str(draw("pages.coverage_page", list(self.values())))
+
+
+def cover(
+    name: str,
+    rule: Callable[..., Any],
+    census: Census,
+    engine: EngineName,
+    grids: tuple[CellGrid, ...] = (),
+) -> Coverage:
+    """Return the coverage of a method with a rule for ReLUs, from the census of its model."""
+    relus = len(census.sites) + len(census.others)
+    # The gradient is every ReLU's own derivative, with or without a clone.
+    reached = relus if rule is gradient else len(census.sites)
+    kept = census.gates, census.smooth
+    return Coverage(name, relus, reached, engine, len(census.leaky), *kept, grids)
 
 
 def find_relus(sources: Sequence[tf.Tensor], scores: tf.Tensor, marks: bool = False) -> Census:

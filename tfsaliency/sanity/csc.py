@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..arrays import Array, batches
-from ..display.drawing import plot
+from ..display.drawing import draw, plot
 from ..display.progress import Progress, Verbose
 from ..engine.backward_vectors import trace_backward_vectors
 from ..engine.coverage import Coverage, Coverages
@@ -19,7 +19,9 @@ from ..errors import OptionError, check_int, unknown_option
 from ..maps import name_methods
 from ..methods.table import Method, MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared
-from ..records.making import describe_settings
+from ..records import Record
+from ..records.making import describe_settings, make_record
+from ..records.saved import SavedResult
 from ..statistics import bootstrap, interval, nanmean
 from ..tables import UNPRINTED, align, short
 from .verdict import DEPENDS_BELOW, DOES_NOT_DEPEND_ABOVE
@@ -33,7 +35,7 @@ _PAIRS = 20_000  # of random vectors, for the chance level
 
 
 @dataclass(frozen=True, eq=False)
-class CSCProfile:
+class CSCProfile(SavedResult):
     """Cosines between random vectors that were passed back from one layer, at the layers below.
 
     Parameters
@@ -53,6 +55,8 @@ class CSCProfile:
         The number of ReLUs on the way that each method's rule governs.
     settings : dict
         The settings in words.
+    record : Record
+        What the profile was computed from, for verify.
 
     Examples
     --------
@@ -72,6 +76,7 @@ class CSCProfile:
     start: str
     coverage: Mapping[str, Coverage]
     settings: Mapping[str, str]
+    record: Record
 
     def mean(self, method: str, layer: str) -> float:
         """Return the mean over images of their median absolute cosines.
@@ -115,8 +120,20 @@ class CSCProfile:
         """
         return plot("csc_figure.plot_csc", self)
 
+    def __repr__(self) -> str:
+        return (
+            f"CSCProfile({list(self.methods)}, {list(self.layers)}, {self.values.shape[-1]} images)"
+        )
+
     def __str__(self) -> str:
         lines = [f"{k}: {v}" for k, v in self.settings.items() if k not in UNPRINTED]
+        return "\n".join([*lines, "", *align(self.rows()), "", *self.verdict_lines()])
+
+    def _repr_html_(self) -> str:
+        return str(draw("pages.csc_page", self))
+
+    def rows(self) -> list[list[str]]:
+        """Return the cosines of each layer with their intervals, with a row of names above."""
         rows = [["", *self.methods, "chance"]]
         for place, layer in enumerate(self.layers):
             cells = []
@@ -125,8 +142,15 @@ class CSCProfile:
                 spread = f" [{short(low)}, {short(high)}]" if np.isfinite(low) else ""
                 cells.append(short(self.mean(method, layer)) + spread)
             rows.append([layer, *cells, short(float(self.chance[place]))])
-        verdicts = [f"{method}: {self.verdict(method)}" for method in self.methods]
-        return "\n".join([*lines, "", *align(rows), "", *verdicts])
+        return rows
+
+    def verdict_lines(self) -> list[str]:
+        """Return the verdict of each method as a line."""
+        return [f"{method}: {self.verdict(method)}" for method in self.methods]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        size = len(self.methods), len(self.layers)
+        return {"values": (*size, self.values.shape[-1]), "chance": size[1:]}
 
     def _of(self, method: str, layer: str) -> Array:
         for kind, name, known in (
@@ -229,6 +253,10 @@ def csc_profile(
         "images": str(n),
         "seed": str(seed),
     }
+    parameters = {
+        "start": traced.start, "layers": list(traced.layers), "draws": draws, "seed": seed,
+        "batch_size": batch_size,
+    }  # fmt: skip
     return CSCProfile(
         values,
         np.array([_chance(count) for count in traced.channels]),
@@ -237,6 +265,7 @@ def csc_profile(
         traced.start,
         Coverages(traced.coverage),
         describe_settings(prepared, chosen, words),
+        make_record(prepared, "csc_profile", chosen, parameters, batch.images),
     )
 
 

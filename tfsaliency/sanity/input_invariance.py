@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from ..arrays import Array
 from ..diagnostics import OnProblem
+from ..display.drawing import draw, plot
 from ..display.progress import Verbose
+from ..engine.coverage import Coverage
 from ..engine.functions import Model
 from ..engine.model_io import choose, declares_inputs, output_names, symbolic_ends
 from ..engine.scores import Score
@@ -19,17 +21,22 @@ from ..errors import ModelError, OptionError, check_number, unknown_option
 from ..maps import attributions
 from ..methods.table import MethodsArgument, resolve_methods
 from ..prepared import Prepared, Preprocess, as_prepared, prepare
-from ..records.making import describe_settings
+from ..records import Record
+from ..records.making import describe_settings, make_record
+from ..records.saved import SavedResult
 from ..statistics import nanmean
 from ..tables import UNPRINTED, ScoreName, align
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 INVARIANT, NOT_INVARIANT, UNKNOWN = "invariant", "not invariant", "cannot tell"
-_SAME = 0.01  # a change of maps below is that of rounding, also beside corners of ReLUs
+SAME = 0.01  # a change of maps below is that of rounding, also beside corners of ReLUs
 _SAME_OUTPUTS = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class InputInvariance:
+class InputInvariance(SavedResult):
     """Changes of maps under a shift of the images that the network takes away again.
 
     Parameters
@@ -38,8 +45,12 @@ class InputInvariance:
         The change of each map, as a fraction of its Euclidean norm, (methods, n).
     methods : tuple of str
         The methods.
+    coverage : dict
+        The number of ReLUs that each method's rule governs.
     settings : dict
         The settings in words.
+    record : Record
+        What the result was computed from, for verify.
 
     Examples
     --------
@@ -54,7 +65,9 @@ class InputInvariance:
 
     values: Array
     methods: tuple[str, ...]
+    coverage: Mapping[str, Coverage]
     settings: Mapping[str, str]
+    record: Record
 
     def mean(self, method: str) -> float:
         """Return the mean change over images.
@@ -75,13 +88,34 @@ class InputInvariance:
         """
         if np.isnan(self.mean(method)):
             return UNKNOWN
-        return INVARIANT if self.mean(method) <= _SAME else NOT_INVARIANT
+        return INVARIANT if self.mean(method) <= SAME else NOT_INVARIANT
+
+    def plot(self) -> Figure:
+        """Draw the change of each map, and the largest one that is taken for rounding.
+
+        Returns
+        -------
+        matplotlib.figure.Figure. A notebook shows it, and plt.show() does if pyplot is in use.
+        """
+        return plot("invariance_figure.plot_invariance", self)
+
+    def __repr__(self) -> str:
+        return f"InputInvariance({list(self.methods)}, {self.values.shape[-1]} images)"
 
     def __str__(self) -> str:
         lines = [f"{k}: {v}" for k, v in self.settings.items() if k not in UNPRINTED]
+        return "\n".join([*lines, "", *align(self.rows())])
+
+    def _repr_html_(self) -> str:
+        return str(draw("pages.invariance_page", self))
+
+    def rows(self) -> list[list[str]]:
+        """Return the change and the verdict of each method, with a row of names above."""
         rows = [["", "change", ""]]
-        rows += [[m, f"{self.mean(m):.2g}", self.verdict(m)] for m in self.methods]
-        return "\n".join([*lines, "", *align(rows)])
+        return rows + [[m, f"{self.mean(m):.2g}", self.verdict(m)] for m in self.methods]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"values": (len(self.methods), self.values.shape[-1])}
 
 
 def input_invariance_check(
@@ -165,10 +199,17 @@ def input_invariance_check(
         "images": str(len(inputs)),
         "score": before.score,
     }
+    parameters = {
+        "targets": "top class" if targets is None else np.asarray(before.targets).tolist(),
+        "shift": shift,
+        "batch_size": batch_size,
+    }
     return InputInvariance(
         np.array([_change(before[name], after[name]) for name in before]),
         tuple(before),
+        before.coverage,
         describe_settings(prepared, chosen, words),
+        make_record(prepared, "input_invariance_check", chosen, parameters, batch.images),
     )
 
 

@@ -25,7 +25,7 @@ def plot_csc(profile: CSCProfile) -> Figure:
     matplotlib.figure.Figure
     """
     places = np.arange(len(profile.layers))
-    width = max(_LAYER_INCHES * len(places) + 3.5, _LEAST_WIDTH)
+    width = max(_LAYER_INCHES * len(places) + 1.5, _LEAST_WIDTH)
     figure = make_figure(width, _HEIGHT)
     axis = figure.subplots()
     for method in profile.methods:
@@ -40,6 +40,6 @@ def plot_csc(profile: CSCProfile) -> Figure:
     names = [each[-_LETTERS:] for each in profile.layers]
     axis.set_xticks(places, names, rotation=30, ha="right")
     axis.grid(axis="y", alpha=0.25)
-    figure.legend(loc="outside right upper", fontsize=9)
-    figure.suptitle(f"Vectors from {profile.start}, passed back to lower layers", fontsize=11)
+    axis.set_title(f"Vectors from {profile.start}, passed back to lower layers", fontsize=11)
+    figure.legend(loc="outside lower center", fontsize=9)
     return figure.with_plain_text()

@@ -12,6 +12,8 @@ from ..evaluation.text import FEW, JUDGED, MEANS, RANKED, judged_rows, metric_ro
 from ..evaluation.verdict import FEWEST
 from ..saliency_maps import SaliencyMaps
 from ..sanity.comparison_result import ModelComparison, verdict_rows
+from ..sanity.csc import CSCProfile
+from ..sanity.input_invariance import InputInvariance
 from ..sanity.result import SanityResult
 from ..sanity.text import (
     has_steps,
@@ -135,6 +137,17 @@ def comparison_page(result: ModelComparison) -> str:
     """Return a ModelComparison as HTML: the verdicts, and the photos that changed most."""
     parts = [_settings(result.settings), table(verdict_rows(result))]
     return "".join([*parts, paragraphs(result.notes())])
+
+
+def csc_page(result: CSCProfile) -> str:
+    """Return a CSCProfile as HTML: the cosines of each layer, and the verdicts."""
+    parts = [_settings(result.settings), table(result.rows())]
+    return "".join([*parts, paragraphs(result.verdict_lines())])
+
+
+def invariance_page(result: InputInvariance) -> str:
+    """Return an InputInvariance as HTML: the change and the verdict of each method."""
+    return _settings(result.settings) + table(result.rows())
 
 
 def _settings(settings: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from os import PathLike
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -21,11 +21,17 @@ from ..evaluation.result import Evaluation
 from ..records import digest_model
 from ..saliency_maps import SaliencyMaps
 from ..sanity.comparison_result import ModelComparison
-from ..sanity.result import SanityResult
 from ..storage import replacing
 from ..version import __version__
 from .pages import coverage_rows
-from .report_parts import check_part, comparison_part, evaluation_part, maps_text, photo_parts
+from .report_parts import (
+    Check,
+    check_part,
+    comparison_part,
+    evaluation_part,
+    maps_text,
+    photo_parts,
+)
 from .tiles import check_title
 
 _TEMPLATE = "report.html.jinja"
@@ -51,7 +57,7 @@ _UNSAID = (
 def write_report(
     path: str | PathLike[str],
     maps: SaliencyMaps | None = None,
-    sanity: SanityResult | Sequence[SanityResult] | None = None,
+    sanity: Check | Sequence[Check] | None = None,
     evaluation: Evaluation | None = None,
     comparison: ModelComparison | None = None,
     *,
@@ -73,7 +79,7 @@ def write_report(
         Maps (n, h, w) of n images. Pictures are at most 320 pixels wide, less if there are many, so
         that 50 photos take less than 15 MB.
     sanity
-        One result of a sanity check, or several.
+        One result of a check, or several: SanityResult, CSCProfile or InputInvariance.
     evaluation
         A result of evaluate.
     comparison
@@ -157,22 +163,21 @@ def load_template() -> Any:
 
 def _checked(
     maps: Any, sanity: Any, evaluation: Any, comparison: Any, model: Any
-) -> tuple[SanityResult, ...]:
+) -> tuple[Check, ...]:
     """Return the sanity checks as a tuple, or raise OptionError for results of another kind."""
     listed = sanity if isinstance(sanity, Iterable) else [sanity] if sanity is not None else []
     checks = tuple(listed)
     kinds = [
         ("maps", maps, SaliencyMaps),
-        *(("sanity", check, SanityResult) for check in checks),
+        *(("sanity", check, Check) for check in checks),
         ("evaluation", evaluation, Evaluation),
         ("comparison", comparison, ModelComparison),
         ("model", model, keras.Model),
     ]
     for name, value, kind in kinds:
         if value is not None and not isinstance(value, kind):
-            raise OptionError(
-                f"Expected {name} as {kind.__name__}. Received: {type(value).__name__}."
-            )
+            expected = " or ".join(each.__name__ for each in get_args(kind) or (kind,))
+            raise OptionError(f"Expected {name} as {expected}. Received: {type(value).__name__}.")
     if maps is evaluation is comparison is None and not checks:
         raise OptionError(
             "Expected maps, sanity, evaluation or comparison to report. Received: none of them."
@@ -204,7 +209,7 @@ def _models(*results: Any) -> list[str]:
 
 def _summary(
     maps: SaliencyMaps | None,
-    checks: Sequence[SanityResult],
+    checks: Sequence[Check],
     evaluation: Evaluation | None,
     comparison: ModelComparison | None,
     model: keras.Model | None,
@@ -232,7 +237,7 @@ def _summary(
 
 def _parts(
     maps: SaliencyMaps | None,
-    checks: Sequence[SanityResult],
+    checks: Sequence[Check],
     evaluation: Evaluation | None,
     comparison: ModelComparison | None = None,
 ) -> list[tuple[str, Any]]:
@@ -254,7 +259,9 @@ def _coverage(*results: Any) -> list[dict[str, Any]]:
 
 def _problems(*results: Any) -> list[str]:
     return _models(*results) + [
-        f"{title}: {each}" for title, result in _parts(*results) for each in result.problems
+        f"{title}: {each}"
+        for title, result in _parts(*results)
+        for each in getattr(result, "problems", ())
     ]
 
 

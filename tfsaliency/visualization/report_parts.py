@@ -21,6 +21,8 @@ from ..evaluation.text import (
 from ..evaluation.verdict import CHANCE, FEWEST
 from ..saliency_maps import SaliencyMaps
 from ..sanity.comparison_result import ModelComparison, verdict_rows
+from ..sanity.csc import FORGETS, IN_PART, CSCProfile
+from ..sanity.input_invariance import NOT_INVARIANT, SAME, UNKNOWN, InputInvariance
 from ..sanity.result import SanityResult
 from ..sanity.text import (
     has_steps,
@@ -34,7 +36,9 @@ from ..sanity.text import (
 )
 from ..sanity.verdict import DOES_NOT_DEPEND, INCONCLUSIVE
 from .comparison_figure import plot_comparison
+from .csc_figure import plot_csc
 from .evaluation_figures import plot_evaluation
+from .invariance_figure import plot_invariance
 from .maps_figure import name_classes, plot_maps, reduce_channels, unique_names
 from .markup import encode_figure, encode_picture
 from .sanity_figures import plot_similarities, tile_cascade
@@ -43,11 +47,25 @@ from .tiles import are_pictures, as_picture, color_map
 _BYTES = 9_000_000  # of all pictures, before base64 makes a third more of them
 _BYTES_A_PIXEL = 0.4  # of a map of noise
 _SIDES = 64, 320  # pixels
+Check = SanityResult | CSCProfile | InputInvariance
+# Parts that only a check of randomized networks has.
+_SHORT_PART: dict[str, Any] = {"steps": None, "steps_heading": "", "cascade": None, "notes": []}
 _SMALL = 100  # pixels; smaller images are drawn with visible pixels
 
 
-def check_part(check: SanityResult, progress: Progress) -> dict[str, Any]:
-    """Return the parts of a sanity check for the template."""
+def check_part(check: Check, progress: Progress) -> dict[str, Any]:
+    """Return the parts of a check for the template."""
+    if isinstance(check, SanityResult):
+        found = _sanity_part(check)
+    elif isinstance(check, CSCProfile):
+        found = _csc_part(check)
+    else:
+        found = _invariance_part(check)
+    progress.advance(1)
+    return found
+
+
+def _sanity_part(check: SanityResult) -> dict[str, Any]:
     at = check.headline
     verdicts = [
         (name, each[len(check.steps) - 1 if at is None else at])
@@ -55,7 +73,7 @@ def check_part(check: SanityResult, progress: Progress) -> dict[str, Any]:
     ]
     kinds = {DOES_NOT_DEPEND: "no", INCONCLUSIVE: "unsure"}
     step = check.steps[-1 if at is None else at].name
-    found = {
+    return {
         "name": check.settings.get("check", "sanity check"),
         "heading": f"{heading(check, at)}:" if at is not None else f"At the last step, {step}:",
         "verdicts": [
@@ -66,12 +84,43 @@ def check_part(check: SanityResult, progress: Progress) -> dict[str, Any]:
         "legend": legend(check),
         "steps": step_rows(check) if has_steps(check) else None,
         "steps_heading": " ".join(steps_heading(check)),
-        "curves": encode_figure(plot_similarities(check)),
+        "figure": encode_figure(plot_similarities(check)),
+        "alt": "Invariance and similarities at each step",
         "cascade": encode_figure(tile_cascade(check)) if check.shown is not None else None,
         "notes": [" ".join(lines) for lines in notes(check)],
     }
-    progress.advance(1)
-    return found
+
+
+def _csc_part(check: CSCProfile) -> dict[str, Any]:
+    kinds = {FORGETS: "no", IN_PART: "unsure"}
+    found = [(f"{name}: {check.verdict(name)}.", check.verdict(name)) for name in check.methods]
+    return _SHORT_PART | {
+        "name": check.settings["check"],
+        "heading": f"Random vectors were passed back from {check.start}. Do they arrive at "
+        f"{check.layers[-1]} as one and the same?",
+        "verdicts": [{"text": text, "kind": kinds.get(kind, "yes")} for text, kind in found],
+        "table": check.rows(),
+        "legend": "Medians of |cosine| over positions and pairs of vectors, means over images; 1: "
+        "what the layers above say is lost. Chance: vectors without any relation.",
+        "figure": encode_figure(plot_csc(check)),
+        "alt": "Cosines of each method at each layer",
+    }
+
+
+def _invariance_part(check: InputInvariance) -> dict[str, Any]:
+    kinds = {NOT_INVARIANT: "no", UNKNOWN: "unsure"}
+    found = [(f"{name}: {check.verdict(name)}.", check.verdict(name)) for name in check.methods]
+    return _SHORT_PART | {
+        "name": "input invariance",
+        "heading": f"A constant of {check.settings['shift']} was added to the images, and "
+        "subtracted again by the network. Do its maps stay the same?",
+        "verdicts": [{"text": text, "kind": kinds.get(kind, "yes")} for text, kind in found],
+        "table": check.rows(),
+        "legend": f"Change as a fraction of the norm of a map, mean over images; up to {SAME:g} "
+        "is invariant.",
+        "figure": encode_figure(plot_invariance(check)),
+        "alt": "The change of each map",
+    }
 
 
 def maps_text(maps: SaliencyMaps | None) -> str:

@@ -1,0 +1,63 @@
+"""Results whose fields are arrays and plain values: how they are saved and loaded."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from os import PathLike
+from typing import Any, Self
+
+from .. import storage
+from ..arrays import Array
+from ..errors import ResultError
+
+
+class SavedResult:
+    """The base of frozen dataclasses whose fields are arrays of floats, and plain values."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save to a NumPy .npz file.
+
+        Parameters
+        ----------
+        path
+            Path of the file; no suffix is added. An existing file is replaced once the new one is
+            complete.
+        """
+        kinds = typing.get_type_hints(type(self))
+        values = {f.name: getattr(self, f.name) for f in fields(typing.cast(Any, self))}
+        arrays = {name: value for name, value in values.items() if kinds[name] == Array}
+        header = {k: storage.to_plain(value) for k, value in values.items() if k not in arrays}
+        storage.save(path, type(self).__name__, arrays, header)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Load a result that save wrote.
+
+        Raises
+        ------
+        ResultError
+            If the file is damaged or of another kind.
+        FileNotFoundError
+            If the file does not exist.
+        """
+        return storage.load(path, cls.__name__, cls._from_file)
+
+    @classmethod
+    def _from_file(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Self:
+        kinds = typing.get_type_hints(cls)
+        names = [f.name for f in fields(typing.cast(Any, cls))]
+        plain = {name: header[name] for name in names if kinds[name] != Array}
+        values = {name: storage.from_plain(kinds[name], value) for name, value in plain.items()}
+        result = cls(
+            **values, **{k: storage.read_array(arrays, k, "f") for k in set(names) - {*values}}
+        )
+        for name, shape in result._shapes().items():
+            if getattr(result, name).shape != shape or 0 in shape:
+                raise ResultError(f"{name!r} of shape {getattr(result, name).shape}, not {shape}")
+        return result
+
+    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of arrays that follow from the other fields."""
+        raise NotImplementedError
