@@ -121,9 +121,9 @@ def grade_table(values, with_other_photo):
         for _ in range(DRAWS):
             chosen = rng.choice(n, MONOTONE)
             rising += bool((np.diff(sign * np.nanmean(of[:k, chosen], axis=1)) > 0).all())
-            for i, place in enumerate(planted):
+            for i, row in enumerate(planted):
                 random = {"random": sign * of[k, chosen]}
-                verdict = tfs.judge_metric(sign * of[place, chosen], random)
+                verdict = tfs.judge_metric(sign * of[row, chosen], random)
                 covered[i] += verdict.low <= np.nanmean(leads[i]) <= verdict.high
         rates = {
             (share, size): verdicts(of, share, size, sign, rng, with_other_photo)
