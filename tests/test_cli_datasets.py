@@ -130,6 +130,17 @@ def test_results_of_map_check_and_evaluate_are_verified(run, folder, tmp_path):
     code, text, _ = run("verify", tmp_path / "result.npz", *MODEL, *source)
     assert code == 1 and f"pixels of image {photos[4].relative_to(folder)}" in text
 
+    read = tfs.load_images([*map(str, photos)], size=DATA.images.shape[1:3])
+    tfs.input_invariance_check(synthetic.shapes_model(), read).save(tmp_path / "shifted.npz")
+    code, text, err = run("verify", tmp_path / "shifted.npz", *MODEL, "--source", "photos")
+    assert (code, err) == (0, []) and "confirmed: InputInvariance of 9 images" in text
+    code, _, err = run("verify", tmp_path / "shifted.npz", *MODEL)
+    assert code == 2 and "a folder of them as --source" in err[0]
+    files = [tmp_path / "shifted.npz", tmp_path / "result.npz"]
+    code, _, err = run("report", *files, "--out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert (code, err) == (0, []) and "gradient: invariant." in page and "conv8" in page
+
     assert run("evaluate", "photos", *common, "--masks", "masks")[0] == 0
     code, text, err = run("verify", tmp_path / "metrics.npz", *MODEL, "--masks", "masks")
     assert (code, err) == (0, []) and "confirmed: Evaluation of 9 images" in text

@@ -107,6 +107,8 @@ def results(tmp_path_factory):
         tfs.saliency_map(model, world.images[:2], ["gradient", "grad_cam"]),
         tfs.sanity_check(model, world.images, **options, on_problem="ignore"),
         tfs.evaluate(model, world, "gradient"),
+        tfs.csc_profile(model, world.images, start="conv8", verbose=0),
+        tfs.input_invariance_check(model, world.images[:2], verbose=0),
     ]
     files = []
     for result in made:
