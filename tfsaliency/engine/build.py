@@ -33,6 +33,7 @@ from ..relevance.protocol import Propagation
 from .clone import inject
 from .compose import Tracers, compose, distinct_rules
 from .coverage import EngineName
+from .folding import fold_normalization
 from .functions import Model
 from .gradients import Gradients, Trace, trace_gradients
 from .graph_rewrite import retrace
@@ -132,7 +133,8 @@ def _trace_by(engine: EngineName, subject: Subject, batch: Batch) -> Trace:
     if engine != "model" and subject.precision is not None:
         # Outputs are compared in the precision of the model.
         _trace_by(engine, replace(subject, precision=None, jit_compile=False), batch)
-    forward = own = _forward(subject, inject(model) if engine == "clone" else model)
+    callee = inject(model) if engine == "clone" else model
+    forward = own = _forward(subject, callee, fold=subject.fold)
     dropped = False
     if engine == "graph":
         retraced = retrace(forward, subject.specs)
@@ -147,13 +149,16 @@ def _trace_by(engine: EngineName, subject: Subject, batch: Batch) -> Trace:
     return trace
 
 
-def _forward(subject: Subject, callee: Model) -> Forward | LayerForward:
-    """Return the forward pass of the model or its clone, in the subject's precision."""
+def _forward(subject: Subject, callee: Model, fold: bool = False) -> Forward | LayerForward:
+    """Return the forward pass of the model or its clone, in the subject's precision.
+
+    At a layer nothing is folded, so that each has its own outputs.
+    """
     forward = make_forward(subject.model, callee, subject.inputs, subject.output)
     if subject.precision is not None:
         forward = lower_precision(subject.precision, forward, callee)
     if subject.layer is None:
-        return forward
+        return fold_normalization(forward, callee) if fold else forward
     return LayerForward(forward, callee, subject)
 
 

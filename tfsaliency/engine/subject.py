@@ -59,6 +59,8 @@ class Subject:
         One of PRECISIONS; None for the model's own.
     jit_compile
         Whether XLA compiles the trace.
+    fold
+        Whether batch normalization is folded into the operation before it.
     """
 
     model: Model
@@ -71,6 +73,7 @@ class Subject:
     layer: LayerRequest | None = None
     precision: str | None = None
     jit_compile: bool = False
+    fold: bool = False
 
     def region_of(self, inputs: Sequence[tf.Tensor], head: Head) -> tf.Tensor | None:
         """Return the weights (n, positions) of the region among the inputs; None without one.

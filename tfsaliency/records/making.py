@@ -18,7 +18,7 @@ from .digests import ModelDigest, digest_model, name_model
 from .record import Record, describe_device, describe_versions
 
 # Options of prepare that results depend on.
-OF_PREPARED = ("score", "preprocess", "input", "output", "precision", "jit_compile")
+OF_PREPARED = ("score", "preprocess", "input", "output", "precision", "jit_compile", "fold")
 
 
 def make_record(
