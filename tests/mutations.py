@@ -21,6 +21,31 @@ MUTATIONS = [
         "    return site.backward(tf.nn.relu(upstream))\n",
         "test_rules.py::test_rules_by_hand",
     ),
+    # Batch normalization, folded.
+    Mutation(
+        "engine/folding.py",
+        "shift += scale * tf.reshape(bias, [-1])",
+        "shift += tf.reshape(bias, [-1])",
+        "test_folding.py::test_maps_are_those_of_the_layers[convolution]",
+    ),
+    Mutation(
+        "engine/folding.py",
+        "return last and not _depends(op.inputs[number], sources)",
+        "return last",
+        "test_folding.py::test_a_kernel_that_depends_on_the_images_is_left",
+    ),
+    Mutation(
+        "engine/folding.py",
+        """Conv2DBackpropInput": (1, (-2,))""",
+        """Conv2DBackpropInput": (1, (-1,))""",
+        "test_folding.py::test_maps_are_those_of_the_layers[transposed]",
+    ),
+    Mutation(
+        "engine/build.py",
+        "return fold_normalization(forward, callee) if fold else forward",
+        "return fold_normalization(forward, callee)",
+        "test_folding.py::test_maps_are_those_of_the_layers[dilated]",
+    ),
     Mutation("methods/rules.py", "rect_grad_at(98.0)", "rect_grad_at(90.0)", RELU_LAYER),
     Mutation(
         "engine/gradients.py",

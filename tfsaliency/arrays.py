@@ -25,25 +25,45 @@ Limits = tuple[float, float]  # the least and the largest value
 _PIL_MODES_BY_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _PIL_WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
-_FEW = 4  # channels; folding them one by one takes half the time of a reduction
+_FEW = 4  # channels; folding them one by one takes less time than a reduction
 
 
-def _folded(
-    channels: tf.Tensor,
-    fold: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    reduce: Callable[..., tf.Tensor],
-) -> tf.Tensor:
-    if channels.shape[-1] is None or channels.shape[-1] > _FEW:
-        return reduce(channels, axis=-1)
-    return functools.reduce(fold, tf.unstack(channels, axis=-1))
+class _Reduction:
+    """A reduction of the channels (n, h, w, c) of a tensor or an array to maps (n, h, w).
 
+    Parameters
+    ----------
+    absolute
+        Whether of absolute values.
+    fold
+        The reduction of two channels.
+    reduce
+        TensorFlow's reduction of an axis.
+    """
 
-_compiled = functools.partial(tf.function, autograph=False, reduce_retracing=True)
+    def __init__(self, absolute: bool, fold: np.ufunc, reduce: Callable[..., tf.Tensor]) -> None:
+        self._fold = fold
+        self._compiled = tf.function(
+            lambda g: reduce(tf.abs(g) if absolute else g, axis=-1),
+            autograph=False,
+            reduce_retracing=True,
+        )
+        self._absolute = absolute
+
+    def __call__(self, channels: Any) -> Any:
+        few = 0 < (channels.shape[-1] or 0) <= _FEW
+        # On a GPU, maps are copied to the host, and not the channels.
+        if not few or (isinstance(channels, tf.Tensor) and "GPU" in channels.device):
+            return self._compiled(channels)
+        array = np.asarray(channels)
+        each = (array[..., i] for i in range(array.shape[-1]))
+        return functools.reduce(self._fold, map(np.abs, each) if self._absolute else each)
+
 
 REDUCTIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "sum_abs": _compiled(lambda g: _folded(tf.abs(g), tf.add, tf.reduce_sum)),
-    "max_abs": _compiled(lambda g: _folded(tf.abs(g), tf.maximum, tf.reduce_max)),
-    "sum": _compiled(lambda g: _folded(g, tf.add, tf.reduce_sum)),
+    "sum_abs": _Reduction(True, np.add, tf.reduce_sum),
+    "max_abs": _Reduction(True, np.maximum, tf.reduce_max),
+    "sum": _Reduction(False, np.add, tf.reduce_sum),
 }
 
 
