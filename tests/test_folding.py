@@ -58,7 +58,11 @@ def _model(block, shape=(SIDE, SIDE, 3), **options):
     with float64():
         made = [block(), _normalization(**options), layers.ReLU()]
         pool = [layers.Flatten(), layers.Dense(4)]
-        return keras.Sequential([keras.Input(shape), *made, *pool])
+        model = keras.Sequential([keras.Input(shape), *made, *pool])
+    for weight in model.weights:
+        if weight.name == "bias":  # which Keras fills with zeros
+            weight.assign(np.random.default_rng(1).normal(size=weight.shape))
+    return model
 
 
 def _images(model, n=3):
