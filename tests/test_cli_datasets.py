@@ -105,6 +105,10 @@ def test_sources_may_stand_behind_methods_and_typos_are_named(run, tmp_path):
     assert code == 2 and "required: SOURCE" in err[0]
     code, _, err = run("run", "photos", *MODEL, "--out", tmp_path / "c", "--enginee", "ray")
     assert code == 2 and "Did you mean '--engine'?" in err[0]
+    code, _, err = run("run", "photos", *MODEL, "--out", "photos")
+    assert code == 2 and "photos, that of the source" in err[0]
+    code, _, err = run("report", tmp_path / "a", "--out", tmp_path / "report.html")
+    assert code == 2 and "a data set of run" in err[0]
     code, _, err = run("run", "nowhere", *MODEL, "--out", tmp_path / "c")
     assert code == 2 and "nowhere, no such file or folder" in err[0]
 

@@ -293,10 +293,9 @@ def _check_range(
     if trained is None:
         return ()
     low, high, margin, least, small = trained
-    span = high - low
     least_of_all, largest_of_all = limits
     inside = low - margin <= least_of_all and largest_of_all <= high + margin
-    if inside and largest_of_all - least_of_all > _ORDINARY * span and not small:
+    if inside and largest_of_all - least_of_all > _ORDINARY * (high - low) and not small:
         return ()  # the usual case; the rest takes longer
     flat = inputs.reshape(len(inputs), -1)
     lowest, highest = flat.min(axis=1), flat.max(axis=1)
@@ -305,8 +304,7 @@ def _check_range(
     where = _indices(outside | within)
     if not where and _hardly_vary(inputs, least):
         where = tuple(range(len(inputs)))
-    received = f"from {least_of_all:.3g} to {largest_of_all:.3g}"
-    detail = f"{received}, instead of {low:.3g} to {high:.3g}"
+    detail = f"from {limits[0]:.3g} to {limits[1]:.3g}, instead of {low:.3g} to {high:.3g}"
     return (Problem("unusual_range", where, detail=detail),) if where else ()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..datasets.manifest import FILE as MANIFEST
 from ..errors import OptionError, ResultError, TfSaliencyError
 from ..evaluation import Evaluation
 from ..maps import saliency_map
@@ -60,6 +61,11 @@ def _sort(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     others: list[str] = []
     for word in words:
         path = Path(word)
+        if (path / MANIFEST).is_file():
+            raise OptionError(
+                "Expected results of map, check, evaluate or compare, or photos. Received: "
+                f"{path}, a data set of run. Its maps are read by tfsaliency.open_dataset."
+            )
         if is_pattern(word) and word.endswith(_SUFFIX):
             inside = sorted(map(Path, glob(word, recursive=True)))
         else:

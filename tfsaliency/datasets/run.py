@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections import Counter
@@ -181,6 +182,10 @@ def explain_dataset(
         reduction, fit, size, batch_size,
     )  # fmt: skip
     folder = Path(out).absolute()
+    if opened.where and os.path.realpath(opened.where) == os.path.realpath(folder):
+        raise OptionError(
+            f"Expected out as a folder of its own. Received: {folder}, that of the source."
+        )
     with locked(folder):
         manifest = claim(folder, _make_manifest(job, opened, part_size))
         run = _Run(job, opened, folder, manifest, on_ray, workers or _WORKERS)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from ..arrays import Array, batches, digest_array
 from ..diagnostics import OnProblem, check_on_problem
@@ -208,7 +207,7 @@ class _Maps:
         others = [each[(image + 1) % n] for each in self._attributions]
         controls = [each[image] for each in self._controls]
         twice = list(zip([*own, *others], [*self._reduce, *self._reduce], strict=True))
-        reduced = [np.asarray(one(tf.constant(each))) for each, one in twice]
+        reduced = [np.asarray(one(each)) for each, one in twice]
         m = len(own)
         every = [*own, *(each[..., np.newaxis] for each in controls), *others]
         attributions = np.stack([self._spread(each) for each in every])
