@@ -11,6 +11,7 @@ of ratios. Run nothing else meanwhile. (peers.py times that of Quantus.)
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import tensorflow as tf
 from speed import THREE, bare_gradient, seconds
@@ -30,7 +31,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
         self.open: list[float] = []
 
-    def watch(self, module: object, name: str, label: str) -> None:
+    def watch(self, module: Any, name: str, label: str) -> None:
         """Time a function of a module from now on."""
         function = getattr(module, name)
 
@@ -52,9 +53,9 @@ class Stopwatch:
 def watched() -> Stopwatch:
     """Put a stopwatch on the parts of a check."""
     watch = Stopwatch()
-    watch.watch(comparison, "run", "gradients, while maps are compared")
+    watch.watch(comparison.Inputs, "attributions", "gradients, while maps are compared")
     watch.watch(run, "draw_weights", "weights drawn")
-    watch.watch(run, "verdict_of", "verdict: intervals")
+    watch.watch(run, "_verdict", "verdict: intervals")
     watch.watch(run, "compare_with_controls", "controls")
     return watch
 
@@ -70,10 +71,10 @@ def main() -> None:
             gradient(images)
 
     def check() -> None:
-        tfs.sanity_check(model, images, THREE, seeds=1, verbose=0)
+        tfs.sanity_check(model, images, THREE, seeds=1, score="logit", verbose=0)
 
     gradient(images)
-    tfs.sanity_check(model, images, THREE, plan=["conv10"], seeds=1, verbose=0)
+    tfs.sanity_check(model, images, THREE, plan=["conv10"], seeds=1, score="logit", verbose=0)
     rounds = [(seconds(bare), seconds(check)) for _ in range(ROUNDS)]
     unit = median(b for b, _ in rounds)
     watch = watched()

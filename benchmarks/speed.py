@@ -75,7 +75,11 @@ def bare_forward(model: keras.Model) -> Job:
 
 
 def maps_of(model: object, methods: object) -> Job:
-    return lambda images: tfs.saliency_map(model, images, methods, on_problem="ignore")
+    """Return a job that makes maps of the logits, of a model or of a prepared one."""
+    options = {"score": "logit"} if isinstance(model, keras.Model) else {}
+    return lambda images: tfs.saliency_map(
+        model, images, methods, on_problem="ignore", verbose=0, **options
+    )
 
 
 def noise(n: int, shape: Sequence[int]) -> np.ndarray:
@@ -143,7 +147,7 @@ def first_call_rows() -> Iterator[Sequence[str]]:
 def precision_rows() -> Iterator[Sequence[str]]:
     model = squeezenet()
     images = photos(model)
-    low = tfs.prepare(model, precision="bfloat16")
+    low = tfs.prepare(model, score="logit", precision="bfloat16")
     smooth = tfs.Method("smooth_grad", "gradient", tfs.SmoothGrad(50))
     methods = [tfs.METHODS[name] for name in (*THREE, "grad_cam")]
     for method, batch in [*((m, len(images)) for m in methods), (smooth, 1)]:
@@ -198,7 +202,7 @@ def print_peak(kind: str, count: int) -> None:
     images = noise(32, model.input_shape[1:])
     if kind == "stream":
         batches = (images[: min(32, count - start)] for start in range(0, count, 32))
-        for maps in tfs.saliency_map_batches(model, batches, on_problem="ignore"):
+        for maps in tfs.saliency_map_batches(model, batches, score="logit", on_problem="ignore"):
             assert maps["gradient"].any()
     else:
         methods = THREE if kind == "three" else "gradient"
