@@ -33,12 +33,12 @@ METRICS: Table[Metric] = Table(
             Metric(
                 "deletion_mean",
                 Deletion("mean"),
-                description="... to the image's mean color; hardly tells truth from noise",
+                description="... to the image's mean color; hardly tells truth from noise for a CNN",
             ),
             Metric(
                 "deletion_blur",
                 Deletion("blur"),
-                description="... to the blurred image; prefers noise to the truth",
+                description="... to the blurred image; prefers noise to the truth for a CNN",
             ),
             Metric(
                 "road",
@@ -84,17 +84,17 @@ METRICS: Table[Metric] = Table(
             Metric(
                 "average_drop",
                 MaskedImage("drop"),
-                description="Relative fall of the score of the image times the map",
+                description="Relative fall of the score of the image times the map; hardly tells for a ViT",
             ),
             Metric(
                 "increase",
                 MaskedImage("increase"),
-                description="Whether the score of the image times the map is higher",
+                description="Whether the score of the image times the map is higher; cannot tell for a ViT",
             ),
             Metric(
                 "average_gain",
                 MaskedImage("gain"),
-                description="Relative rise of the score of the image times the map",
+                description="Relative rise of the score of the image times the map; cannot tell for a ViT",
             ),
             Metric(
                 "completeness_gap",
