@@ -1,12 +1,13 @@
 """Cost of maps beside the bare gradient: time, first calls, memory, imports.
 
-    python benchmarks/speed.py [SQUEEZENET_WEIGHTS [PHOTO ...]]
+    python benchmarks/speed.py [TABLE ...] [SQUEEZENET_WEIGHTS [PHOTO ...]]
 
-The bare gradient is a hand-written tf.function with a GradientTape. All of a row
-is interleaved in one process, and the tables hold medians of ratios, so that a slow moment of the
-machine hits all columns alike. Memory is the peak of a process of its own. Without weights
-SqueezeNet has random ones; without photos noise stands for them. Takes 20 minutes; run nothing
-else meanwhile.
+Tables: first, one_pass, inputs, fold, many_pass, precision, memory; all by default. The bare
+gradient is a hand-written tf.function with a GradientTape. All of a row is interleaved in one
+process, and the tables hold medians of ratios, so that a slow moment of the machine hits all
+columns alike. Memory is the peak of a process of its own. Without weights SqueezeNet has random
+ones; without photos noise stands for them. TF_ENABLE_ONEDNN_OPTS=0 and 1 give the times without and
+with oneDNN. All tables take half an hour; run nothing else meanwhile.
 """
 
 import subprocess
@@ -22,6 +23,7 @@ import tensorflow as tf
 
 import tfsaliency as tfs
 from tfsaliency.models.squeezenet import preprocess_input
+from tfsaliency.records import name_device
 
 ROUNDS, FIRST_ROUNDS, IMPORTS = 9, 10, 9
 BATCHES = (1, 8, 32)
@@ -38,7 +40,9 @@ ONE_PASS = [
 ]
 MANY_PASSES = [name for name in tfs.METHODS if name not in ONE_PASS]
 FEW, MANY = 100, 10_000  # images of a stream
-WEIGHTS = sys.argv[1] if len(sys.argv) > 1 else None
+TABLES = ("first", "one_pass", "inputs", "fold", "many_pass", "precision", "memory")
+FILES = [word for word in sys.argv[1:] if word not in TABLES]
+WEIGHTS = FILES[0] if FILES else None
 
 Job = Callable[[np.ndarray], object]
 
@@ -120,6 +124,53 @@ def one_pass_rows() -> Iterator[Sequence[str]]:
             yield [f"{name}, {batch}", unit, *(f"{value:.2f}" for value in found.values())]
 
 
+def input_rows() -> Iterator[Sequence[str]]:
+    """Cost of the looks at the images, by their values: photos as whole numbers or standardized."""
+    model = squeezenet()
+    shape = (8, *model.input_shape[1:])
+    rng = np.random.default_rng(0)
+    kinds = {
+        "uint8": rng.integers(0, 256, shape).astype("uint8"),
+        "0 to 255": rng.uniform(0, 255, shape).astype("float32"),
+        "mean color subtracted": noise(*shape[:1], shape[1:]),
+        "standardized": rng.normal(size=shape).astype("float32"),
+    }
+    bare = bare_gradient(model)
+    for kind, images in kinds.items():
+        jobs: dict[str, Job] = {"bare": lambda x: bare(x.astype("float32"))}
+        jobs |= {method: maps_of(model, method) for method in THREE}
+        found = ratios(jobs, images, "bare")
+        yield [kind, *(f"{found[method]:.2f}" for method in THREE)]
+
+
+def fold_rows() -> Iterator[Sequence[str]]:
+    """Gradients of 8 images with and without batch normalization folded."""
+    for name in ("MobileNetV2", "ResNet50", "DenseNet121", "Xception"):
+        model = getattr(keras.applications, name)(weights=None, classifier_activation=None)
+        rng = np.random.default_rng(0)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
+                layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape))
+        images = noise(8, model.input_shape[1:])
+        with_fold, without = (
+            tfs.prepare(model, score="logit", fold=fold) for fold in (True, False)
+        )
+        jobs = {"bare": bare_gradient(model), "fold": maps_of(with_fold, "gradient")}
+        jobs["without"] = maps_of(without, "gradient")
+        found = ratios(jobs, images, "bare")
+        a, b = (job(images)["gradient"] for job in list(jobs.values())[1:])
+        apart = np.abs(a - b) > 1e-5 * np.abs(b).max(axis=(1, 2), keepdims=True)
+        yield [
+            name,
+            f"{found['bare'] * 1000:.0f} ms",
+            f"{found['fold']:.3f}",
+            f"{found['without']:.3f}",
+            f"{np.median(np.abs(a - b).max(axis=(1, 2)) / np.abs(b).max(axis=(1, 2))):.0e}",
+            f"{apart.mean():.2%}",
+        ]
+
+
 def many_pass_rows() -> Iterator[Sequence[str]]:
     model = squeezenet()
     jobs = {"bare": bare_gradient(model), **{m: maps_of(model, m) for m in MANY_PASSES}}
@@ -160,7 +211,7 @@ def precision_rows() -> Iterator[Sequence[str]]:
 
 
 def photos(model: keras.Model) -> np.ndarray:
-    paths = sys.argv[2:]
+    paths = FILES[1:]
     if not paths:
         return noise(8, model.input_shape[1:])
     return preprocess_input(tfs.load_images(paths, model))
@@ -221,17 +272,32 @@ def peak_memory() -> int:
     return int(line.split()[1])
 
 
+def tables() -> dict[str, tuple[Sequence[str], Callable[[], Iterator[Sequence[str]]]]]:
+    """Return the head and the rows of each table."""
+    bfloat16 = ["bfloat16, batch", "over float32", "correlation of maps", "the least"]
+    fold = ["8 images", "bare", "folded", "fold=False", "largest difference", "pixels above 1e-5"]
+    one_pass = ["model, batch", "bare", "forward", *ONE_PASS, "three in one call"]
+    return {
+        "first": (["first call, one image", "seconds", "ratio"], first_call_rows),
+        "one_pass": (one_pass, one_pass_rows),
+        "inputs": (["SqueezeNet, 8 images", *THREE], input_rows),
+        "fold": (fold, fold_rows),
+        "many_pass": (["SqueezeNet, one image", "bare gradients"], many_pass_rows),
+        "precision": (bfloat16, precision_rows),
+        "memory": (["peak memory, SqueezeNet", ""], memory_rows),
+    }
+
+
 def main() -> None:
+    """Print the chosen tables."""
+    wanted = [word for word in sys.argv[1:] if word in TABLES] or list(TABLES)
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, NumPy {np.__version__}")
-    print(f"Importing tfsaliency after tensorflow and keras takes {import_seconds():.3f} s.")
-    head = ["first call, one image", "seconds", "ratio"]
-    print_table(head, first_call_rows())
-    head = ["model, batch", "bare", "forward", *ONE_PASS, "three in one call"]
-    print_table(head, one_pass_rows())
-    print_table(["SqueezeNet, one image", "bare gradients"], many_pass_rows())
-    head = ["bfloat16, batch", "over float32", "correlation of maps", "the least"]
-    print_table(head, precision_rows())
-    print_table(["peak memory, SqueezeNet", ""], memory_rows())
+    print(f"{name_device()}")
+    if "first" in wanted:
+        print(f"Importing tfsaliency after tensorflow and keras takes {import_seconds():.3f} s.")
+    for name, (head, rows) in tables().items():
+        if name in wanted:
+            print_table(head, rows())
 
 
 if __name__ == "__main__":
