@@ -156,7 +156,10 @@ def test_two_models_are_compared_and_reported(run, tmp_path):
     words = ["model.keras", "other.keras", "--images", "photos", "--methods", "gradient"]
     code, text, err = run("compare", *words, "--out", tmp_path)
     assert (code, err) == (0, [])
-    assert "gradient  different" in text and "Photos whose maps changed most: photos/" in text
+    assert (
+        "gradient  different" in text
+        and "Photos whose maps changed most (similarity): photos/" in text
+    )
     result = tfs.ModelComparison.load(tmp_path / "comparison.npz")
     photos = sorted(result.images)
     images = tfs.load_images(photos, synthetic.shapes_model(), verbose=0)

@@ -118,7 +118,7 @@ def test_photos_that_changed_are_named_and_drawn(model, photos):
     names = [f"photo {i}" for i in range(12)]
     result = compare(model, other, photos.images, "gradient", names=names)
     assert result.changed()[0] == brightest
-    assert f"Photos whose maps changed most: photo {brightest} (" in str(result)
+    assert f"Photos whose maps changed most (similarity): photo {brightest} (" in str(result)
     others = np.delete(result.values[0], brightest)
     np.testing.assert_allclose(others, 1, rtol=1e-4)
     assert result.values[0, brightest] < 0.95

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ARRAYS = ("values", "chance", "targets", "top_classes", "scores", "shown")
-_LISTED = 5  # photos that changed most
 _ROUNDING = 1e-5
 
 
@@ -124,11 +123,8 @@ class ModelComparison:
             lines.append(f"Both models have the same top class for {self.agreement:.0%} of photos.")
         if (self.values > 1 - _ROUNDING).all():
             return [*lines, "No map changed."]
-        names = [
-            f"{as_text(self.images[i])} ({short(self._mean(i))})"
-            for i in self.shown.places[:_LISTED]
-        ]
-        return [*lines, f"Photos whose maps changed most: {', '.join(names)}."]
+        names = [f"{as_text(self.images[i])} ({short(self._mean(i))})" for i in self.shown.places]
+        return [*lines, f"Photos whose maps changed most (similarity): {', '.join(names)}."]
 
     def _mean(self, image: int) -> float:
         values = self.values[:, image]
