@@ -33,12 +33,12 @@ METRICS: Table[Metric] = Table(
             Metric(
                 "deletion_mean",
                 Deletion("mean"),
-                description="... to the image's mean color; hardly tells truth from noise for a CNN",
+                description="... to the image's mean color; hardly tells truth from noise in a CNN",
             ),
             Metric(
                 "deletion_blur",
                 Deletion("blur"),
-                description="... to the blurred image; prefers noise to the truth for a CNN",
+                description="... to the blurred image; prefers noise to the truth in a CNN",
             ),
             Metric(
                 "road",
@@ -84,17 +84,17 @@ METRICS: Table[Metric] = Table(
             Metric(
                 "average_drop",
                 MaskedImage("drop"),
-                description="Relative fall of the score of the image times the map; hardly tells for a ViT",
+                description="Relative fall of the score of the image times the map; weak for a ViT",
             ),
             Metric(
                 "increase",
                 MaskedImage("increase"),
-                description="Whether the score of the image times the map is higher; cannot tell for a ViT",
+                description="Whether the score of the image times the map is higher; not for a ViT",
             ),
             Metric(
                 "average_gain",
                 MaskedImage("gain"),
-                description="Relative rise of the score of the image times the map; cannot tell for a ViT",
+                description="Relative rise of the score of the image times the map; not for a ViT",
             ),
             Metric(
                 "completeness_gap",
