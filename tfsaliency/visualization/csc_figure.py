@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from ..sanity.csc import CSCProfile
 from .canvas import make_figure
 
-_LAYER_INCHES, _LEAST_WIDTH, _HEIGHT = 0.6, 6.5, 3.8
+_LAYER_INCHES, _LEAST_WIDTH = 0.6, 6.5
+_HEIGHT, _ENTRY_INCHES = 3.6, 0.22  # without a legend, and of an entry of it
 _LETTERS = 26  # letters at which to cut a layer's name
 
 
@@ -26,7 +27,8 @@ def plot_csc(profile: CSCProfile) -> Figure:
     """
     places = np.arange(len(profile.layers))
     width = max(_LAYER_INCHES * len(places) + 1.5, _LEAST_WIDTH)
-    figure = make_figure(width, _HEIGHT)
+    height = _HEIGHT + _ENTRY_INCHES * (1 + len(profile.methods))
+    figure = make_figure(width, height)
     axis = figure.subplots()
     for method in profile.methods:
         means = np.array([profile.mean(method, layer) for layer in profile.layers])
