@@ -10,8 +10,7 @@ grade: maps of stated quality are planted, mixtures of the true mask and noise. 
 whether its means rise with the share of truth in 200 draws of 64 pictures, how often an interval
 covers the mean of all pictures, and how often noise is called faithful, and truth is not, at
 several numbers of pictures. "shortcut" is a network that reads a mark in the corner instead of the
-object. methods: the table of all metrics, and of all methods or, for photos, one of each family;
-the verdicts, and the rank correlations of metrics. time: deletion and insertion over their bare
+object. methods: the table of all metrics, and of all methods or, for photos, twelve; the verdicts, and the rank correlations of metrics. time: deletion and insertion over their bare
 forward passes.
 """
 
@@ -38,10 +37,11 @@ SIZES, DRAWS, MONOTONE = (8, 16, 32, 64), 200, 64
 ROUNDS, STEPS = 9, 32
 SEED = 21  # other pictures than those of training and tests
 JUDGED = [name for name, metric in tfs.METRICS.items() if metric.direction]
-# Methods for photos, one of each family: all would take a day.
-ONE_OF_EACH = [
-    "gradient", "guided_backprop", "zeiler_fergus", "integrated_gradients", "grad_cam",
-    "lrp_epsilon_plus", "deep_lift",
+# Methods for photos; all would take a day.
+FOR_PHOTOS = [
+    "gradient", "guided_backprop", "zeiler_fergus", "input_x_gradient", "smooth_grad",
+    "integrated_gradients", "grad_cam", "layer_cam", "occlusion", "lrp_z_plus", "lrp_epsilon_plus",
+    "deep_lift",
 ]  # fmt: skip
 FAITHFUL = [name for name in JUDGED if not tfs.METRICS[name].needs_masks]
 
@@ -195,7 +195,7 @@ def methods(network, *rest):
             model = keras.models.load_model(weights)
             options = {"preprocess": lambda x: (x - 127.0) / 128.0}
         data = tfs.load_images(photos, model, fit="squash")
-        names, candidates = FAITHFUL, ONE_OF_EACH
+        names, candidates = FAITHFUL, FOR_PHOTOS
     names = [*names, *(name for name in tfs.METRICS if not tfs.METRICS[name].direction)]
     usable = [name for name in candidates if works(model, data, name, options)]
     result = tfs.evaluate(model, data, usable, metrics=names, on_problem="ignore", **options)
