@@ -10,8 +10,8 @@ grade: maps of stated quality are planted, mixtures of the true mask and noise. 
 whether its means rise with the share of truth in 200 draws of 64 pictures, how often an interval
 covers the mean of all pictures, and how often noise is called faithful, and truth is not, at
 several numbers of pictures. "shortcut" is a network that reads a mark in the corner instead of the
-object. methods: the table of all metrics, and of all methods or, for photos, twelve; the verdicts, and the rank correlations of metrics. time: deletion and insertion over their bare
-forward passes.
+object. methods: the table of all metrics, and of all methods or, for photos, twelve; the verdicts,
+and the rank correlations of metrics. time: deletion and insertion over their bare forward passes.
 """
 
 import os
