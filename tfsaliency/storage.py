@@ -35,6 +35,7 @@ Header: TypeAlias = Mapping[str, Any]
 FORMAT = 1  # of the file; later versions of the library may add another
 TEMPORARY = ".tfsaliency-"  # the beginning of the names of files that are being written
 _HEADER = "header"
+_LEVEL = 1  # of compression: maps are 5 % larger than by zlib's default, in a third of the time
 _KINDS = "biufU"  # of dtypes: bool, integers, floats and text
 
 
@@ -102,7 +103,7 @@ def _writing(
     # Older versions of np.savez_compressed leave a broken archive open when they fail.
     with (
         replacing(path, "wb") as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive,
     ):
 
         def open_member(name: str) -> IO[bytes]:
