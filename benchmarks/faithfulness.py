@@ -10,7 +10,7 @@ grade: maps of stated quality are planted, mixtures of the true mask and noise. 
 whether its means rise with the share of truth in 200 draws of 64 pictures, how often an interval
 covers the mean of all pictures, and how often noise is called faithful, and truth is not, at
 several numbers of pictures. "shortcut" is a network that reads a mark in the corner instead of the
-object. methods: the table of all metrics, and of all methods or, for photos, twelve; the verdicts,
+object. methods: the table of all metrics, and of all methods or, for photos, seven; the verdicts,
 and the rank correlations of metrics. time: deletion and insertion over their bare forward passes.
 """
 
@@ -39,9 +39,8 @@ SEED = 21  # other pictures than those of training and tests
 JUDGED = [name for name, metric in tfs.METRICS.items() if metric.direction]
 # Methods for photos; all would take a day.
 FOR_PHOTOS = [
-    "gradient", "guided_backprop", "zeiler_fergus", "input_x_gradient", "smooth_grad",
-    "integrated_gradients", "grad_cam", "layer_cam", "occlusion", "lrp_z_plus", "lrp_epsilon_plus",
-    "deep_lift",
+    "gradient", "guided_backprop", "zeiler_fergus", "integrated_gradients", "grad_cam",
+    "lrp_epsilon_plus", "deep_lift",
 ]  # fmt: skip
 FAITHFUL = [name for name in JUDGED if not tfs.METRICS[name].needs_masks]
 

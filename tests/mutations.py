@@ -30,9 +30,15 @@ MUTATIONS = [
     ),
     Mutation(
         "engine/folding.py",
-        "return last and not _depends(op.inputs[number], sources)",
-        "return last",
-        "test_folding.py::test_a_kernel_that_depends_on_the_images_is_left",
+        "            if not read:\n",
+        "            if True:\n",
+        "test_folding.py::test_a_model_that_looks_at_gradients_gets_its_own[relu]",
+    ),
+    Mutation(
+        "engine/folding.py",
+        "                break  # the model",
+        "                raise  # the model",
+        "test_folding.py::test_a_model_that_looks_at_gradients_gets_its_own[tape]",
     ),
     Mutation(
         "engine/folding.py",

@@ -1,5 +1,7 @@
 """Batch normalization folded into the operation before it: the same maps, from current weights."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -167,7 +169,16 @@ def test_what_stands_between_stops_it(folded):
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_a_second_reader_gets_the_values_of_the_convolution(later, folded):
+def test_a_second_reader_stops_it(later, monkeypatch):
+    kept = []
+
+    class Recording(folding._Folding):
+        def __init__(self):
+            super().__init__()
+            kept.append(self)
+
+    monkeypatch.setattr(folding, "_Folding", Recording)
+
     def twice(x):
         x = layers.Conv2D(3, 3)(x)
         if later:
@@ -179,9 +190,39 @@ def test_a_second_reader_gets_the_values_of_the_convolution(later, folded):
     model = _functional(twice)
     images = _images(model)
     _close(_map(model, images)["gradient"], _gradient(model, images))
+    # A later reader is seen at the end, and the model is traced again without it.
+    assert [len(each.done) for each in kept] == ([1] if later else [0])
 
 
-def test_a_kernel_that_depends_on_the_images_is_left(folded):
+@pytest.mark.parametrize("case", ["tape", "cubes", "relu", "tf.gradients"])
+def test_a_model_that_looks_at_gradients_gets_its_own(case):
+    """A layer whose outputs are derivatives with respect to what is before the normalization."""
+
+    class Looking(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.normal = layers.Conv2D(5, 3), _normalization()
+
+        def energy(self, h):
+            more = {"cubes": lambda: h**3, "relu": lambda: tf.nn.relu(h) ** 2}
+            own = tf.reduce_sum(self.normal(h) ** 3, [1, 2, 3])
+            return own + tf.reduce_sum(more[case](), [1, 2, 3]) if case in more else own
+
+        def call(self, x):
+            h = self.convolution(x)
+            if case == "tf.gradients" and not tf.executing_eagerly():
+                return tf.gradients(self.energy(h), h)[0]
+            with tf.GradientTape() as tape:
+                tape.watch(h)
+                energy = self.energy(h)
+            return tape.gradient(energy, h)
+
+    model = _functional(lambda x: Looking()(x))
+    images = _images(model)
+    _close(_map(model, images)["gradient"], _gradient(model, images))
+
+
+def test_a_kernel_that_depends_on_the_images(folded):
     class Gated(layers.Layer):
         def build(self, shape):
             self.kernel = self.add_weight(shape=(3, 3, 3, 5), initializer="random_normal")
@@ -192,7 +233,67 @@ def test_a_kernel_that_depends_on_the_images_is_left(folded):
     model = _functional(lambda x: _normalization()(Gated()(x)))
     images = _images(model)
     _close(_map(model, images)["gradient"], _gradient(model, images))
+    assert folded == ["Conv2D"]
+
+
+class Sum(layers.Layer):
+    def __init__(self, addend):
+        super().__init__()
+        self.addend = addend
+
+    def call(self, x):
+        return x + tf.cast(self.addend, x.dtype)
+
+
+class Constant(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = _normalization()
+
+    def call(self, x):
+        return x + self.inner(tf.ones((1, 1, 1, 3), x.dtype))
+
+
+SUMS = {
+    "a number": lambda: [Sum(1.0), _normalization()],
+    "an offset": lambda: [layers.Rescaling(2.0, offset=-1.0), _normalization()],
+    "a constant": lambda: [Constant()],
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_that_are_no_bias_are_left(name, folded):
+    def build(x):
+        x = layers.Conv2D(3, 3)(x)
+        for layer in SUMS[name]():
+            x = layer(x)
+        return x
+
+    model = _functional(build)
+    images = _images(model)
+    _close(_map(model, images)["gradient"], _gradient(model, images))
     assert not folded
+
+
+def test_a_normalization_of_the_images(folded):
+    model = _functional(lambda x: _normalization()(layers.Rescaling(2.0, offset=-1.0)(x)))
+    images = _images(model)
+    _close(_map(model, images)["gradient"], _gradient(model, images))
+    assert not folded
+
+
+def test_threads_leave_nothing_behind():
+    model = _model(BLOCKS["convolution"])
+    images = _images(model)
+    first, _, last, *_ = (layer.name for layer in model.layers)
+    prepared = tfs.prepare(model, score="logit")
+    options = {"start": last, "layers": [first], "verbose": 0}
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(_map, model, images) for _ in range(4)]
+        jobs += [pool.submit(tfs.csc_profile, prepared, images, **options) for _ in range(4)]
+    for job in jobs:
+        job.result()
+    assert all("call" not in vars(layer) for layer in model.layers)
 
 
 def test_a_normalization_that_is_told_to_train_is_left(folded):

@@ -225,7 +225,8 @@ def prepare(
         up to twice as long.
     fold
         Whether to fold batch normalization into the convolution or dense layer before it, where
-        that is faster. Maps differ by rounding, about 1e-6 of their largest value.
+        that is faster. Maps differ by rounding: mostly by 1e-6 of their largest value, and more
+        where that switches a ReLU; see docs/speed.md.
     digest
         Whether the record of saliency maps has digests of the model's weights, so that verify can
         name a weight that changed. Reading them takes 7 ms for SqueezeNet, at every call; the

@@ -253,7 +253,7 @@ class _Replay:
                 "Expected a result of sanity_check or random_logit_check, to be computed again. "
                 f"Received: one of {self.record.call}, for which other networks are needed."
             )
-        images = self._images(result.images)
+        images = self._needed(len(result.images))
         options = self.options("similarities", "seeds", "batch_size")
         names = ("plan", "randomizer", "retarget", "baseline")
         if self.record.call == "sanity_check":
@@ -312,7 +312,7 @@ class _Replay:
     def verify_values(self, result: CSCProfile | InputInvariance) -> Verification:
         """Measure cosines of random vectors, or changes of maps, again."""
         n = result.values.shape[-1]
-        images, given = self._images([str(i) for i in range(n)]), self.record.parameters
+        images = self._needed(n)
         names = ["values"]
         again: CSCProfile | InputInvariance
         if isinstance(result, CSCProfile):
@@ -322,7 +322,7 @@ class _Replay:
                 **self.options("start", "layers", "draws", "seed", "batch_size"),
             )  # fmt: skip
         else:
-            targets = None if given["targets"] == "top class" else given["targets"]
+            targets = self.targets(np.array(self.record.parameters["targets"]))
             again = input_invariance_check(
                 self.prepared, images, self.methods, targets=targets, verbose=self.verbose,
                 **self.options("shift", "batch_size"),
@@ -338,11 +338,9 @@ class _Replay:
         subject = f"{type(result).__name__} of {_images(n)}"
         return make_verification(subject, found, what, standard, self.notes)
 
-    def _images(self, names: Sequence[str]) -> Any:
+    def _needed(self, n: int) -> Any:
         if self.data is None:
-            raise OptionError(
-                f"Expected data, the {len(names)} images of the check. Received: none."
-            )
+            raise OptionError(f"Expected data, the {n} images of the check. Received: none.")
         return self.data
 
     def _compare_inputs(self, images: Any, names: Sequence[str]) -> list[Difference]:

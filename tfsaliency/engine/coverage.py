@@ -162,8 +162,8 @@ def cover(
     relus = len(census.sites) + len(census.others)
     # The gradient is every ReLU's own derivative, with or without a clone.
     reached = relus if rule is gradient else len(census.sites)
-    kept = census.gates, census.smooth
-    return Coverage(name, relus, reached, engine, len(census.leaky), *kept, grids)
+    leaky, gates, smooth = len(census.leaky), census.gates, census.smooth
+    return Coverage(name, relus, reached, engine, leaky, gates, smooth, grids)
 
 
 def find_relus(sources: Sequence[tf.Tensor], scores: tf.Tensor, marks: bool = False) -> Census:

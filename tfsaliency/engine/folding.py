@@ -3,21 +3,22 @@
 At inference, batch normalization scales and shifts each channel, as the kernel and the bias of a
 convolution could. Only during tracing, each such layer multiplies the kernel before it in place of
 its inputs, with the weights that are read at every call. The operation before it stays in the
-graph, for other readers; without any, TensorFlow drops it.
+graph, and TensorFlow drops it if nothing reads it. If something does, the forward pass is traced
+again without folding there: the convolution would be computed twice, and a derivative with respect
+to its outputs, inside the model, would miss the normalization.
 """
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from .functions import Model
+from .layer_calls import with_calls
 from .layer_names import named_layers
 from .model_io import Forward
 
@@ -49,18 +50,27 @@ class _Linear(NamedTuple):
         Operations that move its values, the first one first.
     biases
         What is added to each channel.
+    passed
+        The tensors from the inputs of the batch normalization back to the linear operation.
     """
 
     op: tf.Operation
     moves: list[tf.Operation]
     biases: list[tf.Tensor]
+    passed: list[tf.Tensor]
+
+    @property
+    def has_other_readers(self) -> bool:
+        """Whether anything else reads a tensor between the two."""
+        # The last one is read by what is in front of it; the first one by nothing that is folded.
+        return any(len(t.consumers()) > min(i, 1) for i, t in enumerate(self.passed))
 
 
 def fold_normalization(forward: Forward, callee: Model) -> Forward:
     """Return a forward pass in which batch normalization is folded where that is faster.
 
-    Layers are folded behind convolutions and dense layers, with or without a bias, if their outputs
-    have no other reader so far, in float32 and float64.
+    Layers are folded behind convolutions and dense layers, with or without a bias, if nothing else
+    reads their outputs, in float32 and float64.
 
     Parameters
     ----------
@@ -73,89 +83,85 @@ def fold_normalization(forward: Forward, callee: Model) -> Forward:
         return forward
     found = (layer for _, layer in named_layers(callee))
     layers = [each for each in found if type(each) is keras.layers.BatchNormalization]
-    if not layers:
-        return forward
 
     def run(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
-        with _folding(layers, arrays):
-            return forward(arrays)
+        wanted = list({id(layer): layer for layer in layers}.values())
+        while wanted:
+            folding = _Folding()
+            try:
+                with with_calls(wanted, folding.call_of):
+                    outputs = forward(arrays)
+            except Exception:
+                if not folding.done:
+                    raise
+                break  # the model may look at gradients; if not, the error comes again
+            read = folding.layers_with_other_readers()
+            if not read:
+                return outputs
+            wanted = [layer for layer in wanted if id(layer) not in read]
+        return forward(arrays)
 
     return run
 
 
-@contextmanager
-def _folding(
-    layers: Sequence[keras.layers.BatchNormalization], sources: Sequence[tf.Tensor]
-) -> Iterator[None]:
-    """Let the layers fold themselves while a forward pass is traced from the sources."""
-    unique = list({id(layer): layer for layer in layers}.values())
-    before = [vars(layer).get("call") for layer in unique]
-    try:
-        for layer in unique:
-            vars(layer)["call"] = _folded_call(layer, sources)
-        yield
-    finally:
-        for layer, own in zip(unique, before, strict=True):
-            if own is None:
-                vars(layer).pop("call", None)
-            else:
-                vars(layer)["call"] = own
+class _Folding:
+    """The layers that fold themselves while a forward pass is traced in one graph and thread."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[keras.layers.Layer, _Linear]] = []
+        self._graph, self._thread = tf.compat.v1.get_default_graph(), threading.get_ident()
+
+    def call_of(
+        self, layer: keras.layers.BatchNormalization, original: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return the call of a layer that folds it where it can."""
+
+        def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+            mine = tf.compat.v1.get_default_graph() is self._graph
+            mine = mine and threading.get_ident() == self._thread
+            linear = _find(layer, inputs, self._graph) if mine and not training else None
+            if linear is None:
+                return original(inputs, training=training, mask=mask)
+            self.done.append((layer, linear))
+            return _fold(linear, *_scale_and_shift(layer, inputs.dtype))
+
+        return call
+
+    def layers_with_other_readers(self) -> set[int]:
+        """Return the ids of layers that were folded into something that is read elsewhere, too."""
+        return {id(layer) for layer, linear in self.done if linear.has_other_readers}
 
 
-def _folded_call(
-    layer: keras.layers.BatchNormalization, sources: Sequence[tf.Tensor]
-) -> Callable[..., Any]:
-    original, mine = layer.call, threading.get_ident()
-    graph = tf.compat.v1.get_default_graph()
-
-    @functools.wraps(original)
-    def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        here = tf.compat.v1.get_default_graph() is graph and threading.get_ident() == mine
-        linear = _find(layer, inputs, sources) if here and not training else None
-        if linear is None:
-            return original(inputs, training=training, mask=mask)
-        return _fold(linear, *_scale_and_shift(layer, inputs.dtype))
-
-    return call
-
-
-def _find(
-    layer: keras.layers.BatchNormalization, inputs: Any, sources: Sequence[tf.Tensor]
-) -> _Linear | None:
+def _find(layer: keras.layers.BatchNormalization, inputs: Any, graph: tf.Graph) -> _Linear | None:
     """Return the linear operation of a layer's inputs, if it can be folded into it."""
-    if not tf.is_tensor(inputs):
+    if not tf.is_symbolic_tensor(inputs) or inputs.graph is not graph:
         return None
     rank, kind = inputs.shape.rank, inputs.dtype
     if kind not in (tf.float32, tf.float64) or kind != layer.compute_dtype or rank is None:
         return None
     if layer.axis not in (-1, rank - 1):
         return None
-    moves: list[tf.Operation] = []
-    biases: list[tf.Tensor] = []
-    tensor, readers = inputs, 0
-    while len(tensor.consumers()) == readers:
-        op = tensor.op
+    found = _Linear(inputs.op, [], [], [inputs])
+    while not found.has_other_readers:
+        op = found.passed[-1].op
         if op.type in _KERNELS:
-            linear = _Linear(op, moves[::-1], biases)
-            return linear if _is_foldable(op, sources) and _pays(op, inputs.shape) else None
+            # The first move is the nearest one to the linear operation.
+            found = found._replace(op=op, moves=found.moves[::-1])
+            return found if _has_channels_last(op) and _pays(op, inputs.shape) else None
         if op.type in _MOVES and _keeps_channels(op):
-            moves.append(op)
-        elif op.type in _SUMS and _adds_bias(op, sources):
-            biases.append(op.inputs[1])
+            found.moves.append(op)
+        elif op.type in _SUMS and _adds_bias(op):
+            found.biases.append(op.inputs[1])
         else:
             return None
-        tensor, readers = op.inputs[0], 1  # the operation itself
+        found.passed.append(op.inputs[0])
     return None
 
 
-def _is_foldable(op: tf.Operation, sources: Sequence[tf.Tensor]) -> bool:
-    """Return whether the last axis has the channels, and the kernel does not depend on sources."""
+def _has_channels_last(op: tf.Operation) -> bool:
     if op.type == "MatMul":
-        last = not op.get_attr("transpose_b")
-    else:
-        last = op.get_attr("data_format") in (b"NHWC", b"NDHWC")
-    number, _ = _KERNELS[op.type]
-    return last and not _depends(op.inputs[number], sources)
+        return not op.get_attr("transpose_b")
+    return op.get_attr("data_format") in (b"NHWC", b"NDHWC")
 
 
 def _pays(op: tf.Operation, shape: tf.TensorShape) -> bool:
@@ -171,34 +177,19 @@ def _keeps_channels(op: tf.Operation) -> bool:
     before, after = op.inputs[0].shape, op.outputs[0].shape
     if None in (before.rank, after.rank) or before[-1] != after[-1]:
         return False
-    # An axis of size 1 may be squeezed in place of the channel.
-    return op.type != "Squeeze" or bool(
-        {-1, before.rank - 1}.isdisjoint(op.get_attr("squeeze_dims"))
-    )
+    if op.type != "Squeeze":
+        return True
+    return {-1, before.rank - 1}.isdisjoint(op.get_attr("squeeze_dims"))  # of size 1, like channels
 
 
-def _adds_bias(op: tf.Operation, sources: Sequence[tf.Tensor]) -> bool:
-    """Return whether a sum adds a number for each channel that does not depend on the sources."""
-    values, bias = op.inputs
+def _adds_bias(op: tf.Operation) -> bool:
+    """Return whether a sum adds one number to each channel."""
+    values, bias = op.inputs[0].shape, op.inputs[1].shape
     if op.type == "BiasAdd" and op.get_attr("data_format") != b"NHWC":
         return False
-    alike = bias.shape.num_elements() == bias.shape[-1] == values.shape[-1]
-    return bool(alike) and not _depends(bias, sources)
-
-
-def _depends(tensor: tf.Tensor, sources: Sequence[tf.Tensor]) -> bool:
-    """Return whether a tensor is computed from one of the sources."""
-    given = {source.ref() for source in sources}
-    seen: set[Any] = set()
-    pending = [tensor]
-    while pending:
-        each = pending.pop()
-        if each.ref() in given:
-            return True
-        if each.ref() not in seen:
-            seen.add(each.ref())
-            pending.extend(each.op.inputs)
-    return False
+    if not bias.rank or values.rank is None or bias.rank > values.rank:
+        return False
+    return bool(bias.num_elements() == bias[-1] == values[-1])
 
 
 def _scale_and_shift(

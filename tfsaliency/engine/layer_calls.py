@@ -10,7 +10,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -42,6 +42,31 @@ class LayerCall(NamedTuple):
     end: int
 
 
+Call: TypeAlias = Callable[..., Any]
+
+
+@contextmanager
+def with_calls(
+    layers: Sequence[keras.layers.Layer], replace: Callable[[Any, Call], Call]
+) -> Iterator[None]:
+    """Give layers another call, made by a function of the layer and its own call, for a while.
+
+    Under the lock `kept_traces.tracing`, so that the calls of two threads do not mix.
+    """
+    unique = list({id(layer): layer for layer in layers}.values())
+    before = [vars(layer).get("call") for layer in unique]
+    try:
+        for layer in unique:
+            vars(layer)["call"] = functools.wraps(layer.call)(replace(layer, layer.call))
+        yield
+    finally:
+        for layer, own in zip(unique, before, strict=True):
+            if own is None:
+                vars(layer).pop("call", None)
+            else:
+                vars(layer)["call"] = own
+
+
 @contextmanager
 def watched(layers: Sequence[NamedLayer]) -> Iterator[list[LayerCall]]:
     """Yield a list that records each layer call and its outputs, in the order of their end.
@@ -53,13 +78,10 @@ def watched(layers: Sequence[NamedLayer]) -> Iterator[list[LayerCall]]:
     active: list[int] = []  # the numbers of the calls that have not returned
     mine = threading.get_ident()  # another thread may call the model at the same time
     graph = tf.compat.v1.get_default_graph()
-    before = {id(layer): vars(layer).get("call") for _, layer in layers}
+    paths = {id(layer): path for path, layer in layers}
     started = 0
 
-    def watch(path: str, layer: keras.layers.Layer) -> Callable[..., Any]:
-        original = layer.call
-
-        @functools.wraps(original)
+    def watch(layer: keras.layers.Layer, original: Call) -> Call:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal started
             here = tf.compat.v1.get_default_graph() is graph
@@ -72,22 +94,14 @@ def watched(layers: Sequence[NamedLayer]) -> Iterator[list[LayerCall]]:
                 outputs = original(*args, **kwargs)
             finally:
                 active.pop()
-            seen.append(LayerCall(path, layer, outputs, number, (*active,), first, _operations()))
+            end = _operations()
+            seen.append(LayerCall(paths[id(layer)], layer, outputs, number, (*active,), first, end))
             return outputs
 
         return call
 
-    try:
-        for path, layer in layers:
-            vars(layer)["call"] = watch(path, layer)
+    with with_calls([layer for _, layer in layers], watch):
         yield seen
-    finally:
-        for _, layer in layers:
-            own = before[id(layer)]
-            if own is None:
-                vars(layer).pop("call", None)
-            else:
-                vars(layer)["call"] = own
 
 
 def _operations() -> int:

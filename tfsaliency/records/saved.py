@@ -25,11 +25,10 @@ class SavedResult:
             Path of the file; no suffix is added. An existing file is replaced once the new one is
             complete.
         """
-        kinds = typing.get_type_hints(type(self))
-        values = {f.name: getattr(self, f.name) for f in fields(typing.cast(Any, self))}
-        arrays = {name: value for name, value in values.items() if kinds[name] == Array}
-        header = {k: storage.to_plain(value) for k, value in values.items() if k not in arrays}
-        storage.save(path, type(self).__name__, arrays, header)
+        arrays, plain = _fields(type(self))
+        header = {name: storage.to_plain(getattr(self, name)) for name in plain}
+        values = {name: getattr(self, name) for name in arrays}
+        storage.save(path, type(self).__name__, values, header)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -46,13 +45,10 @@ class SavedResult:
 
     @classmethod
     def _from_file(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Self:
-        kinds = typing.get_type_hints(cls)
-        names = [f.name for f in fields(typing.cast(Any, cls))]
-        plain = {name: header[name] for name in names if kinds[name] != Array}
-        values = {name: storage.from_plain(kinds[name], value) for name, value in plain.items()}
-        result = cls(
-            **values, **{k: storage.read_array(arrays, k, "f") for k in set(names) - {*values}}
-        )
+        names, plain = _fields(cls)
+        values = {name: storage.from_plain(kind, header[name]) for name, kind in plain.items()}
+        values |= {name: storage.read_array(arrays, name, "f") for name in names}
+        result = cls(**values)
         for name, shape in result._shapes().items():
             if getattr(result, name).shape != shape or 0 in shape:
                 raise ResultError(f"{name!r} of shape {getattr(result, name).shape}, not {shape}")
@@ -61,3 +57,11 @@ class SavedResult:
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shapes of arrays that follow from the other fields."""
         raise NotImplementedError
+
+
+def _fields(kind: type) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of the fields that are arrays, and the types of the others by name."""
+    kinds = typing.get_type_hints(kind)
+    names = [f.name for f in fields(typing.cast(Any, kind))]
+    plain = {name: kinds[name] for name in names if kinds[name] != Array}
+    return [name for name in names if name not in plain], plain

@@ -15,6 +15,7 @@ from ..display.progress import Progress, Verbose
 from ..engine.backward_vectors import trace_backward_vectors
 from ..engine.coverage import Coverage, Coverages
 from ..engine.functions import Model
+from ..engine.kept_traces import tracing
 from ..errors import OptionError, check_int, unknown_option
 from ..maps import name_methods
 from ..methods.table import Method, MethodsArgument, resolve_methods
@@ -235,7 +236,8 @@ def csc_profile(
     prepared = as_prepared(model, chosen, None, preprocess)
     batch = prepared.check(images)
     subject = prepared._subject(chosen, batch)
-    traced = trace_backward_vectors(subject, start, layers, draws)
+    with tracing:
+        traced = trace_backward_vectors(subject, start, layers, draws)
     n, key = len(batch.images), tf.constant(seed)
     values = np.full((len(chosen), len(traced.layers), n), np.nan)
     with Progress(verbose, n, "image", name_methods(chosen)) as progress:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 INVARIANT, NOT_INVARIANT, UNKNOWN = "invariant", "not invariant", "cannot tell"
 SAME = 0.01  # a change of maps below is that of rounding, also beside corners of ReLUs
 _SAME_OUTPUTS = 1e-3
+_SAME_OPTIONS = ("score", "precision", "jit_compile", "fold")  # of prepare, for both networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,10 +180,13 @@ def input_invariance_check(
     if shift is None:
         shift = float(np.ptp(inputs)) or 1.0
     check_number("shift", shift, -np.inf)
+    shift = float(shift)
     if shift == 0:
         raise OptionError(f"Expected shift as a number other than 0. Received: {shift!r}.")
     options: Any = {"batch_size": batch_size, "on_problem": on_problem, "verbose": verbose}
-    same: Any = {name: getattr(prepared, name) for name in ("score", "precision", "jit_compile")}
+    same: Any = {
+        name: getattr(prepared, name) for name in ("score", "precision", "jit_compile", "fold")
+    }
     own = prepare(inner, output=prepared.output, **same)
     before = attributions(own, inputs, chosen, targets=targets, **options)
     moved = prepare(_with_shift(inner, shift, prepared), **same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,6 @@ _BYTES = 9_000_000  # of all pictures, before base64 makes a third more of them
 _BYTES_A_PIXEL = 0.4  # of a map of noise
 _SIDES = 64, 320  # pixels
 Check = SanityResult | CSCProfile | InputInvariance
-# Parts that only a check of randomized networks has.
-_SHORT_PART: dict[str, Any] = {"steps": None, "steps_heading": "", "cascade": None, "notes": []}
 _SMALL = 100  # pixels; smaller images are drawn with visible pixels
 
 
@@ -92,34 +91,43 @@ def _sanity_part(check: SanityResult) -> dict[str, Any]:
 
 
 def _csc_part(check: CSCProfile) -> dict[str, Any]:
-    kinds = {FORGETS: "no", IN_PART: "unsure"}
-    found = [(f"{name}: {check.verdict(name)}.", check.verdict(name)) for name in check.methods]
-    return _SHORT_PART | {
-        "name": check.settings["check"],
+    found = {
         "heading": f"Random vectors were passed back from {check.start}. Do they arrive at "
         f"{check.layers[-1]} as one and the same?",
-        "verdicts": [{"text": text, "kind": kinds.get(kind, "yes")} for text, kind in found],
-        "table": check.rows(),
         "legend": "Medians of |cosine| over positions and pairs of vectors, means over images; 1: "
         "what the layers above say is lost. Chance: vectors without any relation.",
         "figure": encode_figure(plot_csc(check)),
         "alt": "Cosines of each method at each layer",
     }
+    return found | _short_part(check, {FORGETS: "no", IN_PART: "unsure"})
 
 
 def _invariance_part(check: InputInvariance) -> dict[str, Any]:
-    kinds = {NOT_INVARIANT: "no", UNKNOWN: "unsure"}
-    found = [(f"{name}: {check.verdict(name)}.", check.verdict(name)) for name in check.methods]
-    return _SHORT_PART | {
-        "name": "input invariance",
+    found = {
         "heading": f"A constant of {check.settings['shift']} was added to the images, and "
         "subtracted again by the network. Do its maps stay the same?",
-        "verdicts": [{"text": text, "kind": kinds.get(kind, "yes")} for text, kind in found],
-        "table": check.rows(),
         "legend": f"Change as a fraction of the norm of a map, mean over images; up to {SAME:g} "
         "is invariant.",
         "figure": encode_figure(plot_invariance(check)),
         "alt": "The change of each map",
+    }
+    return found | _short_part(check, {NOT_INVARIANT: "no", UNKNOWN: "unsure"})
+
+
+def _short_part(check: CSCProfile | InputInvariance, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parts of a check without randomized networks; kinds are those of verdicts."""
+    verdicts = {name: check.verdict(name) for name in check.methods}
+    return {
+        "name": check.settings["check"].partition(":")[0],
+        "verdicts": [
+            {"text": f"{name}: {verdict}.", "kind": kinds.get(verdict, "yes")}
+            for name, verdict in verdicts.items()
+        ],
+        "table": check.rows(),
+        "steps": None,
+        "steps_heading": "",
+        "cascade": None,
+        "notes": [],
     }
 
 
