@@ -36,8 +36,9 @@ def folded(monkeypatch):
     found, own = [], folding._fold
 
     def fold(linear, *arguments):
+        outputs = own(linear, *arguments)
         found.append(linear.op.type)
-        return own(linear, *arguments)
+        return outputs
 
     monkeypatch.setattr(folding, "_fold", fold)
     return found
