@@ -61,7 +61,7 @@ class _Linear(NamedTuple):
 
     @property
     def has_other_readers(self) -> bool:
-        """Whether anything else reads a tensor between the two."""
+        """True if anything else reads a tensor between the two."""
         # The last one is read by what is in front of it; the first one by nothing that is folded.
         return any(len(t.consumers()) > min(i, 1) for i, t in enumerate(self.passed))
 
