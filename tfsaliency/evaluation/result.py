@@ -18,6 +18,7 @@ from ..display.drawing import draw, plot
 from ..engine.coverage import Coverage, Coverages
 from ..errors import OptionError, ResultError, unknown_option
 from ..records import Record
+from ..records.saved import SavedResult
 from ..statistics import bootstrap, interval, nanmean
 from ..tables import as_text
 from .text import judging_metrics, lines
@@ -58,7 +59,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(SavedResult):
     """The metrics of methods and controls on images.
 
     Parameters
@@ -224,30 +225,12 @@ class Evaluation:
                 groups.append((name,))
         return groups
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Save to a NumPy .npz file.
-
-        Parameters
-        ----------
-        path
-            Path of the file; no suffix is added. An existing file is replaced once the new one is
-            complete.
-        """
-        arrays = {n: getattr(self, n) for n in _ARRAYS if getattr(self, n) is not None}
-        storage.save(path, "Evaluation", arrays, _plain(self))
+    def _to_file(self) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
+        return {n: getattr(self, n) for n in _ARRAYS if getattr(self, n) is not None}, _plain(self)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Evaluation:
-        """Load an evaluation that save wrote.
-
-        Raises
-        ------
-        ResultError
-            If the file is damaged or of another kind.
-        FileNotFoundError
-            If the file does not exist.
-        """
-        return storage.load(path, "Evaluation", _from_file)
+    def _from_file(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evaluation:
+        return _read(arrays, header)
 
     def to_json(self, path: str | PathLike[str]) -> None:
         """Export to JSON, with null for NaN.
@@ -290,7 +273,7 @@ def _plain(result: Evaluation) -> dict[str, Any]:
     return {name: storage.to_plain(getattr(result, name)) for name in names}
 
 
-def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evaluation:
+def _read(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Evaluation:
     """Build an evaluation from the arrays and the header of a file, or raise ResultError."""
     methods, controls, metrics = (
         storage.from_plain(tuple[str, ...], header[name])

@@ -14,7 +14,11 @@ from ..errors import ResultError
 
 
 class SavedResult:
-    """The base of frozen dataclasses whose fields are arrays of floats, and plain values."""
+    """The base of results with a file: frozen dataclasses.
+
+    What is here serves those whose fields are arrays of floats and plain values; others have
+    `_to_file` and `_from_file` of their own.
+    """
 
     def save(self, path: str | PathLike[str]) -> None:
         """Save to a NumPy .npz file.
@@ -25,10 +29,7 @@ class SavedResult:
             Path of the file; no suffix is added. An existing file is replaced once the new one is
             complete.
         """
-        arrays, plain = _fields(type(self))
-        header = {name: storage.to_plain(getattr(self, name)) for name in plain}
-        values = {name: getattr(self, name) for name in arrays}
-        storage.save(path, type(self).__name__, values, header)
+        storage.save(path, type(self).__name__, *self._to_file())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -43,8 +44,15 @@ class SavedResult:
         """
         return storage.load(path, cls.__name__, cls._from_file)
 
+    def _to_file(self) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
+        """Return the arrays and the header of a file."""
+        arrays, plain = _fields(type(self))
+        header = {name: storage.to_plain(getattr(self, name)) for name in plain}
+        return {name: getattr(self, name) for name in arrays}, header
+
     @classmethod
     def _from_file(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Self:
+        """Build a result from the arrays and the header of a file, or raise ResultError."""
         names, plain = _fields(cls)
         values = {name: storage.from_plain(kind, header[name]) for name, kind in plain.items()}
         values |= {name: storage.read_array(arrays, name, "f") for name in names}
@@ -56,7 +64,7 @@ class SavedResult:
 
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shapes of arrays that follow from the other fields."""
-        raise NotImplementedError
+        return {}
 
 
 def _fields(kind: type) -> tuple[list[str], dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -19,6 +18,7 @@ from ..engine.heads import Meaning
 from ..engine.targets import resolve_targets
 from ..errors import OptionError
 from ..records import Record
+from ..records.saved import SavedResult
 from .files import DETAIL, MAP, positions, read_fields
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _ROUNDING = 1e-3  # tolerance of the sum of probabilities
 
 
 @dataclass(frozen=True, eq=False)
-class SaliencyMaps(Mapping[str, Array]):
+class SaliencyMaps(SavedResult, Mapping[str, Array]):
     """Maps of several methods for the same images and targets: a mapping of names to arrays.
 
     A slice selects images: maps[:4] holds all methods for the first four; see select.
@@ -342,15 +342,7 @@ class SaliencyMaps(Mapping[str, Array]):
             one = 0.5 * (1 + np.tanh(0.5 * one))  # a sigmoid that does not overflow
         return np.array([1 - one, one])
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Save to a NumPy .npz file.
-
-        Parameters
-        ----------
-        path
-            Path of the file; no suffix is added. An existing file is replaced once the new one is
-            complete.
-        """
+    def _to_file(self) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
         arrays = {
             "images": self.images,
             "targets": self.targets,
@@ -374,17 +366,8 @@ class SaliencyMaps(Mapping[str, Array]):
             "settings": dict(self.settings),
             "record": storage.to_plain(self.record),
         }
-        storage.save(path, "SaliencyMaps", arrays, header)
+        return arrays, header
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> SaliencyMaps:
-        """Load maps that save wrote.
-
-        Raises
-        ------
-        ResultError
-            If the file is damaged or of another kind.
-        FileNotFoundError
-            If the file does not exist.
-        """
-        return storage.load(path, "SaliencyMaps", lambda *parts: cls(**read_fields(*parts)))
+    def _from_file(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SaliencyMaps:
+        return cls(**read_fields(arrays, header))

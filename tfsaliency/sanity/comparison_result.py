@@ -15,6 +15,7 @@ from ..arrays import Array
 from ..display.drawing import draw, plot
 from ..errors import ResultError, unknown_option
 from ..records import ModelDigest, Record
+from ..records.saved import SavedResult
 from ..tables import UNPRINTED, align, as_text, short
 from .verdict import Verdict
 
@@ -46,7 +47,7 @@ class ShownPair:
 
 
 @dataclass(frozen=True, eq=False)
-class ModelComparison:
+class ModelComparison(SavedResult):
     """The comparison of two versions of a model, photo by photo.
 
     Parameters
@@ -171,15 +172,7 @@ class ModelComparison:
         """
         return plot("comparison_figure.plot_comparison", self)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Save to a NumPy .npz file.
-
-        Parameters
-        ----------
-        path
-            Path of the file; no suffix is added. An existing file is replaced once the new one is
-            complete.
-        """
+    def _to_file(self) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
         arrays = {name: getattr(self, name) for name in _ARRAYS if name != "shown"}
         for part in fields(ShownPair):
             arrays[f"shown_{part.name}"] = getattr(self.shown, part.name)
@@ -188,20 +181,11 @@ class ModelComparison:
             for f in fields(self)
             if f.name not in _ARRAYS
         }
-        storage.save(path, "ModelComparison", arrays, header)
+        return arrays, header
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> ModelComparison:
-        """Load a comparison that save wrote.
-
-        Raises
-        ------
-        ResultError
-            If the file is damaged or of another kind.
-        FileNotFoundError
-            If the file does not exist.
-        """
-        return storage.load(path, "ModelComparison", _from_file)
+    def _from_file(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> ModelComparison:
+        return _read(arrays, header)
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Export to CSV: one row for each method and image.
@@ -236,7 +220,7 @@ def verdict_rows(result: ModelComparison) -> list[list[str]]:
     return rows
 
 
-def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> ModelComparison:
+def _read(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> ModelComparison:
     """Build a comparison from the arrays and the header of a file, or raise ResultError."""
 
     def read(name: str, kind: Any) -> Any:

@@ -19,6 +19,7 @@ from ..engine.coverage import Coverage, Coverages
 from ..errors import ResultError, unknown_option
 from ..evaluation.controls import ExplainedBy
 from ..records import Record
+from ..records.saved import SavedResult
 from ..similarity import RESERVED
 from .text import format_result
 from .verdict import Verdict
@@ -81,7 +82,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class SanityResult:
+class SanityResult(SavedResult):
     """The numbers of a sanity check, and its verdicts.
 
     Parameters
@@ -219,15 +220,7 @@ class SanityResult:
             index.append(known.index(labels[axis]) if axis in labels else slice(None))
         return (self.chance if chance else self.values)[tuple(index)]
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Save to a NumPy .npz file.
-
-        Parameters
-        ----------
-        path
-            Path of the file; no suffix is added. An existing file is replaced once the new one is
-            complete.
-        """
+    def _to_file(self) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
         arrays = {name: getattr(self, name) for name in _ARRAYS if name != "shown"}
         header = {
             f.name: storage.to_plain(getattr(self, f.name))
@@ -237,20 +230,11 @@ class SanityResult:
         if self.shown is not None:
             arrays |= {"shown_image": self.shown.image, "shown_maps": self.shown.maps}
             header["shown_steps"] = list(self.shown.steps)
-        storage.save(path, "SanityResult", arrays, header)
+        return arrays, header
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> SanityResult:
-        """Load a result that save wrote.
-
-        Raises
-        ------
-        ResultError
-            If the file is damaged or of another kind.
-        FileNotFoundError
-            If the file does not exist.
-        """
-        return storage.load(path, "SanityResult", _from_file)
+    def _from_file(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SanityResult:
+        return _read(arrays, header)
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Export to CSV: one row per value, with the labels of its axes and chance.
@@ -286,7 +270,7 @@ def _plain(result: SanityResult) -> dict[str, Any]:
     return {name: storage.to_plain(getattr(result, name)) for name in names}
 
 
-def _from_file(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SanityResult:
+def _read(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> SanityResult:
     """Build a result from the arrays and the header of a file, or raise ResultError."""
 
     def read(name: str, kind: Any) -> Any:
