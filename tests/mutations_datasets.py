@@ -125,7 +125,7 @@ DATASETS = [
     ),
     Mutation(
         "datasets/verification.py",
-        "return Standard(record.tolerance if notes else 0.0, tuple(notes))",
+        "return Standard(record.tolerance if notes else rounding, tuple(notes))",
         "return Standard(record.tolerance, tuple(notes))",
         "test_verify.py::test_saliency_maps_are_computed_again_from_their_file",
     ),

@@ -13,7 +13,7 @@ from PIL import Image
 import tfsaliency as tfs
 from tfsaliency import synthetic
 from tfsaliency.datasets import verification
-from tfsaliency.records import digest_model
+from tfsaliency.records import digest_model, record
 from tfsaliency.synthetic import GroundTruth
 
 METHODS = ["gradient", tfs.SmoothGrad(samples=3), "grad_cam"]
@@ -344,3 +344,26 @@ def test_an_evaluation_without_masks_is_computed_again(model, tmp_path):
     unknown = tfs.evaluate(model, images, "gradient", metrics=of_ones_own, verbose=0)
     with pytest.raises(tfs.OptionError, match="'of_ones_own' as a part of this version"):
         verify(unknown, model, images, preprocess=None)
+
+
+@pytest.mark.parametrize(("rest", "confirmed"), [(3e-7, True), (3e-6, False)])
+def test_onednn_may_round_otherwise_in_each_trace(rest, confirmed, monkeypatch):
+    monkeypatch.setattr(verification, "uses_onednn", lambda: True)
+    model, images = synthetic.shapes_model(), synthetic.make_shapes(2, seed=0).images
+    maps = tfs.saliency_map(model, images, verbose=0)
+    other = replace(maps, maps={"gradient": maps["gradient"] * np.float32(1 + rest)})
+    found = tfs.verify(other, model, verbose=0)
+    assert found.confirmed == confirmed
+    assert "up to the rounding of oneDNN, 1e-06 of their norm" in found.compared
+    monkeypatch.setattr(verification, "uses_onednn", lambda: False)
+    assert not tfs.verify(other, model, verbose=0).confirmed
+
+
+@pytest.mark.parametrize(
+    ("told", "features", "used"),
+    [("1", "avx2", True), ("0", "avx2 avx512_vnni", False), ("default", "avx2", False),
+     ("default", "avx2 avx512_vnni", True)],
+)  # fmt: skip
+def test_onednn_is_on_as_told_or_by_the_processor(told, features, used, monkeypatch):
+    monkeypatch.setattr(record, "describe_device", lambda: {"onednn": told, "features": features})
+    assert record.uses_onednn() == used
