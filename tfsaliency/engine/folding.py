@@ -10,7 +10,6 @@ to its outputs, inside the model, would miss the normalization.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -105,11 +104,10 @@ def fold_normalization(forward: Forward, callee: Model) -> Forward:
 
 
 class _Folding:
-    """The layers that fold themselves while a forward pass is traced in one graph and thread."""
+    """The layers that fold themselves while a forward pass is traced."""
 
     def __init__(self) -> None:
         self.done: list[tuple[keras.layers.Layer, _Linear]] = []
-        self._graph, self._thread = tf.compat.v1.get_default_graph(), threading.get_ident()
 
     def call_of(
         self, layer: keras.layers.BatchNormalization, original: Callable[..., Any]
@@ -117,9 +115,7 @@ class _Folding:
         """Return the call of a layer that folds it where it can."""
 
         def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-            mine = tf.compat.v1.get_default_graph() is self._graph
-            mine = mine and threading.get_ident() == self._thread
-            linear = _find(layer, inputs, self._graph) if mine and not training else None
+            linear = None if training else _find(layer, inputs)
             if linear is None:
                 return original(inputs, training=training, mask=mask)
             self.done.append((layer, linear))
@@ -132,8 +128,9 @@ class _Folding:
         return {id(layer) for layer, linear in self.done if linear.has_other_readers}
 
 
-def _find(layer: keras.layers.BatchNormalization, inputs: Any, graph: tf.Graph) -> _Linear | None:
+def _find(layer: keras.layers.BatchNormalization, inputs: Any) -> _Linear | None:
     """Return the linear operation of a layer's inputs, if it can be folded into it."""
+    graph = tf.compat.v1.get_default_graph()
     if not tf.is_symbolic_tensor(inputs) or inputs.graph is not graph:
         return None
     rank, kind = inputs.shape.rank, inputs.dtype

@@ -51,13 +51,25 @@ def with_calls(
 ) -> Iterator[None]:
     """Give layers another call, made by a function of the layer and its own call, for a while.
 
-    Under the lock `kept_traces.tracing`, so that the calls of two threads do not mix.
+    Other threads, which may call the model at the same time, and other graphs get the layer's own,
+    such as a tf.function in the model, which runs only if it has no trace for the shapes of its
+    inputs. Under the lock `kept_traces.tracing`, so that the calls of two traces do not mix.
     """
+    graph, thread = tf.compat.v1.get_default_graph(), threading.get_ident()
+
+    def call_of(own: Call, other: Call) -> Call:
+        @functools.wraps(own)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            here = tf.compat.v1.get_default_graph() is graph and threading.get_ident() == thread
+            return (other if here else own)(*args, **kwargs)
+
+        return call
+
     unique = list({id(layer): layer for layer in layers}.values())
     before = [vars(layer).get("call") for layer in unique]
     try:
         for layer in unique:
-            vars(layer)["call"] = functools.wraps(layer.call)(replace(layer, layer.call))
+            vars(layer)["call"] = call_of(layer.call, replace(layer, layer.call))
         yield
     finally:
         for layer, own in zip(unique, before, strict=True):
@@ -71,22 +83,16 @@ def with_calls(
 def watched(layers: Sequence[NamedLayer]) -> Iterator[list[LayerCall]]:
     """Yield a list that records each layer call and its outputs, in the order of their end.
 
-    Calls in other graphs are left out, such as those in a tf.function in the model, which runs only
-    if it has no trace for the shapes of its inputs.
+    Calls in other threads and graphs are left out.
     """
     seen: list[LayerCall] = []
     active: list[int] = []  # the numbers of the calls that have not returned
-    mine = threading.get_ident()  # another thread may call the model at the same time
-    graph = tf.compat.v1.get_default_graph()
     paths = {id(layer): path for path, layer in layers}
     started = 0
 
     def watch(layer: keras.layers.Layer, original: Call) -> Call:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal started
-            here = tf.compat.v1.get_default_graph() is graph
-            if threading.get_ident() != mine or not here:
-                return original(*args, **kwargs)
             number, first = started, _operations()
             started += 1
             active.append(number)

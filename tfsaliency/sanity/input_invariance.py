@@ -184,9 +184,7 @@ def input_invariance_check(
     if shift == 0:
         raise OptionError(f"Expected shift as a number other than 0. Received: {shift!r}.")
     options: Any = {"batch_size": batch_size, "on_problem": on_problem, "verbose": verbose}
-    same: Any = {
-        name: getattr(prepared, name) for name in ("score", "precision", "jit_compile", "fold")
-    }
+    same: Any = {name: getattr(prepared, name) for name in _SAME_OPTIONS}
     own = prepare(inner, output=prepared.output, **same)
     before = attributions(own, inputs, chosen, targets=targets, **options)
     moved = prepare(_with_shift(inner, shift, prepared), **same)
